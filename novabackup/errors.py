@@ -1,0 +1,82 @@
+"""The exception tree: one class for each thing that a caller can do about a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from novabackup.model import Problem
+
+__all__ = [
+    "ChangedError",
+    "CheckFailedError",
+    "ConfigurationError",
+    "DecryptionError",
+    "FormatError",
+    "IntegrityError",
+    "NotFoundError",
+    "NovaBackupError",
+    "RollbackError",
+    "StoreBusyError",
+]
+
+
+class NovaBackupError(Exception):
+    """Base of every error that novabackup raises itself."""
+
+
+class ConfigurationError(NovaBackupError, ValueError):
+    """What was asked for cannot be: mend the call, the URL or the list of components."""
+
+
+class NotFoundError(NovaBackupError, LookupError):
+    """There is no such repository, snapshot or file: look at the name again."""
+
+
+class StoreBusyError(NovaBackupError):
+    """Another writer guards the store: wait for it, or pass ``timeout=``."""
+
+
+class ChangedError(NovaBackupError):
+    """Somebody else changed a file or object in the middle of the operation: stop the other writer, then try again."""
+
+
+class _ProblemsError(NovaBackupError):
+    """An error that carries what was found."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        """Keep the problems beside the message.
+
+        Args:
+            message: What was expected, found, where, and what to do.
+            problems: Each single finding.
+        """
+        super().__init__(message)
+        self.problems: tuple[Problem, ...] = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n  - ".join([str(self.args[0]), *(str(problem) for problem in self.problems)])
+
+    def __reduce__(self) -> tuple[type[_ProblemsError], tuple[str, tuple[Problem, ...]]]:
+        return type(self), (self.args[0], self.problems)
+
+
+class CheckFailedError(_ProblemsError):
+    """The indexes do not agree after the block; the store has been rolled back already. Read ``problems``."""
+
+
+class RollbackError(NovaBackupError):
+    """The store could not be put back; its journal is still there. Remove the cause, then call ``recover(store)``."""
+
+
+class IntegrityError(_ProblemsError):
+    """Stored bytes are not what they were: restore from another copy of the repository. Read ``problems``."""
+
+
+class FormatError(NovaBackupError):
+    """This is not a repository, or one of a newer format version: look at the URL, or upgrade novabackup."""
+
+
+class DecryptionError(NovaBackupError):
+    """The data cannot be decrypted with the key given."""

@@ -1,0 +1,333 @@
+"""The records that are written to disk, and the only code that turns them into bytes and back.
+
+Every record is a frozen attrs class. They are written as JSON inside of an envelope that carries the BLAKE3 hash of
+the very bytes that follow, so that a change of any single byte is noticed before a field is believed::
+
+    {"blake3":"<64 hexadecimal digits>","<kind>":{…}}
+
+``docs/format.md`` describes each field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import attrs
+import msgspec
+from blake3 import blake3
+
+from novabackup._paths import unsafe
+from novabackup.errors import FormatError, IntegrityError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Attributes",
+    "Condemned",
+    "Config",
+    "FileEntry",
+    "Journal",
+    "Owner",
+    "Problem",
+    "Report",
+    "Run",
+    "SnapshotRecord",
+    "decode",
+    "encode",
+    "snapshot_id",
+]
+
+FORMAT_VERSION = 1
+
+Run = tuple[int, int, int]
+"""Consecutive chunks of a file: number of the pack in ``SnapshotRecord.packs``, first chunk in it, count of chunks."""
+
+_HASH_DIGITS = 64
+_Record = TypeVar("_Record")
+
+
+def _safe_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
+    reason = unsafe(value)
+    if reason:
+        raise ValueError(f"path {value!r} cannot be used: {reason}")
+
+
+def _hex_hash(_instance: object, field: attrs.Attribute[Any], value: str) -> None:
+    if len(value) != _HASH_DIGITS or not set(value) <= set("0123456789abcdef"):
+        raise ValueError(f"{field.name} is not 64 hexadecimal digits: {value!r}")
+
+
+def _hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[str]) -> None:
+    for value in values:
+        _hex_hash(instance, field, value)
+
+
+_natural = attrs.validators.ge(0)
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """One thing that is wrong, and where.
+
+    Attributes:
+        code: A stable name for programs: ``missing``, ``damaged``, ``count-mismatch`` …
+        paths: The files concerned, relative to the store or the repository.
+        message: What was expected, what was found, and what can be done, for people.
+    """
+
+    code: str
+    paths: tuple[str, ...] = ()
+    message: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({', '.join(self.paths)})" if self.paths else ""
+        return f"{self.code}{where}: {self.message}"
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What a component found when it looked at one file.
+
+    Attributes:
+        component: Name of the component's class, such as ``Faiss``.
+        path: The file, relative to the store.
+        exists: False when there is no such file; all else is then None.
+        size: Size in bytes.
+        count: Number of vectors, documents or entries; None where the file has no such number.
+        dimension: Dimension of the vectors (bits for binary indexes); None where the file has none.
+        kind: What the file is, such as ``IndexIVFPQ`` or ``BM25Okapi``.
+        written_with: What can be read off the file of the program that wrote it, such as ``pickle protocol 4``.
+        problems: Damage that was seen.
+    """
+
+    component: str
+    path: str = attrs.field(validator=_safe_path)
+    exists: bool
+    size: int | None = None
+    count: int | None = None
+    dimension: int | None = None
+    kind: str | None = None
+    written_with: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Attributes:
+    """What belongs to a file beside its bytes: permission bits, owner, time of the last change in nanoseconds."""
+
+    mode: int = attrs.field(validator=attrs.validators.in_(range(0o10000)))
+    uid: int = attrs.field(validator=_natural)
+    gid: int = attrs.field(validator=_natural)
+    mtime_ns: int
+
+
+@attrs.frozen(kw_only=True)
+class FileEntry:
+    """One file of a snapshot.
+
+    Attributes:
+        path: Relative to the store.
+        size: In bytes.
+        blake3: Hash of the whole content, as ``b3sum`` prints it.
+        runs: Where the content is, in order.
+        attributes: None for files that come from an object store.
+        identity: How the storage told this very version apart; empty when it could not vouch for it.
+        report: What the component said of it.
+    """
+
+    path: str = attrs.field(validator=_safe_path)
+    size: int = attrs.field(validator=_natural)
+    blake3: str = attrs.field(validator=_hex_hash)
+    runs: tuple[Run, ...]
+    attributes: Attributes | None = None
+    identity: str = ""
+    report: Report | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SnapshotRecord:
+    """What a snapshot object says: the state of a store at one time.
+
+    Attributes:
+        version: Format version.
+        repository: Id of the repository that it was first written to.
+        time: When it was taken, in UTC, by the clock of the host that took it.
+        store: URL of the store, without credentials.
+        declared: Paths and patterns of the components; a declared file that is not in ``files`` was not there.
+        files: The files.
+        packs: Ids of the packs that hold the content; runs count in this list.
+        tags: Labels for people and policies.
+        message: Free text.
+        host: Name of the host.
+        writer: Program and version that wrote the snapshot.
+        versions: Installed versions of the packages that write such files.
+        problems: What the checks found at that time; empty for a healthy store.
+        added: Bytes of new objects that were written for it.
+    """
+
+    version: int = FORMAT_VERSION
+    repository: str
+    time: datetime
+    store: str
+    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(_safe_path))
+    files: tuple[FileEntry, ...]
+    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
+    tags: tuple[str, ...] = ()
+    message: str = ""
+    host: str = ""
+    writer: str = ""
+    versions: dict[str, str] = {}  # noqa: RUF012 - attrs copies nothing, and nobody changes it
+    problems: tuple[Problem, ...] = ()
+    added: int = attrs.field(default=0, validator=_natural)
+
+    def __attrs_post_init__(self) -> None:
+        if self.time.tzinfo is None:
+            raise ValueError(f"time {self.time} has no time zone")
+        paths = [entry.path for entry in self.files]
+        if len(set(paths)) != len(paths):
+            raise ValueError("two files have the same path")
+        for entry in self.files:
+            for pack, first, count in entry.runs:
+                if not 0 <= pack < len(self.packs) or first < 0 or count < 1:
+                    raise ValueError(f"{entry.path}: run {(pack, first, count)} cannot be")
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """What a repository's ``config.json`` says.
+
+    Attributes:
+        version: Format version.
+        id: Random identity of the repository, 32 hexadecimal digits.
+        encryption: Reserved: empty means that packs and snapshots are not encrypted.
+    """
+
+    version: int = FORMAT_VERSION
+    id: str
+    encryption: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Condemned:
+    """Packs that no snapshot named when ``prune`` looked; those that none names a grace period later go.
+
+    Attributes:
+        packs: Ids of the packs.
+    """
+
+    version: int = FORMAT_VERSION
+    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
+
+
+@attrs.frozen(kw_only=True)
+class Owner:
+    """Who holds a journal, told so that its death can be known and not guessed.
+
+    Attributes:
+        token: Random; one for each acquisition.
+        host: Host name, for people.
+        boot: Id of the running kernel; empty where the system has none.
+        namespace: Process namespace, since process ids mean nothing outside of it.
+        pid: Process id.
+        started: Start time of the process in the unit of the system's clock ticks since boot.
+        context: Thread and task, to tell a nested guard from another writer.
+    """
+
+    token: str
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: int
+    context: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Journal:
+    """The one small file that stands in a store while somebody may be changing it.
+
+    Attributes:
+        version: Format version.
+        owner: Who wrote it.
+        repository: URL of the repository, without credentials.
+        phase: ``backup`` (nothing has been touched yet), ``block`` (the block runs), ``rollback`` (files are being put
+            back), ``restore`` (a restore is under way) or ``released`` (nobody holds it).
+        snapshot: Id of the snapshot to go back to, or to go to; empty while there is none.
+        paths: Files that a restore was limited to; empty for all.
+        beat: Counts up while the owner lives.
+    """
+
+    version: int = FORMAT_VERSION
+    owner: Owner
+    repository: str
+    phase: str = attrs.field(validator=attrs.validators.in_(("backup", "block", "rollback", "restore", "released")))
+    snapshot: str = ""
+    paths: tuple[str, ...] = ()
+    beat: int = 0
+
+
+_KINDS: dict[type, str] = {
+    Config: "config",
+    SnapshotRecord: "snapshot",
+    Condemned: "condemned",
+    Journal: "journal",
+}
+
+
+def encode(record: Config | SnapshotRecord | Condemned | Journal) -> bytes:
+    """Turn a record into the bytes that are stored."""
+    body = msgspec.json.encode(record)
+    return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)
+
+
+def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
+    """Turn stored bytes into a record, believing nothing.
+
+    Args:
+        data: All bytes of the object.
+        kind: The record class that is expected.
+        where: URL or key of the object, for messages.
+
+    Returns:
+        The record.
+
+    Raises:
+        IntegrityError: The bytes are not those that were written.
+        FormatError: They are, but of a newer format version or with values that cannot be.
+    """
+    name = _KINDS[kind]
+    middle = f'","{name}":'.encode()
+    head = len(b'{"blake3":"') + _HASH_DIGITS
+    body = data[head + len(middle) : -2]
+    if (
+        not data.startswith(b'{"blake3":"')
+        or data[head : head + len(middle)] != middle
+        or data[-2:] != b"}\n"
+        or blake3(body).hexdigest().encode() != data[head - _HASH_DIGITS : head]
+    ):
+        raise IntegrityError(
+            f"{where} is damaged: expected a novabackup {name} record that matches its own BLAKE3 hash, found "
+            f"{len(data)} bytes that do not. Restore this object from another copy of it",
+            [Problem(code="damaged", paths=(where,), message=f"the {name} record does not match its hash")],
+        )
+    try:
+        version = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get("version", msgspec.Raw(b"0"))
+        if version != str(FORMAT_VERSION).encode():
+            raise FormatError(
+                f"{where}: expected format version {FORMAT_VERSION}, found {bytes(version).decode()!r}. "
+                "It was written by a newer novabackup: upgrade this one"
+            )
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise FormatError(f"{where}: the {name} record has a value that cannot be: {error}") from error
+
+
+def snapshot_id(record: SnapshotRecord) -> str:
+    """Name a snapshot: its time, and a hash of what it says apart from where the content is kept.
+
+    The same snapshot has the same id in every repository that it is copied to.
+    """
+    files = tuple(attrs.evolve(entry, runs=()) for entry in record.files)
+    content = msgspec.json.encode(attrs.evolve(record, files=files, packs=(), added=0))
+    return f"{record.time:%Y%m%dT%H%M%SZ}-{blake3(content).hexdigest()[:16]}"

@@ -1,0 +1,277 @@
+"""The interface of a storage: bytes under keys, written atomically and durably, read one version at a time."""
+
+from __future__ import annotations
+
+import abc
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import BinaryIO
+
+import attrs
+
+from novabackup.errors import IntegrityError
+from novabackup.model import Attributes
+
+__all__ = ["Entry", "Guarantees", "Reader", "Storage"]
+
+SMALL_OBJECT = 64 << 20
+"""No record is larger than this; `Storage.read` refuses more, so that a forged size takes no memory."""
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """What a storage says of an object without reading it.
+
+    Attributes:
+        key: Relative path in POSIX form.
+        size: In bytes.
+        identity: Differs whenever the content may differ; empty when the storage cannot vouch for it just now.
+        modified: Time of the last change in seconds since the epoch, by the storage's own clock.
+        attributes: Permission bits, owner and time, where the storage has such.
+    """
+
+    key: str
+    size: int
+    identity: str
+    modified: float
+    attributes: Attributes | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Guarantees:
+    """What a storage was seen to do, by trying it.
+
+    Attributes:
+        exclusive_create: Of several writers that `create` one key, one wins and the others are told.
+        compare_and_swap: `swap` replaces only the version that was named.
+    """
+
+    exclusive_create: bool
+    compare_and_swap: bool
+
+
+class Reader(abc.ABC):
+    """One version of one object, open for reading; a context manager.
+
+    Attributes:
+        entry: What was opened. Every byte read belongs to this version.
+    """
+
+    entry: Entry
+
+    @abc.abstractmethod
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range.
+
+        Args:
+            start: Offset in bytes.
+            length: Bytes wanted; must lie within ``entry.size``.
+
+        Returns:
+            Exactly ``length`` bytes.
+
+        Raises:
+            ChangedError: The object is no longer the version that was opened.
+        """
+
+    @abc.abstractmethod
+    def confirm(self) -> None:
+        """Make sure that all that was read came from one unchanged version.
+
+        Raises:
+            ChangedError: The object was changed or replaced since it was opened.
+        """
+
+    @abc.abstractmethod
+    def file(self) -> BinaryIO:
+        """Give the content as a real file with a descriptor, for a child process to read.
+
+        The file is at offset 0, read-only, and closed together with the reader. A storage that is not a local file
+        system copies the content to an anonymous temporary file first.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the object; may be called again."""
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Storage(abc.ABC):
+    """Bytes under keys. Each write is atomic, and durable when the call returns.
+
+    Keys are relative paths in POSIX form that never leave the root; a key that could is a ``ConfigurationError``.
+    Missing objects are ``FileNotFoundError``; other errors of the operating system or the backend pass through as
+    ``OSError`` with the URL of the object in them.
+
+    Attributes:
+        url: Where the storage is, without credentials.
+    """
+
+    url: str
+
+    @abc.abstractmethod
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """List objects below a folder, freshly, in the order of their keys.
+
+        Args:
+            prefix: A folder such as ``packs``; empty for all. A folder that is not there has no entries.
+        """
+
+    @abc.abstractmethod
+    def entry(self, key: str) -> Entry:
+        """Describe one object without reading it.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    @abc.abstractmethod
+    def open(self, key: str) -> Reader:
+        """Open one version of an object.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    @abc.abstractmethod
+    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
+        """Create or replace an object: afterwards the new content is there in whole, before it the old.
+
+        If ``blocks`` raises, nothing is changed.
+
+        Args:
+            key: Where.
+            blocks: The content, in order.
+            attributes: Permission bits, owner (where permitted) and time to set, where the storage has such.
+
+        Returns:
+            What is there now.
+        """
+
+    @abc.abstractmethod
+    def create(self, key: str, data: bytes) -> Entry:
+        """Create an object that must not be there yet, in whole or not at all.
+
+        Raises:
+            FileExistsError: There is one already, and it is not this very call's own work. A storage that cannot exclude
+                others says so in `probe`, and does here what it can.
+        """
+
+    @abc.abstractmethod
+    def swap(self, key: str, data: bytes, identity: str) -> Entry:
+        """Replace an object only if it is still the version named.
+
+        Raises:
+            ChangedError: It is another version by now, or gone.
+        """
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object, durably; one that is not there is no error."""
+
+    @abc.abstractmethod
+    def move(self, key: str, to: str) -> None:
+        """Give an object another key; what was at that key before is replaced."""
+
+    @abc.abstractmethod
+    def sync(self, keys: Iterable[str]) -> None:
+        """Make durable what others wrote under these keys, and that other keys are gone; a missing key is no error."""
+
+    @abc.abstractmethod
+    def hold(self, key: str) -> AbstractContextManager[None] | None:
+        """Take a lock that the system itself releases when this process dies.
+
+        Returns:
+            The lock, taken already, to be released on exit; None for storages that have nothing of the kind.
+
+        Raises:
+            BlockingIOError: Somebody holds it.
+        """
+
+    @abc.abstractmethod
+    def sweep(self, older_than: float) -> int:
+        """Remove what interrupted writes left behind and nobody can see: temporary files, unfinished uploads.
+
+        Args:
+            older_than: Seconds, by the storage's clock; the remains of writes that may still be running stay.
+
+        Returns:
+            How many were removed.
+        """
+
+    @abc.abstractmethod
+    def probe(self) -> Guarantees:
+        """Find out by trying, once per storage object, what the backend really does; leaves nothing behind."""
+
+    def read(self, key: str) -> bytes:
+        """Read a small object in whole.
+
+        Raises:
+            FileNotFoundError: There is none.
+            IntegrityError: It is larger than any record can be.
+        """
+        with self.open(key) as reader:
+            if reader.entry.size > SMALL_OBJECT:
+                raise IntegrityError(
+                    f"{self.url}/{key}: expected a record of at most {SMALL_OBJECT} bytes, found {reader.entry.size}"
+                )
+            data = reader.read(0, reader.entry.size)
+            reader.confirm()
+            return data
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object under the key."""
+        try:
+            self.entry(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+class RawReader(io.RawIOBase):
+    """A reader as Python's own raw binary file, so that ``io.BufferedReader`` and parsers can work on it."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Read from a reader that somebody else closes.
+
+        Args:
+            reader: What to read.
+        """
+        self._reader = reader
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Give the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._reader.entry.size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative seek position {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer from the position on."""
+        length = max(0, min(len(buffer), self._reader.entry.size - self._position))
+        buffer[:length] = self._reader.read(self._position, length)
+        self._position += length
+        return length
