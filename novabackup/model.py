@@ -313,9 +313,9 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
         )
     try:
         version = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get("version", msgspec.Raw(b"0"))
-        if version != str(FORMAT_VERSION).encode():
+        if bytes(version) != str(FORMAT_VERSION).encode():
             raise FormatError(
-                f"{where}: expected format version {FORMAT_VERSION}, found {bytes(version).decode()!r}. "
+                f"{where}: expected format version {FORMAT_VERSION}, found {bytes(version).decode(errors='replace')[:20]}. "
                 "It was written by a newer novabackup: upgrade this one"
             )
         return msgspec.json.decode(body, type=kind)

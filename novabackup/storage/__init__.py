@@ -1,0 +1,1 @@
+"""Bytes under keys, atomically and durably; one module per kind of backend."""
