@@ -177,7 +177,7 @@ class SnapshotRecord:
     message: str = ""
     host: str = ""
     writer: str = ""
-    versions: dict[str, str] = {}  # noqa: RUF012 - attrs copies nothing, and nobody changes it
+    versions: dict[str, str] = attrs.field(factory=dict)
     problems: tuple[Problem, ...] = ()
     added: int = attrs.field(default=0, validator=_natural)
 

@@ -162,8 +162,8 @@ class Storage(abc.ABC):
         """Create an object that must not be there yet, in whole or not at all.
 
         Raises:
-            FileExistsError: There is one already, and it is not this very call's own work. A storage that cannot exclude
-                others says so in `probe`, and does here what it can.
+            FileExistsError: There is one already, and it is not this very call's own work. A storage that cannot
+                exclude others says so in `probe`, and does here what it can.
         """
 
     @abc.abstractmethod

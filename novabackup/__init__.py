@@ -1,0 +1,1 @@
+"""Guarded ingestion for search indexes that only make sense together."""
