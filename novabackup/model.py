@@ -277,7 +277,7 @@ _KINDS: dict[type, str] = {
 
 def encode(record: Config | SnapshotRecord | Condemned | Journal) -> bytes:
     """Turn a record into the bytes that are stored."""
-    body = msgspec.json.encode(record)
+    body = msgspec.json.encode(record, order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)
 
 
@@ -315,7 +315,7 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
         version = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get("version", msgspec.Raw(b"0"))
         if bytes(version) != str(FORMAT_VERSION).encode():
             raise FormatError(
-                f"{where}: expected format version {FORMAT_VERSION}, found {bytes(version).decode(errors='replace')[:20]}. "
+                f"{where}: expected format version {FORMAT_VERSION}, found {bytes(version)[:20]!r}. "
                 "It was written by a newer novabackup: upgrade this one"
             )
         return msgspec.json.decode(body, type=kind)
@@ -329,5 +329,5 @@ def snapshot_id(record: SnapshotRecord) -> str:
     The same snapshot has the same id in every repository that it is copied to.
     """
     files = tuple(attrs.evolve(entry, runs=()) for entry in record.files)
-    content = msgspec.json.encode(attrs.evolve(record, files=files, packs=(), added=0))
+    content = msgspec.json.encode(attrs.evolve(record, files=files, packs=(), added=0), order="deterministic")
     return f"{record.time:%Y%m%dT%H%M%SZ}-{blake3(content).hexdigest()[:16]}"

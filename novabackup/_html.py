@@ -1,0 +1,52 @@
+"""Tables for notebooks: plain data in, HTML out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
+
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Build an HTML table.
+
+    Args:
+        caption: Line above the table.
+        columns: Names of the columns.
+        rows: Cells of each row; None shows as a dash. Everything is escaped: names and messages are not trusted.
+
+    Returns:
+        HTML that stands on its own.
+    """
+    head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{escape(_text(cell))}</td>' for cell in row) + "</tr>" for row in rows
+    )
+    empty = "" if body else f'<tr><td style="{_CELL}" colspan="{len(columns)}">none</td></tr>'
+    return (
+        f'<table><caption style="text-align:left;font-weight:bold">{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}{empty}</tbody></table>"
+    )
+
+
+def size(number: int | None) -> str:
+    """Show a number of bytes as people read it, in powers of 1024."""
+    if number is None:
+        return "–"
+    amount = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return str(cell)

@@ -1,0 +1,369 @@
+"""The objects of a repository under their keys, and the order of writes that keeps them consistent.
+
+Packs come first, the snapshot that names them last; nothing that is there is ever changed. What a crash leaves behind is
+packs that nobody names, which `prune` collects.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from blake3 import blake3
+
+from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.model import Condemned, Config, SnapshotRecord, decode, encode, snapshot_id
+from novabackup.packs import HEADER, Frame, Pack, Table, open_frame, read_table
+from novabackup.storage import Entry, Reader, Storage
+
+__all__ = ["Objects", "README_KEY", "pack_key", "snapshot_key"]
+
+_LOG = logging.getLogger("novabackup")
+
+CONFIG_KEY = "config.json"
+README_KEY = "README.txt"
+_SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{16})\.json")
+_PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
+_FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
+"""Top-level names that make a folder without our config.json somebody else's repository (restic's, borg's) or a ruin."""
+
+_OPEN_PACKS = 8
+_READ_AT_ONCE = 8 << 20
+
+_README = """\
+This folder is a novabackup repository: snapshots of search indexes, and the content of their files.
+
+  config.json           format version and identity of the repository
+  snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
+  packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
+  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
+
+To get data out:  pip install novabackup, then in Python:
+
+  from novabackup import Repository
+  repository = Repository("path or URL of this folder")
+  repository["latest"].restore(to="a folder")
+
+Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
+with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists frames
+(codec 0 as is, codec 1 zstandard) and chunks. A file in a snapshot is the runs [pack, first chunk, count] put together,
+and its "blake3" is what b3sum must print for the result.
+
+Do not change, rename or delete single files here.
+"""
+
+
+def sealed_readme() -> bytes:
+    """Give the README with a last line that tells whether the text above has been altered."""
+    return f"{_README}\nblake3 of the text above: {blake3(_README.encode()).hexdigest()}\n".encode()
+
+
+def readme_intact(data: bytes) -> bool:
+    """Tell whether a README is as some version of novabackup wrote it."""
+    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
+    return seal == blake3(text).hexdigest().encode() + b"\n"
+
+
+def pack_key(pack_id: str) -> str:
+    """Give the key of a pack."""
+    return f"packs/{pack_id[:2]}/{pack_id}"
+
+
+def snapshot_key(name: str) -> str:
+    """Give the key of a snapshot."""
+    return f"snapshots/{name}.json"
+
+
+class Objects:
+    """Reads and writes the objects of one repository. Objects never change, so what has been read stays true."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Work on a storage, without touching it yet.
+
+        Args:
+            storage: Where the repository is, or will be.
+        """
+        self.storage = storage
+        self._records: dict[str, SnapshotRecord] = {}
+        self._tables: dict[str, Table] = {}
+        self._readers: dict[str, Reader] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the repository is, without credentials."""
+        return self.storage.url
+
+    # -- the repository itself ---------------------------------------------------------------------------------------
+
+    def require(self) -> None:
+        """Make sure that there is a repository to read.
+
+        A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is needed.
+
+        Raises:
+            NotFoundError: There is none.
+            FormatError: It is one of a newer format.
+        """
+        try:
+            self._config()
+        except FileNotFoundError:
+            if next(self._snapshot_entries(), None) is None:
+                raise NotFoundError(
+                    f"there is no repository at {self.url}: expected a {CONFIG_KEY} there and found none. "
+                    "Check the URL; a repository comes into being with its first backup"
+                ) from None
+            _LOG.warning("%s/%s is missing; the snapshots are read without it", self.url, CONFIG_KEY)
+        except IntegrityError as error:
+            _LOG.warning("%s; the snapshots are read without it", error.args[0])
+
+    def ensure(self) -> str:
+        """Make sure that there is a repository to write to, and create it where there is nothing.
+
+        Returns:
+            The id of the repository.
+
+        Raises:
+            FormatError: There is something else, or a repository of a newer format.
+            IntegrityError: Its ``config.json`` is damaged.
+        """
+        try:
+            return self._config().id
+        except FileNotFoundError:
+            pass
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{error.args[0]}, or rename it: the next backup writes it anew from what the snapshots say",
+                error.problems,
+            ) from error
+        return self._found()
+
+    def _config(self) -> Config:
+        return decode(self.storage.read(CONFIG_KEY), Config, f"{self.url}/{CONFIG_KEY}")
+
+    def _found(self) -> str:
+        known = next(self.records(), None)
+        if known is None:
+            names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
+            if names & _FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
+                raise FormatError(
+                    f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
+                    f"{', '.join(sorted(names & _FOREIGN))}. Choose another folder"
+                )
+        config = Config(id=known.repository if known else secrets.token_hex(16))
+        try:
+            self.storage.create(CONFIG_KEY, encode(config))
+            self.storage.write(README_KEY, [sealed_readme()])
+        except FileExistsError:
+            _LOG.debug("%s was created by somebody else at the same moment", self.url)
+        # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+        return self._config().id
+
+    @staticmethod
+    def _is_ours(entry: Entry) -> bool:
+        name = entry.key
+        if name.partition("/")[0] not in _FOREIGN:
+            return True
+        return bool(_PACK_NAME.fullmatch(name) or _SNAPSHOT_NAME.fullmatch(name) or name.startswith("condemned/"))
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def _snapshot_entries(self) -> Iterator[tuple[str, Entry]]:
+        for entry in self.storage.entries("snapshots"):
+            found = _SNAPSHOT_NAME.fullmatch(entry.key)
+            if found:
+                yield found[1], entry
+
+    def names(self) -> list[str]:
+        """List the ids of all snapshots that are there, oldest first, readable or not."""
+        return sorted(name for name, _entry in self._snapshot_entries())
+
+    def record(self, name: str) -> SnapshotRecord:
+        """Read a snapshot.
+
+        Raises:
+            NotFoundError: There is none of this id.
+            IntegrityError: Its bytes are not those that were written, or they belong to another snapshot.
+        """
+        if name not in self._records:
+            key = snapshot_key(name)
+            try:
+                record = decode(self.storage.read(key), SnapshotRecord, f"{self.url}/{key}")
+            except FileNotFoundError:
+                raise NotFoundError(f"there is no snapshot {name} in {self.url}") from None
+            if snapshot_id(record) != name:
+                raise IntegrityError(
+                    f"{self.url}/{key}: expected snapshot {name}, found the record of {snapshot_id(record)}. "
+                    "The object was renamed or replaced"
+                )
+            self._records[name] = record
+        return self._records[name]
+
+    def records(self) -> Iterator[SnapshotRecord]:
+        """Read all snapshots, newest first; damaged ones are passed over with a warning."""
+        for name in reversed(self.names()):
+            try:
+                yield self.record(name)
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("snapshot %s is passed over: %s", name, error)
+            except NotFoundError:
+                continue  # forgotten by somebody else since it was listed
+
+    def save(self, record: SnapshotRecord) -> str:
+        """Write a snapshot: the commit. Every pack that it names must be stored already.
+
+        Returns:
+            Its id.
+        """
+        name = snapshot_id(record)
+        self.storage.write(snapshot_key(name), [encode(record)])
+        self._records[name] = record
+        return name
+
+    def forget(self, name: str) -> None:
+        """Remove a snapshot; the packs that only it needed are for `prune`."""
+        self._records.pop(name, None)
+        self.storage.delete(snapshot_key(name))
+
+    # -- packs -------------------------------------------------------------------------------------------------------
+
+    def pack_entries(self) -> Iterator[tuple[str, Entry]]:
+        """List packs."""
+        for entry in self.storage.entries("packs"):
+            found = _PACK_NAME.fullmatch(entry.key)
+            if found:
+                yield found[1], entry
+
+    def has_pack(self, pack_id: str) -> bool:
+        """Tell whether a pack is there."""
+        return self.storage.exists(pack_key(pack_id))
+
+    def add_pack(self, pack: Pack) -> None:
+        """Store a pack."""
+        self.storage.write(pack_key(pack.id), pack.blocks)
+
+    def delete_pack(self, pack_id: str) -> None:
+        """Remove a pack that no snapshot names."""
+        self._tables.pop(pack_id, None)
+        self._close(pack_id)
+        self.storage.delete(pack_key(pack_id))
+
+    def table(self, pack_id: str) -> Table:
+        """Read and check the table of a pack.
+
+        Raises:
+            IntegrityError: The pack is gone or damaged.
+        """
+        if pack_id not in self._tables:
+            reader = self._reader(pack_id)
+            try:
+                self._tables[pack_id] = read_table(pack_id, reader.entry.size, reader.read)
+            except IntegrityError:
+                self._close(pack_id)  # so that a pack that is put right is seen at the next try
+                raise
+        return self._tables[pack_id]
+
+    def chunks(self, pack_id: str, first: int, count: int) -> Iterator[list[memoryview]]:
+        """Read consecutive chunks.
+
+        Args:
+            pack_id: Pack that holds them.
+            first: Number of the first chunk.
+            count: How many.
+
+        Yields:
+            For each frame the chunks wanted; each has been checked against its hash.
+
+        Raises:
+            IntegrityError: The pack is gone or damaged.
+        """
+        table = self.table(pack_id)
+        if first + count > len(table.hashes):
+            raise IntegrityError(f"pack {pack_id} has {len(table.hashes)} chunks; a snapshot names {first + count}")
+        for batch in _batches(table.frames_of(first, count)):
+            start = batch[0].offset
+            stored = memoryview(self._reader(pack_id).read(start, batch[-1].offset + batch[-1].stored - start))
+            for frame in batch:
+                at = frame.offset - start
+                pieces = open_frame(pack_id, table, frame, stored[at : at + frame.stored])
+                yield pieces[max(0, first - frame.first) : first + count - frame.first]
+
+    def check_header(self, pack_id: str) -> None:
+        """Check the few bytes of a pack that no hash covers.
+
+        Raises:
+            IntegrityError: They are not what they must be.
+        """
+        if self._reader(pack_id).read(0, len(HEADER)) != HEADER:
+            raise IntegrityError(f"pack {pack_id}: the first {len(HEADER)} bytes are not the header of a pack")
+
+    def _reader(self, pack_id: str) -> Reader:
+        reader = self._readers.pop(pack_id, None)
+        if reader is None:
+            while len(self._readers) >= _OPEN_PACKS:
+                self._close(next(iter(self._readers)))
+            try:
+                reader = self.storage.open(pack_key(pack_id))
+            except FileNotFoundError:
+                raise IntegrityError(
+                    f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"
+                ) from None
+        self._readers[pack_id] = reader  # last in, so that the one used longest ago is closed first
+        return reader
+
+    def _close(self, pack_id: str) -> None:
+        reader = self._readers.pop(pack_id, None)
+        if reader is not None:
+            reader.close()
+
+    def close(self) -> None:
+        """Close what is open; the objects can go on being used."""
+        for pack_id in tuple(self._readers):
+            self._close(pack_id)
+
+    # -- condemned packs ---------------------------------------------------------------------------------------------
+
+    def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
+        """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
+        for entry in self.storage.entries("condemned"):
+            try:
+                yield entry, decode(self.storage.read(entry.key), Condemned, f"{self.url}/{entry.key}")
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", entry.key, error)
+            except FileNotFoundError:
+                continue
+
+    def condemn(self, packs: Iterable[str]) -> None:
+        """Say that packs will be deleted when a grace period has passed and still no snapshot names them."""
+        now = datetime.now(UTC)
+        key = f"condemned/{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}.json"
+        self.storage.write(key, [encode(Condemned(packs=tuple(sorted(packs))))])
+
+    def clock(self) -> float:
+        """Tell the time by the storage's own clock, in seconds since the epoch.
+
+        Raises:
+            ConfigurationError: The storage does not say when objects were written.
+        """
+        key = f"condemned/clock-{secrets.token_hex(8)}"
+        try:
+            now = self.storage.write(key, [b""]).modified
+        finally:
+            self.storage.delete(key)
+        if now <= 0:
+            raise ConfigurationError(f"{self.url} does not tell when objects were written, so nothing can be pruned there")
+        return now
+
+
+def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Group neighbouring frames so that one request reads several of them."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and frame.offset + frame.stored - batch[0].offset > _READ_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch
