@@ -226,7 +226,7 @@ class Owner:
 
     Attributes:
         token: Random; one for each acquisition.
-        host: Host name, for people.
+        host: Host name; a host that was booted again is known by it.
         boot: Id of the running kernel; empty where the system has none.
         namespace: Process namespace, since process ids mean nothing outside of it.
         pid: Process id.
@@ -255,6 +255,7 @@ class Journal:
             back), ``restore`` (a restore is under way) or ``released`` (nobody holds it).
         snapshot: Id of the snapshot to go back to, or to go to; empty while there is none.
         paths: Files that a restore was limited to; empty for all.
+        kept: Id of the snapshot that holds what the files were before they are put back; empty if there is none.
         beat: Counts up while the owner lives.
     """
 
@@ -264,6 +265,7 @@ class Journal:
     phase: str = attrs.field(validator=attrs.validators.in_(("backup", "block", "rollback", "restore", "released")))
     snapshot: str = ""
     paths: tuple[str, ...] = ()
+    kept: str = ""
     beat: int = 0
 
 

@@ -1,0 +1,196 @@
+"""Taking a snapshot: which files of a store, read when nobody changes them, and the record that commits it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import platform
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import attrs
+from fsspec.callbacks import Callback
+
+from novabackup import checks
+from novabackup.errors import ChangedError, ConfigurationError
+from novabackup.model import FileEntry, Report, SnapshotRecord
+from novabackup.objects import Objects
+from novabackup.packer import Packer
+from novabackup.storage import Reader
+from novabackup.store import DeclaredFile, IndexStore
+
+__all__ = ["Request", "declared_files", "take"]
+
+_LOG = logging.getLogger("novabackup")
+
+_BLOCK = 4 << 20
+_TRIES = 3
+_RECENT = 4
+"""Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
+
+COMMIT_WITHIN = 12 * 3600.0
+"""Seconds between reading what is condemned and the commit; half of the shortest grace period of `prune`."""
+
+_WRITERS = ("faiss-cpu", "numpy", "rank-bm25")
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """What the caller says about a snapshot."""
+
+    tags: tuple[str, ...] = ()
+    message: str = ""
+
+
+def declared_files(objects: Objects, store: IndexStore) -> list[DeclaredFile]:
+    """Find the declared files of a store, without those of a repository that lies within it.
+
+    Raises:
+        ConfigurationError: The repository is the folder of the store itself.
+    """
+    root = store.url.rstrip("/") + "/"
+    if objects.url.rstrip("/") + "/" == root:
+        raise ConfigurationError(
+            f"the repository cannot be the folder of the store itself ({store.url}): choose a folder in it or elsewhere"
+        )
+    files = store.files()
+    if not objects.url.startswith(root):
+        return files
+    folder = objects.url[len(root) :].rstrip("/") + "/"
+    return [file for file in files if not file.entry.key.startswith(folder)]
+
+
+def take(objects: Objects, store: IndexStore, request: Request, callback: Callback) -> tuple[str, SnapshotRecord]:
+    """Take a snapshot of a store.
+
+    Args:
+        objects: The repository; it is created if there is nothing yet.
+        store: What to read.
+        request: Tags and message.
+        callback: Told of the bytes that have been dealt with.
+
+    Returns:
+        Id and record of the snapshot, which is committed.
+
+    Raises:
+        ChangedError: Files went on changing while they were read.
+    """
+    declared_files(objects, store)  # a URL that cannot be is refused before a repository comes into being
+    repository = objects.ensure()
+    for _try in range(_TRIES):
+        record = _read_all(objects, store, request, repository, callback)
+        if record is not None:
+            return objects.save(record), record
+        _LOG.info("%s or the content that it shares with older snapshots changed meanwhile: once more", store.url)
+    raise ChangedError(
+        f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
+        f"each of {_TRIES} tries. Stop what writes there and take the snapshot again"
+    )
+
+
+def _read_all(
+    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback
+) -> SnapshotRecord | None:
+    """Read the store once; None if something changed meanwhile so that it must be done again."""
+    files = declared_files(objects, store)
+    callback.set_size(sum(file.entry.size for file in files))
+    callback.absolute_update(0)
+    recent = list(itertools.islice(_of_store(objects, store.url), _RECENT))
+    packer = Packer(objects, recent)
+    try:
+        entries = tuple(_file(packer, recent[:1], store, file, callback) for file in files)
+    except (ChangedError, FileNotFoundError) as error:
+        _LOG.debug("%s", error)
+        return None
+    packs = packer.finish()
+    looked = time.time()
+    if packer.condemned_meanwhile() or not _still(declared_files(objects, store), entries):
+        return None
+    record = SnapshotRecord(
+        repository=repository,
+        time=datetime.now(UTC),
+        store=store.url,
+        declared=store.declared,
+        files=entries,
+        packs=packs,
+        tags=request.tags,
+        message=request.message,
+        host=socket.gethostname(),
+        writer=f"novabackup {version('novabackup')}",
+        versions=_versions(),
+        problems=tuple(checks.run(store.checks, _reports(store, entries))),
+        added=packer.added,
+    )
+    # A process that stood still for hours just here could commit content that `prune` has deleted by now.
+    return record if time.time() - looked < COMMIT_WITHIN else None
+
+
+def _file(
+    packer: Packer, last: list[SnapshotRecord], store: IndexStore, file: DeclaredFile, callback: Callback
+) -> FileEntry:
+    """Bring one file into the repository; unread if it is the very version that the last snapshot has."""
+    for record in last:
+        for before in record.files:
+            if before.path == file.entry.key and before.identity and before.identity == file.entry.identity:
+                runs = packer.share(record, before)
+                if runs is not None:
+                    callback.relative_update(before.size)
+                    return attrs.evolve(before, runs=runs)
+    with store.storage.open(file.entry.key) as reader:
+        stored = packer.store(_blocks(reader, callback))
+        report = file.component.inspect(reader)
+        reader.confirm()
+        return FileEntry(
+            path=file.entry.key,
+            size=stored.size,
+            blake3=stored.blake3,
+            runs=stored.runs,
+            attributes=reader.entry.attributes,
+            identity=reader.entry.identity,
+            report=report,
+        )
+
+
+def _blocks(reader: Reader, callback: Callback) -> Iterator[bytes]:
+    for start in range(0, reader.entry.size, _BLOCK):
+        block = reader.read(start, min(_BLOCK, reader.entry.size - start))
+        callback.relative_update(len(block))
+        yield block
+
+
+def _still(files: list[DeclaredFile], entries: tuple[FileEntry, ...]) -> bool:
+    """Tell whether all files are what they were when each was read, so that together they are one state."""
+    now = {file.entry.key: file.entry for file in files}
+    return now.keys() == {entry.path for entry in entries} and all(
+        now[entry.path].size == entry.size and entry.identity in ("", now[entry.path].identity) for entry in entries
+    )
+
+
+def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
+    return (record for record in objects.records() if record.store == url)
+
+
+def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
+    there = {entry.path for entry in entries}
+    absent = [
+        Report(component=type(component).__name__, path=component.path, exists=False)
+        for component in store.components
+        if not component.optional and component.path not in there
+    ]
+    return [entry.report for entry in entries if entry.report] + absent
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Look up, without importing them, which versions of the packages that write such files are installed."""
+    versions = {"python": platform.python_version()}
+    for name in _WRITERS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

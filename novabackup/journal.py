@@ -1,0 +1,329 @@
+"""The journal of a store: writer lock, crash marker and rollback pointer in one small file.
+
+It is created exclusively, changed only by compare-and-swap, and given up by marking it as released: that one write is
+the commit of a guarded block. Where the system has locks that die with their process, such a lock is held as well, and
+the released journal is then removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import AbstractContextManager
+
+import attrs
+
+from novabackup._paths import RESERVED
+from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, StoreBusyError
+from novabackup.model import Journal, Owner, decode, encode
+from novabackup.owner import Life, life, myself
+from novabackup.storage import Storage
+
+__all__ = ["JOURNAL_KEY", "LEASE", "Held", "acquire", "read"]
+
+_LOG = logging.getLogger("novabackup")
+
+JOURNAL_KEY = f"{RESERVED}/journal.json"
+LOCK_KEY = f"{RESERVED}/lock"
+
+LEASE = 60.0
+"""Seconds without a beat after which the owner on another host is taken for dead; it beats four times as often."""
+
+_BEATS_PER_LEASE = 4
+_POLL = 0.1
+
+
+def read(storage: Storage) -> tuple[Journal, str] | None:
+    """Read the journal of a store.
+
+    Returns:
+        The journal and the identity of its object; None if there is none, or nobody holds it.
+
+    Raises:
+        IntegrityError: It is damaged.
+        FormatError: A newer novabackup wrote it.
+    """
+    found = _read_any(storage)
+    return None if found is None or found[0].phase == "released" else found
+
+
+def _read_any(storage: Storage) -> tuple[Journal, str] | None:
+    try:
+        with storage.open(JOURNAL_KEY) as reader:
+            data = reader.read(0, min(reader.entry.size, 1 << 20))
+            reader.confirm()
+            identity = reader.entry.identity
+    except FileNotFoundError:
+        return None
+    try:
+        return decode(data, Journal, f"{storage.url}/{JOURNAL_KEY}"), identity
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error.args[0]}. The journal says which snapshot the store must go back to: rename it, then look at the "
+            "repository's snapshots and restore the one that was taken before the interrupted ingest",
+            error.problems,
+        ) from error
+
+
+class Held:
+    """A journal that this process holds.
+
+    Attributes:
+        inherited: The journal of a dead owner that was taken over; its work is to be finished first.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        journal: Journal,
+        identity: str,
+        *,
+        inherited: Journal | None,
+        lock: AbstractContextManager[None] | None,
+        swaps: bool,
+        lease: float,
+    ) -> None:
+        """Take charge of a journal that has just been written."""
+        self.inherited = inherited
+        self._storage = storage
+        self._journal = journal
+        self._identity = identity
+        self._lock = lock
+        self._swaps = swaps
+        self._mutex = threading.Lock()
+        self._stop = threading.Event()
+        self._heart = threading.Thread(
+            target=self._beat, args=(lease / _BEATS_PER_LEASE,), name="novabackup-journal", daemon=True
+        )
+        self._heart.start()
+
+    @property
+    def journal(self) -> Journal:
+        """What the journal says."""
+        return self._journal
+
+    def update(self, **changes: object) -> None:
+        """Change what the journal says.
+
+        Raises:
+            StoreBusyError: Somebody took this process for dead and took the store over.
+        """
+        with self._mutex:
+            self._put(attrs.evolve(self._journal, **changes))  # type: ignore[arg-type]
+
+    def release(self) -> None:
+        """Give the store up: what is in it now is what it holds.
+
+        Raises:
+            StoreBusyError: Somebody took this process for dead and took the store over.
+        """
+        self._rest()
+        self.update(phase="released")
+        try:
+            if self._lock is not None:
+                self._storage.delete(JOURNAL_KEY)  # nobody else can act while the lock is held
+        except OSError as error:
+            _LOG.warning("the released journal of %s could not be removed: %s", self._storage.url, error)
+        finally:
+            self._let_go()
+
+    def abandon(self) -> None:
+        """Leave the journal as it is, for `recover` to go on, and stop holding it."""
+        self._rest()
+        try:
+            # A process that lives on must not be taken for one that is still at it.
+            owner = attrs.evolve(self._journal.owner, pid=0, started=0, context="")
+            self.update(owner=owner)
+        except Exception as error:  # noqa: BLE001 - the store is in trouble already; the journal is there
+            _LOG.warning("the journal of %s could not be marked as abandoned: %s", self._storage.url, error)
+        finally:
+            self._let_go()
+
+    def forget(self) -> None:
+        """Stop holding without touching anything: for a forked child, whose parent is the owner."""
+        self._stop.set()
+
+    def _rest(self) -> None:
+        self._stop.set()
+        if self._heart.is_alive() and self._heart is not threading.current_thread():
+            self._heart.join()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+            self._lock = None
+
+    def _put(self, journal: Journal) -> None:
+        data = encode(journal)
+        for _try in range(2):
+            try:
+                if self._swaps:
+                    entry = self._storage.swap(JOURNAL_KEY, data, self._identity)
+                else:
+                    entry = self._storage.write(JOURNAL_KEY, [data])
+            except ChangedError:
+                # Perhaps an earlier write of ours arrived although its answer did not.
+                found = _read_any(self._storage)
+                if found is None or found[0].owner.token != self._journal.owner.token:
+                    raise StoreBusyError(
+                        f"{self._storage.url}: another writer took this process for dead, since its journal did not "
+                        f"change for a whole lease, and took the store over{_whom(found)}. What this process wrote "
+                        "has been put back by that writer; run the ingest again"
+                    ) from None
+                self._identity = found[1]
+                continue
+            self._journal, self._identity = journal, entry.identity
+            return
+        raise ChangedError(f"{self._storage.url}/{JOURNAL_KEY} could not be written: it changes all the time")
+
+    def _beat(self, pause: float) -> None:
+        while not self._stop.wait(pause):
+            try:
+                self.update(beat=self._journal.beat + 1)
+            except StoreBusyError:
+                _LOG.error("the journal of %s was taken over by another writer", self._storage.url)
+                return
+            except Exception as error:  # noqa: BLE001 - the next beat may get through; the exit check decides
+                _LOG.warning("the journal of %s could not be refreshed: %s", self._storage.url, error)
+
+
+def _whom(found: tuple[Journal, str] | None) -> str:
+    return f" ({_describe(found[0].owner)})" if found else ""
+
+
+def _describe(owner: Owner) -> str:
+    return f"process {owner.pid} on host {owner.host}"
+
+
+class _Watch:
+    """Watches a journal whose owner cannot be seen: it is dead when nothing changed for a whole lease."""
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._seen: tuple[Journal, str] | None = None
+        self._since = 0.0
+
+    def verdict(self, found: tuple[Journal, str]) -> Life:
+        if self._seen is None:
+            self._seen, self._since = found, time.monotonic()
+        elif found != self._seen:
+            return Life.ALIVE
+        return Life.DEAD if time.monotonic() - self._since >= self._lease else Life.UNKNOWN
+
+
+def acquire(
+    storage: Storage,
+    repository: str,
+    *,
+    context: str,
+    timeout: float | None,
+    single_writer: bool,
+    lease: float = LEASE,
+) -> Held:
+    """Become the only writer of a store.
+
+    Args:
+        storage: Where the store is.
+        repository: URL of the repository, without credentials.
+        context: Who asks, as `whereabouts` says.
+        timeout: Seconds to wait for a writer that is alive; None does not wait. Finding out whether a writer on another
+            host is alive takes up to a lease in any case.
+        single_writer: Nobody else writes to this store, as its user declared.
+        lease: Seconds without a beat after which an owner that cannot be seen is taken for dead.
+
+    Returns:
+        The journal, in phase ``backup``, or in the phase in which a dead owner left it.
+
+    Raises:
+        StoreBusyError: Another writer is alive, or this very thread or task guards the store already.
+        ConfigurationError: The storage cannot exclude other writers, and ``single_writer`` was not declared.
+    """
+    me = myself(context)
+    deadline = time.monotonic() + (timeout or 0.0)
+    watch = _Watch(lease)
+    while True:
+        lock, locked_out = _lock(storage)
+        try:
+            held, found, verdict = _try(storage, repository, me, lock, locked_out, single_writer, lease, watch)
+            if held is not None:
+                lock = None
+                return held
+        finally:
+            if lock is not None:
+                lock.__exit__(None, None, None)
+        if verdict is Life.NESTED:
+            raise StoreBusyError(
+                f"{storage.url} is guarded by this very thread or task already: a guard within a guard would roll back "
+                "what the outer one must decide about. Use one guard around the whole ingest"
+            )
+        if verdict is Life.ALIVE and time.monotonic() >= deadline:
+            who = f"{_describe(found[0].owner)}, phase {found[0].phase}" if found else "a process on this host"
+            raise StoreBusyError(
+                f"{storage.url} is being written to by another guard: {who}. Waited {timeout or 0:g} s for it. "
+                "Wait for it to end, or pass timeout= with the seconds to wait"
+            )
+        time.sleep(_POLL)
+
+
+def _lock(storage: Storage) -> tuple[AbstractContextManager[None] | None, bool]:
+    """Take the lock that dies with its owner: the lock if there is such a thing, and whether somebody else has it."""
+    try:
+        return storage.hold(LOCK_KEY), False
+    except BlockingIOError:
+        return None, True
+
+
+def _try(
+    storage: Storage,
+    repository: str,
+    me: Owner,
+    lock: AbstractContextManager[None] | None,
+    locked_out: bool,
+    single_writer: bool,
+    lease: float,
+    watch: _Watch,
+) -> tuple[Held | None, tuple[Journal, str] | None, Life]:
+    found = _read_any(storage)
+    if locked_out:
+        verdict = Life.ALIVE
+        if found is not None and life(found[0].owner, me, lock_is_mine=False) is Life.NESTED:
+            verdict = Life.NESTED
+        return None, found, verdict
+    guarantees = storage.probe()
+    if not single_writer and not (guarantees.exclusive_create and guarantees.compare_and_swap):
+        raise ConfigurationError(
+            f"{storage.url}: a guard needs a storage that can exclude other writers, and this one was seen to "
+            f"{'ignore' if not guarantees.exclusive_create else 'lack'} conditional writes. If nobody else writes to "
+            "this store, say so: IndexStore(..., single_writer=True)"
+        )
+    fresh = Journal(owner=me, repository=repository, phase="backup")
+    journal, inherited = fresh, None
+    if found is not None and found[0].phase != "released":
+        verdict = life(found[0].owner, me, lock_is_mine=lock is not None) if found[0].owner.pid else Life.DEAD
+        if verdict is Life.UNKNOWN or (verdict in (Life.ALIVE, Life.NESTED) and found[0].owner.pid == me.pid):
+            watched = watch.verdict(found)
+            verdict = watched if verdict is Life.UNKNOWN or watched is Life.DEAD else verdict
+        if verdict is not Life.DEAD:
+            return None, found, verdict
+        inherited = found[0]
+        journal = attrs.evolve(inherited, owner=me)
+    try:
+        if not guarantees.compare_and_swap:
+            entry = storage.write(JOURNAL_KEY, [encode(journal)])
+        elif found is None:
+            entry = storage.create(JOURNAL_KEY, encode(journal))
+        else:
+            entry = storage.swap(JOURNAL_KEY, encode(journal), found[1])
+    except (FileExistsError, ChangedError):
+        return None, None, Life.UNKNOWN  # somebody was faster; look again
+    held = Held(
+        storage,
+        journal,
+        entry.identity,
+        inherited=inherited,
+        lock=lock,
+        swaps=guarantees.compare_and_swap,
+        lease=lease,
+    )
+    return held, None, Life.ALIVE

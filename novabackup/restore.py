@@ -1,0 +1,228 @@
+"""Bringing a store to the state of a snapshot: a plan that changes nothing, and its execution."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import logging
+from collections.abc import Collection, Iterator, Mapping
+
+import attrs
+from fsspec.callbacks import Callback
+
+from novabackup import _html
+from novabackup._paths import RESERVED, matches
+from novabackup.content import blocks
+from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.model import FileEntry, SnapshotRecord
+from novabackup.objects import Objects
+from novabackup.storage import Entry, Storage
+from novabackup.store import find
+
+__all__ = ["Action", "RestorePlan", "Step", "execute", "live_files", "plan"]
+
+_LOG = logging.getLogger("novabackup")
+
+ASIDE = f"{RESERVED}/aside"
+
+
+class Step(enum.StrEnum):
+    """What a restore does with one file."""
+
+    KEEP = "keep"
+    """It is the very version that the snapshot has."""
+    WRITE = "write"
+    """It differs or is gone: the snapshot's content is written."""
+    SET_ASIDE = "set aside"
+    """The snapshot knows that it was not there: it is moved away, not deleted."""
+
+
+@attrs.frozen(kw_only=True)
+class Action:
+    """One step of a restore.
+
+    Attributes:
+        step: What is done.
+        path: With which file.
+        size: Bytes that are written.
+    """
+
+    step: Step
+    path: str
+    size: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class RestorePlan:
+    """What a restore would do.
+
+    Attributes:
+        snapshot: Id of the snapshot.
+        store: URL of the store that it goes to.
+        actions: One for each file.
+    """
+
+    snapshot: str
+    store: str
+    actions: tuple[Action, ...]
+
+    def paths(self, step: Step) -> tuple[str, ...]:
+        """List the files with which this is done."""
+        return tuple(action.path for action in self.actions if action.step is step)
+
+    def _repr_html_(self) -> str:
+        return _html.table(
+            f"Restore of {self.snapshot} to {self.store}",
+            ["step", "file", "bytes to write"],
+            ((str(action.step), action.path, _html.size(action.size)) for action in self.actions),
+        )
+
+
+def live_files(storage: Storage, declared: Collection[str], outside: str) -> dict[str, Entry]:
+    """Find what is there now under declared paths and patterns.
+
+    Args:
+        storage: Where the store is.
+        declared: Paths and patterns.
+        outside: URL of the repository, whose files are nobody's index files.
+    """
+    root = storage.url.rstrip("/") + "/"
+    hidden = outside[len(root) :].rstrip("/") + "/" if outside.startswith(root) else None
+    live: dict[str, Entry] = {}
+    for path in declared:
+        try:
+            found = find(storage, path)
+        except ConfigurationError:
+            # A folder, a link out of the store or the like stands where a file should be: it is in the way.
+            found = [Entry(key=path, size=0, identity="", modified=0.0)]
+        live.update((entry.key, entry) for entry in found if hidden is None or not entry.key.startswith(hidden))
+    return live
+
+
+def plan(
+    snapshot: str, record: SnapshotRecord, store: str, live: Mapping[str, Entry], paths: Collection[str] = ()
+) -> RestorePlan:
+    """Decide what to do with each file.
+
+    Args:
+        snapshot: Id of the snapshot.
+        record: What it says.
+        store: URL of the store, for people.
+        live: What is there now under the declared paths.
+        paths: Files to limit the restore to; empty for all.
+
+    Returns:
+        The plan.
+
+    Raises:
+        NotFoundError: A path is not in the snapshot.
+    """
+    known = {entry.path: entry for entry in record.files}
+    for path in paths:
+        if not any(matches(name, path) for name in known):
+            raise NotFoundError(
+                f"snapshot {snapshot} has no file {path!r}; it has {', '.join(sorted(known)) or 'no files at all'}"
+            )
+    wanted = {path for path in [*known, *live] if not paths or any(matches(path, wish) for wish in paths)}
+    return RestorePlan(
+        snapshot=snapshot, store=store, actions=tuple(_action(path, known, live) for path in sorted(wanted))
+    )
+
+
+def _action(path: str, known: Mapping[str, FileEntry], live: Mapping[str, Entry]) -> Action:
+    entry = known.get(path)
+    if entry is None:
+        return Action(step=Step.SET_ASIDE, path=path)
+    now = live.get(path)
+    if now is not None and entry.identity and now.identity == entry.identity:
+        return Action(step=Step.KEEP, path=path)
+    return Action(step=Step.WRITE, path=path, size=entry.size)
+
+
+def execute(
+    todo: RestorePlan,
+    objects: Objects,
+    record: SnapshotRecord,
+    storage: Storage,
+    kept: Mapping[str, FileEntry],
+    callback: Callback,
+) -> None:
+    """Carry a plan out; each file is replaced at once or not at all, and the whole can be done again.
+
+    Args:
+        todo: The plan.
+        objects: The repository.
+        record: The snapshot.
+        storage: Where the store is.
+        kept: Files whose present version is in the repository already, so that they may be replaced; others are set
+            aside first.
+        callback: Told of the bytes written.
+
+    Raises:
+        IntegrityError: Content is damaged; files that do not need it have been restored all the same.
+        OSError: The store cannot be written to.
+    """
+    known = {entry.path: entry for entry in record.files}
+    callback.set_size(sum(action.size for action in todo.actions))
+    damaged: Exception | None = None
+    for action in todo.actions:
+        if action.step is Step.KEEP:
+            continue
+        try:
+            if action.step is Step.SET_ASIDE:
+                _set_aside(storage, action.path, todo.snapshot)
+            else:
+                _write(objects, record, known[action.path], storage, kept, todo.snapshot, callback)
+        except Exception as error:  # noqa: BLE001 - one file that cannot be had must not cost the others
+            _LOG.error("%s of %s could not be restored: %s", action.path, todo.snapshot, error)
+            damaged = damaged or error
+    if damaged is not None:
+        raise damaged
+
+
+def _write(
+    objects: Objects,
+    record: SnapshotRecord,
+    entry: FileEntry,
+    storage: Storage,
+    kept: Mapping[str, FileEntry],
+    snapshot: str,
+    callback: Callback,
+) -> None:
+    aside = None
+    if not _is_kept(storage, entry.path, kept):
+        aside = _set_aside(storage, entry.path, snapshot)
+    try:
+        storage.write(entry.path, _counted(blocks(objects, record, entry), callback), entry.attributes)
+    except Exception:
+        if aside is not None:
+            storage.move(aside, entry.path)
+        raise
+
+
+def _is_kept(storage: Storage, path: str, kept: Mapping[str, FileEntry]) -> bool:
+    """Tell whether nothing is lost when what is there now is replaced."""
+    try:
+        now = storage.entry(path)
+    except FileNotFoundError:
+        return True
+    except ConfigurationError:
+        return False
+    return path in kept and bool(now.identity) and kept[path].identity == now.identity
+
+
+def _counted(content: Iterator[bytes], callback: Callback) -> Iterator[bytes]:
+    for block in content:
+        yield block
+        callback.relative_update(len(block))
+
+
+def _set_aside(storage: Storage, path: str, snapshot: str) -> str:
+    """Move a file out of the way, to a name that nothing has yet; give that name."""
+    for number in itertools.count():
+        to = f"{ASIDE}/{snapshot}/{number}/{path}"
+        if not storage.exists(to):
+            break
+    _LOG.warning("%s/%s is set aside as %s", storage.url, path, to)
+    storage.move(path, to)
+    return to
