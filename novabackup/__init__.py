@@ -1,1 +1,54 @@
-"""Guarded ingestion for search indexes that only make sense together."""
+"""Guarded ingestion for search indexes: snapshot, check and roll back files that only make sense together.
+
+>>> from novabackup import IndexStore, snapshot
+>>> store = IndexStore("vector_db")
+>>> with snapshot(store):
+...     ingest()
+"""
+
+from novabackup import checks, components, errors, layouts
+from novabackup.errors import (
+    ChangedError,
+    CheckFailedError,
+    ConfigurationError,
+    DecryptionError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    NovaBackupError,
+    RollbackError,
+    StoreBusyError,
+)
+from novabackup.guard import recover, snapshot
+from novabackup.model import Problem, Report
+from novabackup.repository import Repository
+from novabackup.retention import Policy
+from novabackup.session import Recovery
+from novabackup.snapshot import Snapshot
+from novabackup.store import IndexStore
+
+__all__ = [
+    "ChangedError",
+    "CheckFailedError",
+    "ConfigurationError",
+    "DecryptionError",
+    "FormatError",
+    "IndexStore",
+    "IntegrityError",
+    "NotFoundError",
+    "NovaBackupError",
+    "Policy",
+    "Problem",
+    "Recovery",
+    "Report",
+    "Repository",
+    "RollbackError",
+    "Snapshot",
+    "StoreBusyError",
+    "checks",
+    "components",
+    "errors",
+    "layouts",
+    "recover",
+    "snapshot",
+]

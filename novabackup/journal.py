@@ -20,7 +20,7 @@ from novabackup.model import Journal, Owner, decode, encode
 from novabackup.owner import Life, life, myself
 from novabackup.storage import Storage
 
-__all__ = ["JOURNAL_KEY", "LEASE", "Held", "acquire", "read"]
+__all__ = ["JOURNAL_KEY", "LEASE", "POLL", "Held", "State", "acquire", "look", "read"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -31,7 +31,12 @@ LEASE = 60.0
 """Seconds without a beat after which the owner on another host is taken for dead; it beats four times as often."""
 
 _BEATS_PER_LEASE = 4
-_POLL = 0.1
+POLL = 0.1
+"""Seconds between two looks at a journal that somebody else holds."""
+
+_held_here: set[str] = set()
+"""Tokens of the journals that this process holds: the one thing about an owner in this process that nobody else can tell.
+A forked child has a copy of it, but another process id."""
 
 
 def read(storage: Storage) -> tuple[Journal, str] | None:
@@ -46,6 +51,34 @@ def read(storage: Storage) -> tuple[Journal, str] | None:
     """
     found = _read_any(storage)
     return None if found is None or found[0].phase == "released" else found
+
+
+@attrs.frozen(kw_only=True)
+class State:
+    """What a bystander can tell of a journal.
+
+    Attributes:
+        phase: What is being done.
+        life: Whether its owner is alive.
+        rival: The owner, for people.
+    """
+
+    phase: str
+    life: Life
+    rival: str
+
+
+def look(storage: Storage, context: str) -> State | None:
+    """Look at the journal of a store without contending for it; None if nobody holds it."""
+    found = read(storage)
+    if found is None:
+        return None
+    owner = found[0].owner
+    return State(
+        phase=found[0].phase,
+        life=life(owner, myself(context), held=_held_here, lock_is_mine=False),
+        rival=_describe(owner),
+    )
 
 
 def _read_any(storage: Storage) -> tuple[Journal, str] | None:
@@ -96,6 +129,7 @@ class Held:
         self._heart = threading.Thread(
             target=self._beat, args=(lease / _BEATS_PER_LEASE,), name="novabackup-journal", daemon=True
         )
+        _held_here.add(journal.owner.token)
         self._heart.start()
 
     @property
@@ -118,8 +152,9 @@ class Held:
         Raises:
             StoreBusyError: Somebody took this process for dead and took the store over.
         """
-        self._rest()
-        self.update(phase="released")
+        with self._mutex:
+            self._put(attrs.evolve(self._journal, phase="released"))
+            self._stop.set()
         try:
             if self._lock is not None:
                 self._storage.delete(JOURNAL_KEY)  # nobody else can act while the lock is held
@@ -130,26 +165,17 @@ class Held:
 
     def abandon(self) -> None:
         """Leave the journal as it is, for `recover` to go on, and stop holding it."""
-        self._rest()
         try:
-            # A process that lives on must not be taken for one that is still at it.
-            owner = attrs.evolve(self._journal.owner, pid=0, started=0, context="")
-            self.update(owner=owner)
+            # Said in the journal too: a process that lives on must not be taken for one that is still at it.
+            self.update(owner=attrs.evolve(self._journal.owner, pid=0, started=0, context=""))
         except Exception as error:  # noqa: BLE001 - the store is in trouble already; the journal is there
             _LOG.warning("the journal of %s could not be marked as abandoned: %s", self._storage.url, error)
         finally:
             self._let_go()
 
-    def forget(self) -> None:
-        """Stop holding without touching anything: for a forked child, whose parent is the owner."""
-        self._stop.set()
-
-    def _rest(self) -> None:
-        self._stop.set()
-        if self._heart.is_alive() and self._heart is not threading.current_thread():
-            self._heart.join()
-
     def _let_go(self) -> None:
+        self._stop.set()
+        _held_here.discard(self._journal.owner.token)
         if self._lock is not None:
             self._lock.__exit__(None, None, None)
             self._lock = None
@@ -180,7 +206,10 @@ class Held:
     def _beat(self, pause: float) -> None:
         while not self._stop.wait(pause):
             try:
-                self.update(beat=self._journal.beat + 1)
+                with self._mutex:
+                    if self._stop.is_set():
+                        return
+                    self._put(attrs.evolve(self._journal, beat=self._journal.beat + 1))
             except StoreBusyError:
                 _LOG.error("the journal of %s was taken over by another writer", self._storage.url)
                 return
@@ -239,91 +268,102 @@ def acquire(
         StoreBusyError: Another writer is alive, or this very thread or task guards the store already.
         ConfigurationError: The storage cannot exclude other writers, and ``single_writer`` was not declared.
     """
-    me = myself(context)
+    contender = _Contender(storage, repository, myself(context), single_writer=single_writer, lease=lease)
     deadline = time.monotonic() + (timeout or 0.0)
-    watch = _Watch(lease)
     while True:
-        lock, locked_out = _lock(storage)
-        try:
-            held, found, verdict = _try(storage, repository, me, lock, locked_out, single_writer, lease, watch)
-            if held is not None:
-                lock = None
-                return held
-        finally:
-            if lock is not None:
-                lock.__exit__(None, None, None)
-        if verdict is Life.NESTED:
+        held = contender.attempt()
+        if held is not None:
+            return held
+        if contender.verdict is Life.NESTED:
             raise StoreBusyError(
                 f"{storage.url} is guarded by this very thread or task already: a guard within a guard would roll back "
                 "what the outer one must decide about. Use one guard around the whole ingest"
             )
-        if verdict is Life.ALIVE and time.monotonic() >= deadline:
-            who = f"{_describe(found[0].owner)}, phase {found[0].phase}" if found else "a process on this host"
+        if contender.verdict is Life.ALIVE and time.monotonic() >= deadline:
             raise StoreBusyError(
-                f"{storage.url} is being written to by another guard: {who}. Waited {timeout or 0:g} s for it. "
-                "Wait for it to end, or pass timeout= with the seconds to wait"
+                f"{storage.url} is being written to by another guard: {contender.rival}. Waited {timeout or 0:g} s. "
+                "Let it end, or pass timeout= with the seconds to wait for it"
             )
-        time.sleep(_POLL)
+        time.sleep(POLL)
 
 
-def _lock(storage: Storage) -> tuple[AbstractContextManager[None] | None, bool]:
-    """Take the lock that dies with its owner: the lock if there is such a thing, and whether somebody else has it."""
-    try:
-        return storage.hold(LOCK_KEY), False
-    except BlockingIOError:
-        return None, True
+class _Contender:
+    """One process that tries to become the writer of a store.
 
+    Attributes:
+        verdict: What the last attempt found out about the present owner.
+        rival: The present owner, for people.
+    """
 
-def _try(
-    storage: Storage,
-    repository: str,
-    me: Owner,
-    lock: AbstractContextManager[None] | None,
-    locked_out: bool,
-    single_writer: bool,
-    lease: float,
-    watch: _Watch,
-) -> tuple[Held | None, tuple[Journal, str] | None, Life]:
-    found = _read_any(storage)
-    if locked_out:
-        verdict = Life.ALIVE
-        if found is not None and life(found[0].owner, me, lock_is_mine=False) is Life.NESTED:
-            verdict = Life.NESTED
-        return None, found, verdict
-    guarantees = storage.probe()
-    if not single_writer and not (guarantees.exclusive_create and guarantees.compare_and_swap):
-        raise ConfigurationError(
-            f"{storage.url}: a guard needs a storage that can exclude other writers, and this one was seen to "
-            f"{'ignore' if not guarantees.exclusive_create else 'lack'} conditional writes. If nobody else writes to "
-            "this store, say so: IndexStore(..., single_writer=True)"
+    def __init__(self, storage: Storage, repository: str, me: Owner, *, single_writer: bool, lease: float) -> None:
+        self.verdict = Life.UNKNOWN
+        self.rival = "a process on this host"
+        self._storage = storage
+        self._me = me
+        self._fresh = Journal(owner=me, repository=repository, phase="backup")
+        self._single_writer = single_writer
+        self._lease = lease
+        self._watch = _Watch(lease)
+
+    def attempt(self) -> Held | None:
+        """Try once."""
+        try:
+            lock = self._storage.hold(LOCK_KEY)
+        except BlockingIOError:
+            self._judge(_read_any(self._storage), None)
+            if self.verdict is not Life.NESTED:
+                self.verdict = Life.ALIVE  # whoever holds that lock lives, whatever the journal says by now
+            return None
+        held = None
+        try:
+            held = self._attempt(lock)
+            return held
+        finally:
+            if held is None and lock is not None:
+                lock.__exit__(None, None, None)
+
+    def _attempt(self, lock: AbstractContextManager[None] | None) -> Held | None:
+        guarantees = self._storage.probe()
+        if not self._single_writer and not (guarantees.exclusive_create and guarantees.compare_and_swap):
+            raise ConfigurationError(
+                f"{self._storage.url}: a guard needs a storage that can exclude other writers, and this one was seen to "
+                "ignore conditional writes. If nobody else writes to this store, say so: "
+                "IndexStore(..., single_writer=True)"
+            )
+        found = _read_any(self._storage)
+        inherited = None
+        if found is not None and found[0].phase != "released":
+            self._judge(found, lock)
+            if self.verdict is not Life.DEAD:
+                return None
+            inherited = found[0]
+        journal = attrs.evolve(inherited, owner=self._me) if inherited else self._fresh
+        self.verdict = Life.UNKNOWN
+        try:
+            if not guarantees.compare_and_swap:
+                entry = self._storage.write(JOURNAL_KEY, [encode(journal)])
+            elif found is None:
+                entry = self._storage.create(JOURNAL_KEY, encode(journal))
+            else:
+                entry = self._storage.swap(JOURNAL_KEY, encode(journal), found[1])
+        except (FileExistsError, ChangedError):
+            return None  # somebody was faster; look again
+        return Held(
+            self._storage,
+            journal,
+            entry.identity,
+            inherited=inherited,
+            lock=lock,
+            swaps=guarantees.compare_and_swap,
+            lease=self._lease,
         )
-    fresh = Journal(owner=me, repository=repository, phase="backup")
-    journal, inherited = fresh, None
-    if found is not None and found[0].phase != "released":
-        verdict = life(found[0].owner, me, lock_is_mine=lock is not None) if found[0].owner.pid else Life.DEAD
-        if verdict is Life.UNKNOWN or (verdict in (Life.ALIVE, Life.NESTED) and found[0].owner.pid == me.pid):
-            watched = watch.verdict(found)
-            verdict = watched if verdict is Life.UNKNOWN or watched is Life.DEAD else verdict
-        if verdict is not Life.DEAD:
-            return None, found, verdict
-        inherited = found[0]
-        journal = attrs.evolve(inherited, owner=me)
-    try:
-        if not guarantees.compare_and_swap:
-            entry = storage.write(JOURNAL_KEY, [encode(journal)])
-        elif found is None:
-            entry = storage.create(JOURNAL_KEY, encode(journal))
-        else:
-            entry = storage.swap(JOURNAL_KEY, encode(journal), found[1])
-    except (FileExistsError, ChangedError):
-        return None, None, Life.UNKNOWN  # somebody was faster; look again
-    held = Held(
-        storage,
-        journal,
-        entry.identity,
-        inherited=inherited,
-        lock=lock,
-        swaps=guarantees.compare_and_swap,
-        lease=lease,
-    )
-    return held, None, Life.ALIVE
+
+    def _judge(self, found: tuple[Journal, str] | None, lock: AbstractContextManager[None] | None) -> None:
+        if found is None:
+            self.verdict = Life.UNKNOWN
+            return
+        owner = found[0].owner
+        self.rival = f"{_describe(owner)}, phase {found[0].phase}"
+        self.verdict = life(owner, self._me, held=_held_here, lock_is_mine=lock is not None)
+        if self.verdict is Life.UNKNOWN:
+            self.verdict = self._watch.verdict(found)

@@ -203,9 +203,13 @@ class Objects:
 
     def records(self) -> Iterator[SnapshotRecord]:
         """Read all snapshots, newest first; damaged ones are passed over with a warning."""
+        return (record for _name, record in self.named_records())
+
+    def named_records(self) -> Iterator[tuple[str, SnapshotRecord]]:
+        """Read all snapshots with their ids, newest first; damaged ones are passed over with a warning."""
         for name in reversed(self.names()):
             try:
-                yield self.record(name)
+                yield name, self.record(name)
             except (IntegrityError, FormatError) as error:
                 _LOG.warning("snapshot %s is passed over: %s", name, error)
             except NotFoundError:

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from novabackup.model import Owner
@@ -57,15 +58,18 @@ def myself(context: str) -> Owner:
     )
 
 
-def life(owner: Owner, me: Owner, *, lock_is_mine: bool) -> Life:
+def life(owner: Owner, me: Owner, *, held: Collection[str], lock_is_mine: bool) -> Life:
     """Tell what is known of the owner of a journal.
 
     Args:
-        owner: Who wrote the journal.
+        owner: Who wrote the journal; process 0 for one that has given up.
         me: This process.
+        held: Tokens of the journals that this process holds.
         lock_is_mine: The lock that the system takes away from the dead is held by the caller; false where a storage has
             no such lock.
     """
+    if owner.pid == 0:
+        return Life.DEAD
     same_boot = bool(owner.boot) and owner.boot == me.boot
     if lock_is_mine:
         # Every writer on this host holds that lock while it lives.
@@ -73,6 +77,8 @@ def life(owner: Owner, me: Owner, *, lock_is_mine: bool) -> Life:
     if not same_boot or owner.namespace != me.namespace:
         return Life.UNKNOWN
     if (owner.pid, owner.started) == (me.pid, me.started):
+        if owner.token not in held:
+            return Life.DEAD
         return Life.NESTED if owner.context == me.context else Life.ALIVE
     return Life.ALIVE if _started(owner.pid) == owner.started else Life.DEAD
 

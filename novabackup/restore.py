@@ -45,11 +45,13 @@ class Action:
         step: What is done.
         path: With which file.
         size: Bytes that are written.
+        replaces: Something is there now that will not be there any more.
     """
 
     step: Step
     path: str
     size: int = 0
+    replaces: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +67,16 @@ class RestorePlan:
     snapshot: str
     store: str
     actions: tuple[Action, ...]
+
+    @property
+    def changes(self) -> tuple[Action, ...]:
+        """The actions that change something."""
+        return tuple(action for action in self.actions if action.step is not Step.KEEP)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether something that is there now will not be there any more."""
+        return any(action.replaces for action in self.actions)
 
     def paths(self, step: Step) -> tuple[str, ...]:
         """List the files with which this is done."""
@@ -132,11 +144,11 @@ def plan(
 def _action(path: str, known: Mapping[str, FileEntry], live: Mapping[str, Entry]) -> Action:
     entry = known.get(path)
     if entry is None:
-        return Action(step=Step.SET_ASIDE, path=path)
+        return Action(step=Step.SET_ASIDE, path=path, replaces=True)
     now = live.get(path)
     if now is not None and entry.identity and now.identity == entry.identity:
         return Action(step=Step.KEEP, path=path)
-    return Action(step=Step.WRITE, path=path, size=entry.size)
+    return Action(step=Step.WRITE, path=path, size=entry.size, replaces=now is not None)
 
 
 def execute(

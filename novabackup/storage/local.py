@@ -109,7 +109,7 @@ class LocalStorage(Storage):
         Without ``attributes``, a file that is replaced hands on its permission bits and owner.
         """
         path = self._path(key)
-        return self._replace(key, path, blocks, attributes, self._regular(path, key, missing=True))
+        return self._replace(key, path, blocks, attributes, self._look(path, key))
 
     def create(self, key: str, data: bytes) -> Entry:
         """Create an object that must not be there yet, by linking a finished and flushed temporary file.
@@ -142,9 +142,9 @@ class LocalStorage(Storage):
         found = "nothing"
         # A lock file and not the folder itself: NFS locks only what is open for writing.
         token = hashlib.sha256(path.name.encode()).hexdigest()[:16]
-        if self._regular(path, key, missing=True) is not None:
+        if self._look(path, key) is not None:
             with _passing_lock(path.with_name(f".novabackup-{token}.lock")):
-                status = self._regular(path, key, missing=True)
+                status = self._look(path, key)
                 found = _identity(status) if status else found
                 if status and identity == found:
                     # Each version lives longer than a tick. Otherwise a file number used again within one would make
@@ -158,7 +158,7 @@ class LocalStorage(Storage):
     def delete(self, key: str) -> None:
         """Remove an object, durably; one that is not there is no error."""
         path = self._path(key)
-        if self._regular(path, key, missing=True) is not None:
+        if self._look(path, key) is not None:
             path.unlink(missing_ok=True)
         self._sync_nearest(path.parent)
 
@@ -166,7 +166,7 @@ class LocalStorage(Storage):
         """Give an object another key; what was at that key before is replaced."""
         source, target = self._path(key), self._path(to)
         self._regular(source, key)
-        self._regular(target, to, missing=True)
+        self._look(target, to)
         _make_folder(target.parent)
         source.replace(target)
         for folder in {source.parent, target.parent}:
@@ -177,7 +177,7 @@ class LocalStorage(Storage):
         folders: set[Path] = set()
         for key in keys:
             path = self._path(key)
-            if self._regular(path, key, missing=True) is not None:
+            if self._look(path, key) is not None:
                 with contextlib.suppress(FileNotFoundError):
                     _sync_path(path, _READ)
             folders.update(parent for parent in path.parents if parent.is_relative_to(self._root))
@@ -188,14 +188,16 @@ class LocalStorage(Storage):
     def hold(self, key: str) -> AbstractContextManager[None]:
         """Take a lock on a file, which is created if need be and stays; the kernel releases it with this process."""
         path = self._path(key)
-        self._regular(path, key, missing=True)
+        self._look(path, key)
         _make_folder(path.parent)
         lock = _Lock(path)
         try:
             fcntl.flock(lock.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.release()
-            raise BlockingIOError(error.errno, "expected a free lock, found that somebody holds it", str(path)) from None
+            raise BlockingIOError(
+                error.errno, "expected a free lock, found that somebody holds it", str(path)
+            ) from None
         except BaseException:
             lock.release()
             raise
@@ -208,9 +210,7 @@ class LocalStorage(Storage):
         with _Draft(self._root / "clock", secret=True) as draft:
             # The times of files are the server's where the folder is mounted from one, so its clock has to tell.
             now = os.fstat(draft.descriptor).st_mtime
-            return sum(
-                _remove_remains(path, now - older_than) for path in _remains(self._root) if path != draft.path
-            )
+            return sum(_remove_remains(path, now - older_than) for path in _remains(self._root) if path != draft.path)
 
     def probe(self) -> Guarantees:
         """Say what the kernel promises: links and renames are exclusive, and locks exclude."""
@@ -244,17 +244,400 @@ class LocalStorage(Storage):
             )
         return path
 
-    def _regular(self, path: Path, key: str, *, missing: bool = False) -> os.stat_result | None:
-        """Look at a file; anything but a regular one is refused before it is opened, as opening can block or act.
+    def _look(self, path: Path, key: str) -> os.stat_result | None:
+        """Look at a file that may be missing.
 
-        With ``missing``, None is given for a file that is not there.
+        Anything but a regular file is refused before it is opened: opening a pipe blocks, opening a device can act.
         """
         try:
             status = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if missing and isinstance(error, FileNotFoundError):
-                return None
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._url(key)) from None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         if not stat.S_ISREG(status.st_mode):
-            raise self._irregular(path, key)
+            raise ConfigurationError(
+                f"{self._url(key)}: expected a regular file, found {_kind(status.st_mode)}. Move it out of the way"
+            )
         return status
+
+    def _regular(self, path: Path, key: str) -> os.stat_result:
+        """Look at a file that has to be there."""
+        status = self._look(path, key)
+        if status is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._url(key))
+        return status
+
+    def _replace(
+        self,
+        key: str,
+        path: Path,
+        blocks: Iterable[bytes],
+        attributes: Attributes | None,
+        old: os.stat_result | None,
+    ) -> Entry:
+        with _Draft(path, secret=bool(attributes or old)) as draft:
+            draft.fill(blocks)
+            if attributes:
+                draft.adopt(attributes.uid, attributes.gid, attributes.mode)
+                os.utime(draft.descriptor, ns=(attributes.mtime_ns, attributes.mtime_ns))
+            elif old:
+                draft.adopt(old.st_uid, old.st_gid, stat.S_IMODE(old.st_mode))
+            draft.flush()
+            draft.publish()
+            _sync_folder(path.parent)
+            return _entry(key, os.fstat(draft.descriptor))
+
+    def _sync_nearest(self, folder: Path) -> None:
+        """Flush the folder that a missing file would be in, or the nearest one above it that is there."""
+        for nearest in (folder, *folder.parents):
+            try:
+                return _sync_folder(nearest)
+            except (FileNotFoundError, NotADirectoryError):
+                if nearest == self._root:
+                    return None
+        return None
+
+    def _walk(self, folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Entry]:
+        """Give the files below a folder in the order of their keys.
+
+        Args:
+            folder: Its real path.
+            prefix: What the keys of its files begin with.
+            above: Real paths of the folder and of those that were gone through to it, so that no link leads round.
+        """
+        try:
+            with os.scandir(folder) as listing:
+                items = [(item.name, item.is_dir()) for item in listing]
+        except (FileNotFoundError, NotADirectoryError):
+            return  # there is none, or it went away meanwhile
+        # A folder sorts as its keys do: with the slash that follows its name.
+        for name, is_folder in sorted((f"{name}/" if is_folder else name, is_folder) for name, is_folder in items):
+            path = folder / name
+            if path.is_symlink():
+                path = self._path(prefix + name.rstrip("/"))
+            if is_folder:
+                if path not in above:
+                    yield from self._walk(path, prefix + name, (*above, path))
+            elif not _OURS.fullmatch(name):
+                # What goes away between listing and looking is no entry; nor are pipes, sockets and devices.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    status = os.lstat(path)
+                    if stat.S_ISREG(status.st_mode):
+                        yield _entry(prefix + name, status)
+
+
+class _LocalReader(Reader):
+    """An open file whose number, size and times are those that it was opened with."""
+
+    def __init__(self, descriptor: int, path: Path, url: str, status: os.stat_result, entry: Entry) -> None:
+        self.entry = entry
+        self._descriptor = descriptor
+        self._path = path
+        self._url = url
+        self._identity = _identity(status)
+        self._files: list[BinaryIO] = []
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range."""
+        if start < 0 or length < 0 or start + length > self.entry.size:
+            raise ValueError(f"{self._url}: bytes {start} to {start + length} of {self.entry.size} were asked for")
+        blocks = []
+        while length:
+            block = os.pread(self._descriptor, length, start)
+            if not block:
+                raise ChangedError(
+                    f"{self._url}: expected {self.entry.size} bytes, found the end at {start}. "
+                    "Somebody cut it short while it was read"
+                )
+            blocks.append(block)
+            start += len(block)
+            length -= len(block)
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    def confirm(self) -> None:
+        """Compare number, size and times of the open file, and of what is at its path now."""
+        try:
+            found = {_identity(os.fstat(self._descriptor)), _identity(os.lstat(self._path))}
+        except (FileNotFoundError, NotADirectoryError):
+            found = {"nothing"}
+        if found != {self._identity}:
+            raise ChangedError(
+                f"{self._url}: expected the version {self._identity!r} that was opened, found "
+                f"{', '.join(sorted(found - {self._identity}))!r}. Somebody changed it while it was read"
+            )
+
+    def file(self) -> BinaryIO:
+        """Give the content as a file of its own offset."""
+        try:
+            descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # a system without /proc
+            descriptor = os.open(self._path, _READ)
+        file = os.fdopen(descriptor, "rb")
+        self._files.append(file)
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)):
+            raise ChangedError(f"{self._url}: somebody replaced it while it was read")
+        return file
+
+    def close(self) -> None:
+        """Close the file and those that `file` gave."""
+        for file in self._files:
+            file.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _Draft:
+    """A temporary file beside the one that it is to become; gone on exit unless it was published."""
+
+    def __init__(self, target: Path, *, secret: bool) -> None:
+        """Create it.
+
+        Args:
+            target: The file that it is to become; its folder is created if need be.
+            secret: Keep it from other users until `adopt` says more. Otherwise it gets the usual permissions from the
+                start, as only the kernel can apply the umask without a race.
+        """
+        _make_folder(target.parent)
+        self.target = target
+        self.path = target.with_name(f".novabackup-{secrets.token_hex(8)}.tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.descriptor = os.open(self.path, flags, 0o600 if secret else 0o666)
+
+    def __enter__(self) -> _Draft:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Removed before it is closed: an error of the latter must not leave it behind.
+        self.path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+    def fill(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            rest = memoryview(block)
+            while rest:
+                with self._naming():
+                    rest = rest[os.write(self.descriptor, rest) :]
+
+    def adopt(self, uid: int, gid: int, mode: int) -> None:
+        """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
+        for owner in ((uid, gid), (-1, gid)):
+            with contextlib.suppress(PermissionError):
+                os.fchown(self.descriptor, *owner)
+                break
+        status = os.fstat(self.descriptor)
+        if status.st_uid != uid:
+            mode &= ~stat.S_ISUID
+        if status.st_gid != gid:
+            mode &= ~stat.S_ISGID
+        os.fchmod(self.descriptor, mode)  # after fchown, which clears those bits
+
+    def flush(self) -> None:
+        with self._naming():
+            os.fsync(self.descriptor)
+
+    def publish(self) -> None:
+        self.path.replace(self.target)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Add the path to errors of calls that know only a descriptor."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.target)
+            raise
+
+
+class _Lock(AbstractContextManager[None]):
+    """An open file to be locked; a forked child gives its copy up at once.
+
+    Otherwise a child that outlives its killed parent would keep the lock: it belongs to the open file, which both share.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        _open_locks.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Unlock and close; may be called again."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            # Unlocked by name, as a fork that went past Python may hold a copy of the descriptor.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def abandon(self) -> None:
+        """Close a child's copy without unlocking what the parent holds."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def stands(self) -> bool:
+        """Tell whether the path still leads to this file, which others may have removed before it was locked."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+
+# The one thing here that all of a process shares, since descriptors are and a fork copies them all.
+_open_locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _abandon_locks() -> None:
+    for lock in list(_open_locks):
+        lock.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_locks)
+
+
+@contextlib.contextmanager
+def _passing_lock(path: Path) -> Iterator[None]:
+    """Wait for a lock whose file is there only while somebody holds it or waits for it."""
+    while True:
+        with (lock := _Lock(path)):
+            fcntl.flock(lock.descriptor, fcntl.LOCK_EX)
+            if lock.stands():
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone and starts anew
+                return
+
+
+def _remains(root: Path) -> list[Path]:
+    """Find what interrupted writes left behind below a folder, without following links."""
+    return [Path(folder, name) for folder, _, names in os.walk(root) for name in names if _OURS.fullmatch(name)]
+
+
+def _remove_remains(path: Path, before: float) -> bool:
+    """Remove what an interrupted write left behind, if it is old and nobody holds it."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_mtime <= before:
+            # Whoever swaps an object right now holds its lock file; nobody ever locks a temporary file.
+            with _Lock(path) as lock:
+                fcntl.flock(lock.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                return True
+    return False
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and those above it, durably."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+        return
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        return _make_folder(folder)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    _sync_path(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync_path(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        with _tolerate(*_UNSYNCABLE):
+            os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _tolerate(*numbers: int) -> Iterator[None]:
+    """Go on after errors that only say that a file system does not do such a thing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
+def _settle(descriptor: int) -> tuple[os.stat_result, bool]:
+    """Look at an open file once its times can be trusted to move with the next change.
+
+    Returns:
+        What the kernel says, and whether every later change of the content will change it.
+    """
+    for _ in range(_PATIENCE):
+        status = os.fstat(descriptor)
+        age = time.time_ns() - status.st_ctime_ns
+        if age < 0 or (status.st_ctime_ns % 1_000_000 == 0 and age < _COARSE_NS):
+            return status, False  # clocks that differ, or a coarse file system
+        if age >= _TICK_NS:
+            return status, not _in_memory(status.st_dev)
+        time.sleep((_TICK_NS - age) / 1e9)
+    return os.fstat(descriptor), False
+
+
+def _wait_until_older(status: os.stat_result, age: int) -> None:
+    rest = age - (time.time_ns() - status.st_ctime_ns)
+    if 0 < rest <= age:
+        time.sleep(rest / 1e9)
+
+
+def _in_memory(device: int) -> bool:
+    """Tell whether a file system keeps files in memory only, and so never notices writes through memory maps."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        fields = line.split()
+        if fields[2] == number:
+            return fields[fields.index("-") + 1] in _IN_MEMORY
+    return False
+
+
+def _identity(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}-{status.st_ctime_ns}"
+
+
+def _entry(key: str, status: os.stat_result, *, trusted: bool = True) -> Entry:
+    return Entry(
+        key=key,
+        size=status.st_size,
+        identity=_identity(status) if trusted else "",
+        modified=status.st_mtime,
+        attributes=Attributes(
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            mtime_ns=status.st_mtime_ns,
+        ),
+    )
+
+
+def _kind(mode: int) -> str:
+    tests = {
+        "a folder": stat.S_ISDIR,
+        "a named pipe": stat.S_ISFIFO,
+        "a socket": stat.S_ISSOCK,
+        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+        "a symbolic link that leads in a circle": stat.S_ISLNK,
+    }
+    return next((kind for kind, test in tests.items() if test(mode)), "something else")

@@ -1,0 +1,309 @@
+"""Where snapshots are kept: take, list, check, forget, prune."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from novabackup import backup as _backup
+from novabackup import layouts, prune, retention, session, verification
+from novabackup.backup import Request
+from novabackup.components import Component, Files
+from novabackup.errors import NotFoundError
+from novabackup.model import SnapshotRecord
+from novabackup.objects import Objects
+from novabackup.owner import whereabouts
+from novabackup.prune import PrunePlan
+from novabackup.retention import Candidate, ForgetPlan, Policy
+from novabackup.snapshot import Origin, Snapshot, Snapshots
+from novabackup.storage import Storage, open_storage
+from novabackup.store import IndexStore
+from novabackup.views import Problems
+
+__all__ = ["Repository"]
+
+_LATEST = "latest"
+_LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
+
+
+class Repository:
+    """Snapshots of stores, at any fsspec URL.
+
+    Making this object touches nothing. The repository comes into being with its first backup; reading from one that is not
+    there is a `NotFoundError`.
+    """
+
+    def __init__(
+        self, url: str | os.PathLike[str] | Storage, *, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Name a repository.
+
+        Args:
+            url: Local path, any fsspec URL, or a storage.
+            storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+
+        Raises:
+            ConfigurationError: The URL cannot be used.
+        """
+        self._storage_options = dict(storage_options or {})
+        self._objects = Objects(open_storage(url, storage_options))
+        self._stores: dict[str, IndexStore] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the repository is, without credentials."""
+        return self._objects.url
+
+    # -- taking ------------------------------------------------------------------------------------------------------
+
+    def backup(
+        self,
+        store: IndexStore,
+        *,
+        tags: Iterable[str] = (),
+        message: str = "",
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Snapshot:
+        """Take a snapshot of a store at once, without a block.
+
+        Args:
+            store: What to back up.
+            tags: Labels.
+            message: Free text.
+            timeout: Seconds to wait for a writer that is at work in the store.
+            callback: Told of the bytes that have been dealt with.
+
+        Returns:
+            The snapshot.
+
+        Raises:
+            StoreBusyError: A guard is at work in the store.
+            RollbackError: An interrupted ingest left it half-written: call ``recover(store)`` first.
+            ChangedError: Files went on changing while they were read.
+            FormatError: The URL holds something that is not a repository, or one of a newer format.
+        """
+        session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
+        taken = _backup.take(self._objects, store, request(tags, message), callback)
+        self._stores[store.url] = store
+        return self._snapshot(*taken)
+
+    def guard(
+        self, store: IndexStore, request_: Request, *, timeout: float | None, callback: Callback = DEFAULT_CALLBACK
+    ) -> Snapshot:
+        """Give a snapshot that is taken when its block is entered; see `novabackup.snapshot`."""
+        self._stores[store.url] = store
+        return Snapshot(self._origin(), request=request_, store=store, timeout=timeout, callback=callback)
+
+    # -- listing -----------------------------------------------------------------------------------------------------
+
+    def snapshots(self, *, tags: Iterable[str] = (), store: str | IndexStore | None = None) -> Snapshots:
+        """List snapshots, oldest first; damaged ones are left out with a warning, and named by `check`.
+
+        Args:
+            tags: Only those that have all of these.
+            store: Only those of this store.
+
+        Raises:
+            NotFoundError: There is no repository here.
+        """
+        self._objects.require()
+        wanted = {tags} if isinstance(tags, str) else set(tags)
+        url = store.url if isinstance(store, IndexStore) else store
+        return Snapshots(
+            self._snapshot(name, record)
+            for name, record in reversed(list(self._objects.named_records()))
+            if wanted <= set(record.tags) and url in (None, record.store)
+        )
+
+    def __getitem__(self, name: str) -> Snapshot:
+        """Find a snapshot by its id, the beginning of its id, or ``"latest"``.
+
+        Raises:
+            NotFoundError: There is none, or several begin like this.
+            IntegrityError: It is damaged.
+        """
+        self._objects.require()
+        found = self._resolve(name)
+        return self._snapshot(found, self._objects.record(found))
+
+    def _resolve(self, name: str) -> str:
+        names = self._objects.names()
+        if name == _LATEST:
+            newest = next(self._objects.named_records(), None)
+            if newest is None:
+                raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
+            return newest[0]
+        # The time and the hash are both natural beginnings for a person to type.
+        found = [known for known in names if known.startswith(name) or known.partition("-")[2].startswith(name)]
+        if not name or not found:
+            last = f"the newest is {names[-1]}" if names else "it has none"
+            raise NotFoundError(f"{self.url} has no snapshot {name!r}: {last}. List them with snapshots()")
+        if len(found) > 1 and name not in found:
+            some = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
+            raise NotFoundError(f"{name!r} is the beginning of {len(found)} snapshots: {some}. Give more of the id")
+        return name if name in found else found[0]
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is exactly one snapshot that ``repo[name]`` would find."""
+        if isinstance(name, Snapshot):
+            name = name.id
+        if not isinstance(name, str):
+            return False
+        self._objects.require()
+        try:
+            self._resolve(name)
+        except NotFoundError:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        self._objects.require()
+        return len(self._objects.names())
+
+    def __bool__(self) -> bool:
+        return True  # a repository is something even when it is empty or not there yet
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return iter(self.snapshots())
+
+    # -- checking ----------------------------------------------------------------------------------------------------
+
+    def check(self, *, read_data_subset: str | None = None, callback: Callback = DEFAULT_CALLBACK) -> Problems:
+        """Check that every snapshot can be read and that every pack that it names is there.
+
+        Args:
+            read_data_subset: Also read packs and check every byte: ``"100%"`` for all, ``"10%"`` for a random tenth,
+                ``"2/7"`` for the second of seven parts, so that seven runs read everything.
+            callback: Told of the packs.
+
+        Returns:
+            The problems; empty for a healthy repository. A snapshot that a problem concerns is named in it.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            ConfigurationError: The subset cannot be understood.
+        """
+        return verification.check(self._objects, read_data_subset, callback)
+
+    # -- forgetting --------------------------------------------------------------------------------------------------
+
+    def plan_forget(self, policy: Policy) -> ForgetPlan:
+        """Say which snapshots a policy would keep, and why; do nothing."""
+        return retention.apply(
+            policy,
+            [
+                Candidate(id=s.id, time=s.time, store=s.store, tags=s.tags, healthy=_healthy(s))
+                for s in self.snapshots()
+            ],
+        )
+
+    def forget(self, what: ForgetPlan | Iterable[str | Snapshot]) -> tuple[str, ...]:
+        """Forget snapshots; `prune` later frees what only they needed.
+
+        Args:
+            what: A plan, or snapshots that are named one by one.
+
+        Returns:
+            Ids of the snapshots that are gone.
+
+        Raises:
+            NotFoundError: A snapshot is not there; then none is forgotten.
+        """
+        if isinstance(what, ForgetPlan):
+            names = list(what.forgotten)
+        else:
+            self._objects.require()
+            named = [what] if isinstance(what, str | Snapshot) else what
+            names = [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
+        for name in names:
+            self._objects.forget(name)
+        return tuple(names)
+
+    def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
+        """Say what `prune` would delete and condemn; delete nothing."""
+        self._objects.require()
+        return prune.plan(self._objects, grace)
+
+    def prune(self, plan: PrunePlan | None = None, *, grace: timedelta = prune.GRACE) -> PrunePlan:
+        """Free what no snapshot needs, in two steps: what is condemned now is deleted by a prune a grace period later.
+
+        Args:
+            plan: What `plan_prune` said; made anew by default.
+            grace: How long no writer that shares old content takes to commit. Zero is safe only while nothing else writes
+                to the repository.
+
+        Returns:
+            What was done.
+
+        Raises:
+            IntegrityError: A snapshot cannot be read, so nobody knows what it needs; nothing is deleted.
+        """
+        todo = plan or self.plan_prune(grace=grace)
+        prune.execute(self._objects, todo)
+        return todo
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, name: str, record: SnapshotRecord) -> Snapshot:
+        return Snapshot(self._origin(), taken=(name, record), store=self._stores.get(record.store))
+
+    def _origin(self) -> Origin:
+        return Origin(objects=self._objects, open_store=self._open_store, open_repository=self.opener())
+
+    def opener(self) -> Callable[[str], Objects]:
+        """Give a function that opens the repository a journal names: this one if it is the same."""
+
+        def open_(url: str) -> Objects:
+            if url == self.url:
+                return self._objects
+            return Objects(open_storage(url, self._options_for(url)))
+
+        return open_
+
+    def _options_for(self, url: str) -> Mapping[str, Any]:
+        """Credentials are handed on only within one kind of backend, never to another."""
+        return self._storage_options if _protocol(url) == _protocol(self.url) else {}
+
+    def _open_store(self, record: SnapshotRecord) -> IndexStore:
+        """Open the store that a snapshot names, when the program has not shown it to this object."""
+        return IndexStore(
+            record.store, components=_components(record.declared), storage_options=self._options_for(record.store)
+        )
+
+    def __repr__(self) -> str:
+        return f"Repository({self.url!r})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{_escaped(self.url)}</p>{self.snapshots()._repr_html_()}"
+
+
+def request(tags: Iterable[str], message: str) -> Request:
+    """Make a request out of what users pass; a single tag may be given as plain text."""
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+
+
+def _healthy(snapshot: Snapshot) -> bool:
+    return not snapshot.problems and session.FAILED_TAG not in snapshot.tags
+
+
+def _components(declared: Collection[str]) -> tuple[Component, ...]:
+    """Find the ready-made layout with these paths; other files are known by name only."""
+    for layout in _LAYOUTS:
+        if {component.path for component in layout} == set(declared):
+            return layout
+    return tuple(Files(path, optional=True) for path in declared)
+
+
+def _protocol(url: str) -> str:
+    found = re.match(r"([a-z0-9+]+)://", url)
+    return found[1] if found else "file"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

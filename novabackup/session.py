@@ -1,0 +1,386 @@
+"""A guarded stretch of work on a store: the journal, the snapshot, the exit checks, the rollback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection
+
+import attrs
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from novabackup import checks, journal
+from novabackup.backup import Request, take
+from novabackup.errors import (
+    CheckFailedError,
+    FormatError,
+    IntegrityError,
+    NovaBackupError,
+    RollbackError,
+    StoreBusyError,
+)
+from novabackup.journal import Held
+from novabackup.model import FileEntry, Problem, SnapshotRecord
+from novabackup.objects import Objects
+from novabackup.owner import Life
+from novabackup.restore import RestorePlan, execute, live_files, plan
+from novabackup.store import IndexStore
+
+__all__ = ["FAILED_TAG", "REPLACED_TAG", "Recovery", "Session", "recover", "refuse_if_interrupted", "restore"]
+
+_LOG = logging.getLogger("novabackup")
+
+FAILED_TAG = "failed-ingest"
+"""Tag of the snapshots of what a failed block left behind."""
+
+REPLACED_TAG = "before-restore"
+"""Tag of the snapshots of what a restore replaced."""
+
+KEEP_FAILED = 3
+"""How many snapshots with `FAILED_TAG` a store keeps: counted, since a clock may lie."""
+
+
+@attrs.frozen(kw_only=True)
+class Recovery:
+    """What `recover` did.
+
+    Attributes:
+        store: URL of the store.
+        phase: How far the interrupted work had come.
+        snapshot: Id of the snapshot that the store was brought to; empty if nothing had been touched yet.
+        plan: What was done with each file; None if nothing had been touched yet.
+        kept: Id of the snapshot that holds what was found before; empty if there is none.
+    """
+
+    store: str
+    phase: str
+    snapshot: str
+    plan: RestorePlan | None
+    kept: str = ""
+
+    def __str__(self) -> str:
+        if self.plan is None:
+            return f"{self.store}: interrupted before anything was touched; nothing had to be put back"
+        return f"{self.store}: interrupted in phase {self.phase}; brought to snapshot {self.snapshot}"
+
+
+Opener = Callable[[str], Objects]
+"""Opens the repository that a journal names."""
+
+
+class Session:
+    """One run of a guarded block."""
+
+    def __init__(self, store: IndexStore, objects: Objects, opener: Opener, callback: Callback) -> None:
+        """Prepare; nothing is touched until `enter`.
+
+        Args:
+            store: What is guarded.
+            objects: Where the snapshot goes.
+            opener: Opens another repository, when an interrupted block used one.
+            callback: Told of the bytes of the snapshot, or of the rollback.
+        """
+        self._store = store
+        self._objects = objects
+        self._opener = opener
+        self._callback = callback
+        self._pid = os.getpid()
+        self._held: Held | None = None
+        self._snapshot = ""
+        self._record: SnapshotRecord | None = None
+
+    def enter(
+        self, point: Request | tuple[str, SnapshotRecord], *, context: str, timeout: float | None
+    ) -> tuple[str, SnapshotRecord]:
+        """Become the only writer, finish what a dead one left, and fix the point to go back to.
+
+        Args:
+            point: What to say of the snapshot that is taken, or a snapshot that is there already.
+            context: Thread and task that the guard belongs to.
+            timeout: Seconds to wait for another writer.
+
+        Returns:
+            Id and record of the snapshot.
+        """
+        held = _acquire(self._store, self._objects, context, timeout)
+        try:
+            if _finish_inherited(held, self._store, self._objects, self._opener, self._callback):
+                held.update(phase="backup", snapshot="", paths=(), kept="")
+            if isinstance(point, Request):
+                self._snapshot, self._record = take(self._objects, self._store, point, self._callback)
+            else:
+                self._snapshot, self._record = point
+            held.update(phase="block", repository=self._objects.url, snapshot=self._snapshot, paths=(), kept="")
+        except RollbackError:
+            raise
+        except BaseException:
+            _give_up(held)  # nothing of the store has been touched
+            raise
+        self._held = held
+        if self._record.problems:
+            _LOG.warning("%s had problems before the block: %s", self._store.url, "; ".join(map(str, self._record.problems)))
+        return self._snapshot, self._record
+
+    def exit(self, error: BaseException | None) -> None:
+        """End the block: commit what it wrote, or put everything back.
+
+        Args:
+            error: What the block raised; None if it ended well.
+
+        Raises:
+            CheckFailedError: The block ended well, and the indexes do not agree; they have been rolled back.
+            RollbackError: The store could not be put back.
+        """
+        if os.getpid() != self._pid or self._held is None:
+            return  # a forked child leaves the block of its parent
+        held, self._held = self._held, None
+        if error is None:
+            problems: tuple[Problem, ...] = ()
+            try:
+                problems = self._new_problems()
+                if not problems:
+                    self._commit(held)
+                    return
+            except BaseException as caught:
+                self._roll_back(held, caught)
+                raise
+            self._roll_back(held, None)
+            raise CheckFailedError(
+                f"{self._store.url}: after the block the index files do not belong together, so every file was put back "
+                f"to snapshot {self._snapshot}. What the block had written is kept as a snapshot with the tag "
+                f"{FAILED_TAG!r}. Found",
+                problems,
+            )
+        self._roll_back(held, error)
+
+    def _new_problems(self) -> tuple[Problem, ...]:
+        assert self._record is not None
+        known = {entry.path: entry for entry in self._record.files}
+        _reports, problems = self._store.judge(known)
+        new = checks.new_problems(self._record.problems, problems)
+        if problems and not new:
+            _LOG.warning("%s still has the problems that it had before the block", self._store.url)
+        return tuple(new)
+
+    def _commit(self, held: Held) -> None:
+        assert self._record is not None
+        # What the block wrote must outlast a power cut before the journal, which could undo it, is given up.
+        now = live_files(self._store.storage, self._store.declared, self._objects.url)
+        self._store.storage.sync(sorted({*now, *(entry.path for entry in self._record.files)}))
+        try:
+            held.release()
+        except StoreBusyError:
+            held.abandon()
+            raise
+
+    def _roll_back(self, held: Held, cause: BaseException | None) -> None:
+        assert self._record is not None
+        try:
+            _put_back(held, self._store, self._objects, self._record, FAILED_TAG, self._callback)
+            held.release()
+        except BaseException as failure:
+            held.abandon()
+            if isinstance(failure, StoreBusyError):
+                raise
+            raise RollbackError(
+                f"{self._store.url} could not be put back to snapshot {self._snapshot} of {self._objects.url}: {failure}. "
+                "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
+                "from a copy), then call recover(store)"
+            ) from (failure if cause is None else _chained(failure, cause))
+        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot)
+        _forget_old_failures(self._objects, self._store.url)
+
+
+def _chained(failure: BaseException, cause: BaseException) -> BaseException:
+    if failure.__cause__ is None and failure is not cause:
+        failure.__cause__ = cause
+    return failure
+
+
+def _acquire(store: IndexStore, objects: Objects, context: str, timeout: float | None) -> Held:
+    return journal.acquire(
+        store.storage, objects.url, context=context, timeout=timeout, single_writer=store.single_writer
+    )
+
+
+def _give_up(held: Held) -> None:
+    try:
+        held.release()
+    except Exception as error:  # noqa: BLE001 - the first error is the one to report; recover finds nothing to do
+        _LOG.warning("%s", error)
+        held.abandon()
+
+
+def _finish_inherited(
+    held: Held, store: IndexStore, objects: Objects, opener: Opener, callback: Callback
+) -> Recovery | None:
+    """Finish what a dead owner left; afterwards the store is in one piece and the journal still held."""
+    left = held.inherited
+    if left is None:
+        return None
+    try:
+        if left.phase == "backup":
+            return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
+        if left.repository != objects.url:
+            objects = opener(left.repository)
+        record = objects.record(left.snapshot)
+        done = _put_back(held, store, objects, record, FAILED_TAG, callback)
+    except BaseException as failure:
+        held.abandon()
+        raise RollbackError(
+            f"{store.url}: an interrupted {left.phase} could not be brought to snapshot {left.snapshot} of "
+            f"{left.repository}: {failure}. Remove the cause (for a repository that needs credentials: "
+            "recover(store, Repository(url, storage_options=...))), then call recover(store)"
+        ) from failure
+    _LOG.warning("%s: an interrupted %s was brought to snapshot %s", store.url, left.phase, left.snapshot)
+    return Recovery(
+        store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept
+    )
+
+
+def _put_back(
+    held: Held, store: IndexStore, objects: Objects, record: SnapshotRecord, tag: str, callback: Callback
+) -> RestorePlan:
+    """Bring a store to a snapshot; what is there now is kept in the repository first.
+
+    The journal must name the snapshot. Every step can be done again after a crash: the journal says whether what was there
+    has been kept already, so that a half-restored store is never kept in its place.
+    """
+    todo = survey(store, objects, held.journal.snapshot, record, held.journal.paths)
+    if held.journal.phase == "block":
+        held.update(phase="rollback", kept=_keep(store, objects, tag) if todo.changes else "")
+    said = held.journal
+    kept: dict[str, FileEntry] = {}
+    if said.kept:
+        try:
+            kept = {entry.path: entry for entry in objects.record(said.kept).files}
+        except NovaBackupError as error:
+            _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
+    execute(todo, objects, record, store.storage, kept, callback)
+    return todo
+
+
+def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
+    """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
+    try:
+        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
+    except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
+        _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
+        return ""
+
+
+def _forget_old_failures(objects: Objects, url: str) -> None:
+    """Keep only the newest of the snapshots of what failed blocks left behind."""
+    try:
+        failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
+        for name in failed[KEEP_FAILED:]:
+            objects.forget(name)
+    except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
+        _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
+
+
+def recover(
+    store: IndexStore, opener: Opener, *, context: str, timeout: float | None, callback: Callback
+) -> Recovery | None:
+    """Finish what a dead writer left in a store.
+
+    Returns:
+        What was done; None when there was nothing to do.
+    """
+    found = journal.read(store.storage)
+    if found is None:
+        return None
+    objects = opener(found[0].repository)
+    held = _acquire(store, objects, context, timeout)
+    done = _finish_inherited(held, store, objects, opener, callback)
+    held.release()
+    if done is not None and done.kept:
+        _forget_old_failures(objects, store.url)
+    return done
+
+
+def restore(
+    store: IndexStore,
+    objects: Objects,
+    point: tuple[str, SnapshotRecord],
+    opener: Opener,
+    *,
+    paths: Collection[str],
+    context: str,
+    timeout: float | None,
+    callback: Callback,
+) -> RestorePlan:
+    """Bring a store to a snapshot, under the journal, so that a killed restore is finished by `recover`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        IntegrityError: Content is damaged. A store that had files is as it was; in an empty one the files that could be
+            had are there.
+        RollbackError: It was interrupted in the middle; the journal says how to go on.
+    """
+    name, record = point
+    held = _acquire(store, objects, context, timeout)
+    try:
+        _finish_inherited(held, store, objects, opener, callback)
+        todo = survey(store, objects, name, record, paths)
+        kept = _keep(store, objects, REPLACED_TAG) if todo.replaces else ""
+        held.update(phase="restore", repository=objects.url, snapshot=name, paths=tuple(paths), kept=kept)
+    except RollbackError:
+        raise
+    except BaseException:
+        _give_up(held)
+        raise
+    try:
+        try:
+            done = _put_back(held, store, objects, record, REPLACED_TAG, callback)
+        except (IntegrityError, FormatError):
+            if kept:
+                held.update(phase="rollback", snapshot=kept, paths=(), kept="")
+                _put_back(held, store, objects, objects.record(kept), REPLACED_TAG, DEFAULT_CALLBACK)
+            held.release()
+            raise
+        held.release()
+    except (IntegrityError, FormatError):
+        raise
+    except BaseException as failure:
+        held.abandon()
+        raise RollbackError(
+            f"{store.url}: the restore of {name} was interrupted: {failure}. The journal is still there. Remove the cause, "
+            "then call recover(store), which finishes it"
+        ) from failure
+    return done
+
+
+def survey(
+    store: IndexStore, objects: Objects, name: str, record: SnapshotRecord, paths: Collection[str]
+) -> RestorePlan:
+    """Plan a restore to what is in the store now, changing nothing."""
+    declared = {*record.declared, *(entry.path for entry in record.files)}
+    return plan(name, record, store.url, live_files(store.storage, declared, objects.url), paths)
+
+
+def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | None) -> None:
+    """Refuse to read a store in which an ingest or a restore is under way, or was interrupted.
+
+    Raises:
+        StoreBusyError: It is under way.
+        RollbackError: It was interrupted.
+    """
+    deadline = time.monotonic() + (timeout or 0.0)
+    while True:
+        state = journal.look(store.storage, context)
+        if state is None or state.phase == "backup" or state.life is Life.NESTED:
+            return
+        if state.life is Life.DEAD:
+            raise RollbackError(
+                f"{store.url}: an interrupted {state.phase} left this store half-written, and a backup of it would keep "
+                "that. Call recover(store) first"
+            )
+        if time.monotonic() >= deadline:
+            raise StoreBusyError(
+                f"{store.url} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
+            )
+        time.sleep(journal.POLL)

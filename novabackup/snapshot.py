@@ -1,0 +1,434 @@
+"""A point that a store can go back to: read it, compare it, restore it; used in ``with``, it goes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import io
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+from types import MappingProxyType, TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
+
+import attrs
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from novabackup import _html, session
+from novabackup.backup import Request
+from novabackup.content import ContentReader, blocks
+from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.model import FileEntry, Problem, SnapshotRecord
+from novabackup.objects import Objects
+from novabackup.owner import whereabouts
+from novabackup.restore import RestorePlan
+from novabackup.session import Opener, Session
+from novabackup.storage import Storage
+from novabackup.store import IndexStore
+
+__all__ = ["Diff", "Snapshot", "Snapshots"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@attrs.frozen(kw_only=True)
+class Diff:
+    """What is different between two snapshots; paths in order.
+
+    Attributes:
+        before: Id of the one.
+        after: Id of the other.
+        added: Files that only the other has.
+        removed: Files that only the one has.
+        changed: Files whose content differs.
+        unchanged: Files with the same content.
+    """
+
+    before: str
+    after: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def _repr_html_(self) -> str:
+        rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
+        return _html.table(f"From {self.before} to {self.after}", ["what", "file"], rows)
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Where a snapshot belongs.
+
+    Attributes:
+        objects: Its repository.
+        open_store: Opens the store that it was taken of.
+        open_repository: Opens another repository that an interrupted block may have used.
+    """
+
+    objects: Objects
+    open_store: Callable[[SnapshotRecord], IndexStore]
+    open_repository: Opener
+
+
+class Snapshot:
+    """A point that a store can go back to.
+
+    ``repo["<id>"]`` and ``repo.backup(store)`` give one that is there; ``snapshot(store)`` gives one that is taken when its
+    block is entered, anew each time. All guard a block: ``with``, ``async with``, or as a decorator.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        taken: tuple[str, SnapshotRecord] | None = None,
+        request: Request | None = None,
+        store: IndexStore | None = None,
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> None:
+        """Made by `Repository` and `novabackup.snapshot`, not by hand.
+
+        Args:
+            origin: Where it belongs.
+            taken: Id and record of a snapshot that is there.
+            request: What to take when a block is entered.
+            store: The store; by default the one that the record names.
+            timeout: Seconds to wait for another writer.
+            callback: Told of progress in a block.
+        """
+        self._origin = origin
+        self._taken = taken
+        self._request = request
+        self._own_store = store
+        self._timeout = timeout
+        self._callback = callback
+        self._sessions: list[Session] = []
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _point(self) -> tuple[str, SnapshotRecord]:
+        if self._taken is None:
+            raise ConfigurationError(
+                "this snapshot has not been taken yet: it is taken when its block is entered. "
+                "Use it in `with snapshot(store) as before:`, or take one at once with Repository(...).backup(store)"
+            )
+        return self._taken
+
+    @property
+    def _record(self) -> SnapshotRecord:
+        return self._point[1]
+
+    @property
+    def id(self) -> str:
+        """Time and hash, such as ``20260125T143000Z-3f2a9c81d0e4b576``."""
+        return self._point[0]
+
+    @property
+    def time(self) -> datetime:
+        """When it was taken, in UTC."""
+        return self._record.time
+
+    @property
+    def store(self) -> str:
+        """URL of the store that it was taken of."""
+        return self._record.store
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its labels."""
+        return self._record.tags
+
+    @property
+    def message(self) -> str:
+        """What was said of it."""
+        return self._record.message
+
+    @property
+    def files(self) -> Mapping[str, FileEntry]:
+        """Its files by path."""
+        return MappingProxyType({entry.path: entry for entry in self._record.files})
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the checks found when it was taken; empty for a healthy store."""
+        return self._record.problems
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(entry.size for entry in self._record.files)
+
+    @property
+    def added(self) -> int:
+        """Bytes that the repository grew by for it."""
+        return self._record.added
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of Python and of the packages that write such files, where it was taken."""
+        return MappingProxyType(self._record.versions)
+
+    def open(self, path: str) -> io.BufferedReader:
+        """Open a file of the snapshot for reading; it can seek.
+
+        Args:
+            path: Relative to the store.
+
+        Raises:
+            NotFoundError: The snapshot has no such file.
+            IntegrityError: Its content is damaged; also raised while reading.
+        """
+        return io.BufferedReader(ContentReader(self._origin.objects, self._record, self._file(path)), 1 << 20)
+
+    def _file(self, path: str) -> FileEntry:
+        try:
+            return self.files[path]
+        except KeyError:
+            names = ", ".join(self.files) or "no files at all"
+            raise NotFoundError(f"snapshot {self.id} has no file {path!r}; it has {names}") from None
+
+    def verify(self, *, callback: Callback = DEFAULT_CALLBACK) -> None:
+        """Read every byte of the snapshot and check it against its hashes.
+
+        Args:
+            callback: Told of the bytes read.
+
+        Raises:
+            IntegrityError: Files are damaged; ``problems`` names each.
+        """
+        callback.set_size(self.size)
+        problems: list[Problem] = []
+        for entry in self._record.files:
+            try:
+                for block in blocks(self._origin.objects, self._record, entry):
+                    callback.relative_update(len(block))
+            except IntegrityError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise IntegrityError(
+                f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in {self._origin.objects.url} are "
+                "damaged. Restore the others with paths=, and these from another snapshot or copy of the repository",
+                problems,
+            )
+
+    def diff(self, other: Snapshot) -> Diff:
+        """Compare with a later snapshot, file by file."""
+        before, after = self.files, other.files
+        both = sorted(before.keys() & after.keys())
+        return Diff(
+            before=self.id,
+            after=other.id,
+            added=tuple(sorted(after.keys() - before.keys())),
+            removed=tuple(sorted(before.keys() - after.keys())),
+            changed=tuple(path for path in both if before[path].blake3 != after[path].blake3),
+            unchanged=tuple(path for path in both if before[path].blake3 == after[path].blake3),
+        )
+
+    # -- restoring ---------------------------------------------------------------------------------------------------
+
+    def plan_restore(
+        self, to: str | os.PathLike[str] | Storage | IndexStore | None = None, paths: Collection[str] = ()
+    ) -> RestorePlan:
+        """Say what `restore` would do, and do nothing."""
+        return session.survey(self._target(to), self._origin.objects, self.id, self._record, _several(paths))
+
+    def restore(
+        self,
+        to: str | os.PathLike[str] | Storage | IndexStore | None = None,
+        paths: Collection[str] = (),
+        *,
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> RestorePlan:
+        """Bring a store to this snapshot.
+
+        Files that the snapshot says were not there are set aside; what is replaced is kept as a snapshot of its own first.
+
+        Args:
+            to: Path, URL or store; by default the store that the snapshot was taken of.
+            paths: Files or patterns to limit it to; by default all.
+            timeout: Seconds to wait for another writer.
+            callback: Told of the bytes written.
+
+        Returns:
+            What was done.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+            StoreBusyError: Another writer is at work there.
+            IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
+            RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
+        """
+        return session.restore(
+            self._target(to),
+            self._origin.objects,
+            self._point,
+            self._origin.open_repository,
+            paths=_several(paths),
+            context=whereabouts(),
+            timeout=timeout,
+            callback=callback,
+        )
+
+    def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
+        own = self._own_store or self._origin.open_store(self._record)
+        if to is None:
+            return own
+        if isinstance(to, IndexStore):
+            return to
+        return IndexStore(to, components=own.components, checks=own.checks)
+
+    # -- guarding ----------------------------------------------------------------------------------------------------
+
+    def _enter(self, context: str) -> None:
+        store = self._own_store or self._origin.open_store(self._record)
+        guard = Session(store, self._origin.objects, self._origin.open_repository, self._callback)
+        self._taken = guard.enter(self._request or self._point, context=context, timeout=self._timeout)
+        self._sessions.append(guard)
+
+    def _exit(self, error: BaseException | None) -> None:
+        self._sessions.pop().exit(error)
+
+    def __enter__(self) -> Snapshot:
+        self._enter(whereabouts())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit(error)
+
+    async def __aenter__(self) -> Snapshot:
+        try:
+            await _uninterrupted(functools.partial(self._enter, whereabouts()))
+        except asyncio.CancelledError as cancelled:
+            if self._sessions:  # entered before the task was cancelled: nobody else will leave it
+                await _uninterrupted(functools.partial(self._exit, cancelled))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await _uninterrupted(functools.partial(self._exit, error))
+
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Guard every call of a function, or of a coroutine function, on its own.
+
+        Raises:
+            ConfigurationError: The function is a generator, whose body does not run when it is called.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                f"{function.__qualname__} is a generator: its body runs after the call has returned, outside of the guard. "
+                "Use `with snapshot(store):` inside of it"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def guarded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                async with self._anew():
+                    return await cast("Callable[_P, Awaitable[Any]]", function)(*args, **kwargs)
+
+            return cast("Callable[_P, _T]", guarded_async)
+
+        @functools.wraps(function)
+        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with self._anew():
+                return function(*args, **kwargs)
+
+        return guarded
+
+    def _anew(self) -> Snapshot:
+        """Give a snapshot for one call, so that calls that overlap do not share state."""
+        return Snapshot(
+            self._origin,
+            taken=self._taken,
+            request=self._request,
+            store=self._own_store,
+            timeout=self._timeout,
+            callback=self._callback,
+        )
+
+    # -- showing -----------------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Snapshot) or self._taken is None or other._taken is None:
+            return NotImplemented if not isinstance(other, Snapshot) else self is other
+        return self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self._taken[0]) if self._taken else id(self)
+
+    def __repr__(self) -> str:
+        if self._taken is None:
+            return f"Snapshot(of {self._own_store.url if self._own_store else '?'}, not taken yet)"
+        return f"Snapshot({self.id!r}, files={len(self._record.files)}, size={_html.size(self.size)!r}, tags={self.tags!r})"
+
+    def _repr_html_(self) -> str:
+        if self._taken is None:
+            return _html.table(repr(self), [], [])
+        about = _html.table(f"Snapshot {self.id}", [*_COLUMNS[1:]], [_row(self)[1:]])
+        rows = []
+        for entry in self._record.files:
+            report = entry.report
+            seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
+            rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
+        return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
+
+
+async def _uninterrupted(work: Callable[[], None]) -> None:
+    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:  # noqa: BLE001 - raised below, by the task itself
+            break
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _several(paths: Collection[str]) -> tuple[str, ...]:
+    if isinstance(paths, str):
+        raise ConfigurationError(f"paths must be a list of paths, found the single text {paths!r}: write [{paths!r}]")
+    return tuple(paths)
+
+
+_COLUMNS = ("id", "time", "store", "size", "added", "tags", "message", "problems")
+
+
+def _row(snapshot: Snapshot) -> tuple[object, ...]:
+    return (
+        snapshot.id,
+        f"{snapshot.time:%Y-%m-%d %H:%M:%S} UTC",
+        snapshot.store,
+        _html.size(snapshot.size),
+        _html.size(snapshot.added),
+        ", ".join(snapshot.tags),
+        snapshot.message,
+        "; ".join(map(str, snapshot.problems)) or "none",
+    )
+
+
+class Snapshots(tuple[Snapshot, ...]):
+    """Snapshots, oldest first."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return _html.table("Snapshots", _COLUMNS, (_row(snapshot) for snapshot in self))
+
+
