@@ -24,7 +24,7 @@ from novabackup.model import Problem, Report
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
-from novabackup.snapshot import Snapshot
+from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 
 __all__ = [

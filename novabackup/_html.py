@@ -33,7 +33,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 def size(number: int | None) -> str:
     """Show a number of bytes as people read it, in powers of 1024."""
     if number is None:
-        return "–"
+        return "-"
     amount = float(number)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:
@@ -44,7 +44,7 @@ def size(number: int | None) -> str:
 
 def _text(cell: object) -> str:
     if cell is None:
-        return "–"
+        return "-"
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, int):

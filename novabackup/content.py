@@ -50,7 +50,8 @@ def blocks(objects: Objects, record: SnapshotRecord, entry: FileEntry) -> Iterat
 
 def _damaged(objects: Objects, entry: FileEntry, reason: str) -> IntegrityError:
     return IntegrityError(
-        f"{entry.path} cannot be had from {objects.url}. Restore it from another snapshot or another copy of the repository",
+        f"{entry.path} cannot be had from {objects.url}. Restore it from another snapshot or another copy of the "
+        "repository",
         [Problem(code="damaged", paths=(entry.path,), message=reason)],
     )
 

@@ -11,7 +11,7 @@ from novabackup import session
 from novabackup.owner import whereabouts
 from novabackup.repository import Repository, request
 from novabackup.session import Recovery
-from novabackup.snapshot import Snapshot
+from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
 
@@ -31,12 +31,12 @@ def snapshot(
 ) -> Snapshot:
     """Guard a block of ingestion code.
 
-    A snapshot of the store is taken when the block is entered. If the block raises, or if it ends and the index files have
-    a problem that they did not have before, every declared file is put back. If the process dies in the block, the next
-    ``snapshot(store)`` or ``recover(store)`` does so.
+    A snapshot of the store is taken when the block is entered. If the block raises, or if it ends and the index files
+    have a problem that they did not have before, every declared file is put back. If the process dies in the block,
+    the next ``snapshot(store)`` or ``recover(store)`` does so.
 
-    Works as ``with``, as ``async with``, and as a decorator of functions and coroutine functions, which takes a snapshot
-    for each call.
+    Works as ``with``, as ``async with``, and as a decorator of functions and coroutine functions, which takes a
+    snapshot for each call.
 
     Args:
         store: What the block writes to.

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 import attrs
 
 from novabackup._paths import RESERVED
-from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, StoreBusyError
+from novabackup.errors import ChangedError, ConfigurationError, IntegrityError, StoreBusyError
 from novabackup.model import Journal, Owner, decode, encode
 from novabackup.owner import Life, life, myself
 from novabackup.storage import Storage
@@ -31,11 +31,13 @@ LEASE = 60.0
 """Seconds without a beat after which the owner on another host is taken for dead; it beats four times as often."""
 
 _BEATS_PER_LEASE = 4
+_LARGEST_JOURNAL = 1 << 20
 POLL = 0.1
 """Seconds between two looks at a journal that somebody else holds."""
 
 _held_here: set[str] = set()
-"""Tokens of the journals that this process holds: the one thing about an owner in this process that nobody else can tell.
+"""Tokens of the journals that this process holds, which nobody but the process itself can tell.
+
 A forked child has a copy of it, but another process id."""
 
 
@@ -83,12 +85,15 @@ def look(storage: Storage, context: str) -> State | None:
 
 def _read_any(storage: Storage) -> tuple[Journal, str] | None:
     try:
+        # Asked for before the content: if somebody replaces it in between, what was read is newer than the identity, and
+        # a swap that relies on both is refused.
+        identity = storage.entry(JOURNAL_KEY).identity
         with storage.open(JOURNAL_KEY) as reader:
-            data = reader.read(0, min(reader.entry.size, 1 << 20))
-            reader.confirm()
-            identity = reader.entry.identity
+            data = reader.read(0, min(reader.entry.size, _LARGEST_JOURNAL))
     except FileNotFoundError:
         return None
+    except ChangedError:
+        return _read_any(storage)
     try:
         return decode(data, Journal, f"{storage.url}/{JOURNAL_KEY}"), identity
     except IntegrityError as error:
@@ -326,7 +331,8 @@ class _Contender:
         guarantees = self._storage.probe()
         if not self._single_writer and not (guarantees.exclusive_create and guarantees.compare_and_swap):
             raise ConfigurationError(
-                f"{self._storage.url}: a guard needs a storage that can exclude other writers, and this one was seen to "
+                f"{self._storage.url}: a guard needs a storage that can exclude other writers, and this one was "
+                "seen to "
                 "ignore conditional writes. If nobody else writes to this store, say so: "
                 "IndexStore(..., single_writer=True)"
             )

@@ -328,8 +328,9 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
 def snapshot_id(record: SnapshotRecord) -> str:
     """Name a snapshot: its time, and a hash of what it says apart from where the content is kept.
 
-    The same snapshot has the same id in every repository that it is copied to.
+    Names sort by time: the digits behind the dash begin with the microsecond. The same snapshot has the same id in every
+    repository that it is copied to.
     """
     files = tuple(attrs.evolve(entry, runs=()) for entry in record.files)
     content = msgspec.json.encode(attrs.evolve(record, files=files, packs=(), added=0), order="deterministic")
-    return f"{record.time:%Y%m%dT%H%M%SZ}-{blake3(content).hexdigest()[:16]}"
+    return f"{record.time:%Y%m%dT%H%M%SZ}-{record.time.microsecond:05x}{blake3(content).hexdigest()[:15]}"

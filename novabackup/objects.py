@@ -1,7 +1,7 @@
 """The objects of a repository under their keys, and the order of writes that keeps them consistent.
 
-Packs come first, the snapshot that names them last; nothing that is there is ever changed. What a crash leaves behind is
-packs that nobody names, which `prune` collects.
+Packs come first, the snapshot that names them last; nothing that is there is ever changed. What a crash leaves behind
+is packs that nobody names, which `prune` collects.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from novabackup.model import Condemned, Config, SnapshotRecord, decode, encode, 
 from novabackup.packs import HEADER, Frame, Pack, Table, open_frame, read_table
 from novabackup.storage import Entry, Reader, Storage
 
-__all__ = ["Objects", "README_KEY", "pack_key", "snapshot_key"]
+__all__ = ["README_KEY", "Objects", "pack_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
 CONFIG_KEY = "config.json"
 README_KEY = "README.txt"
-_SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{16})\.json")
+_SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
-"""Top-level names that make a folder without our config.json somebody else's repository (restic's, borg's) or a ruin."""
+"""Top-level names that make a folder without our config.json somebody else's repository (restic's, borg's) or a "
+"ruin."""
 
 _OPEN_PACKS = 8
 _READ_AT_ONCE = 8 << 20
@@ -48,9 +49,9 @@ To get data out:  pip install novabackup, then in Python:
   repository["latest"].restore(to="a folder")
 
 Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
-with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists frames
-(codec 0 as is, codec 1 zstandard) and chunks. A file in a snapshot is the runs [pack, first chunk, count] put together,
-and its "blake3" is what b3sum must print for the result.
+with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
+frames (codec 0 as is, codec 1 zstandard) and chunks. A file in a snapshot is the runs [pack, first chunk, count] put
+together, and its "blake3" is what b3sum must print for the result.
 
 Do not change, rename or delete single files here.
 """
@@ -101,7 +102,8 @@ class Objects:
     def require(self) -> None:
         """Make sure that there is a repository to read.
 
-        A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is needed.
+        A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is
+        needed.
 
         Raises:
             NotFoundError: There is none.
@@ -117,6 +119,7 @@ class Objects:
                 ) from None
             _LOG.warning("%s/%s is missing; the snapshots are read without it", self.url, CONFIG_KEY)
         except IntegrityError as error:
+            self._refuse_foreign_config(error)
             _LOG.warning("%s; the snapshots are read without it", error.args[0])
 
     def ensure(self) -> str:
@@ -134,11 +137,20 @@ class Objects:
         except FileNotFoundError:
             pass
         except IntegrityError as error:
+            self._refuse_foreign_config(error)
             raise IntegrityError(
                 f"{error.args[0]}, or rename it: the next backup writes it anew from what the snapshots say",
                 error.problems,
             ) from error
         return self._found()
+
+    def _refuse_foreign_config(self, error: IntegrityError) -> None:
+        """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
+        if next(self._snapshot_entries(), None) is None:
+            raise FormatError(
+                f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another one and "
+                "no snapshots. Check the URL, or choose another folder"
+            ) from error
 
     def _config(self) -> Config:
         return decode(self.storage.read(CONFIG_KEY), Config, f"{self.url}/{CONFIG_KEY}")
@@ -357,7 +369,9 @@ class Objects:
         finally:
             self.storage.delete(key)
         if now <= 0:
-            raise ConfigurationError(f"{self.url} does not tell when objects were written, so nothing can be pruned there")
+            raise ConfigurationError(
+                f"{self.url} does not tell when objects were written, so nothing can be pruned there"
+            )
         return now
 
 

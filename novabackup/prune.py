@@ -2,11 +2,11 @@
 
 The proof that no writer loses what it relies on, with ``G`` the grace period:
 
-* A writer reads what is condemned when it starts and shares nothing with it; it reads it again right before its commit, and
-  starts anew if it names a condemned pack. Its commit follows within less than ``G``.
-* A pack is deleted only by a prune that lists the snapshots when the condemnation is at least ``G`` old. If a writer names
-  the pack, either it read the condemnation before its commit, and did not commit; or the condemnation came later, so the
-  commit came less than ``G`` after it, and the listing shows the snapshot.
+* A writer reads what is condemned when it starts and shares nothing with it; it reads it again right before its
+  commit, and starts anew if it names a condemned pack. Its commit follows within less than ``G``.
+* A pack is deleted only by a prune that lists the snapshots when the condemnation is at least ``G`` old. If a writer
+  names the pack, either it read the condemnation before its commit, and did not commit; or the condemnation came
+  later, so the commit came less than ``G`` after it, and the listing shows the snapshot.
 * Packs younger than ``G`` are not condemned: they may belong to a snapshot that is being taken.
 * Pack ids hold a random salt, so a pack that is being deleted is never the one that a writer has just stored.
 
@@ -65,13 +65,20 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
     condemned = list(objects.condemned())
     packs = dict(objects.pack_entries())
     named = _named(objects)  # last, so that it shows every commit that the condemnations do not
-    ripe = {pack for entry, record in condemned if now - entry.modified >= grace.total_seconds() for pack in record.packs}
-    pending = {pack for entry, record in condemned if now - entry.modified < grace.total_seconds() for pack in record.packs}
+    ripe = {
+        pack for entry, record in condemned if now - entry.modified >= grace.total_seconds() for pack in record.packs
+    }
+    pending = {
+        pack for entry, record in condemned if now - entry.modified < grace.total_seconds() for pack in record.packs
+    }
     delete = sorted(packs.keys() & (ripe - pending) - named)
     condemn = sorted(
         pack
         for pack, entry in packs.items()
-        if pack not in named and pack not in pending and pack not in delete and now - entry.modified >= grace.total_seconds()
+        if pack not in named
+        and pack not in pending
+        and pack not in delete
+        and now - entry.modified >= grace.total_seconds()
     )
     return PrunePlan(
         condemn=tuple(condemn),
@@ -110,7 +117,8 @@ def _named(objects: Objects) -> set[str]:
             problems.append(Problem(code="damaged", paths=(name,), message=str(error)))
     if problems:
         raise IntegrityError(
-            f"{objects.url}: nothing is pruned while snapshots cannot be read, since nobody knows which packs they need. "
+            f"{objects.url}: nothing is pruned while snapshots cannot be read, since nobody knows which packs "
+            "they need. "
             "Restore them from another copy, or forget them",
             problems,
         )

@@ -20,7 +20,7 @@ from novabackup.objects import Objects
 from novabackup.owner import whereabouts
 from novabackup.prune import PrunePlan
 from novabackup.retention import Candidate, ForgetPlan, Policy
-from novabackup.snapshot import Origin, Snapshot, Snapshots
+from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
 from novabackup.views import Problems
@@ -34,8 +34,8 @@ _LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
 class Repository:
     """Snapshots of stores, at any fsspec URL.
 
-    Making this object touches nothing. The repository comes into being with its first backup; reading from one that is not
-    there is a `NotFoundError`.
+    Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
+    not there is a `NotFoundError`.
     """
 
     def __init__(
@@ -235,8 +235,8 @@ class Repository:
 
         Args:
             plan: What `plan_prune` said; made anew by default.
-            grace: How long no writer that shares old content takes to commit. Zero is safe only while nothing else writes
-                to the repository.
+            grace: How long no writer that shares old content takes to commit. Zero is safe only while nothing else
+                writes to the repository.
 
         Returns:
             What was done.

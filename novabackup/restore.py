@@ -78,9 +78,9 @@ class RestorePlan:
         """Whether something that is there now will not be there any more."""
         return any(action.replaces for action in self.actions)
 
-    def paths(self, step: Step) -> tuple[str, ...]:
+    def paths(self, step: Step | str) -> tuple[str, ...]:
         """List the files with which this is done."""
-        return tuple(action.path for action in self.actions if action.step is step)
+        return tuple(action.path for action in self.actions if action.step == step)
 
     def _repr_html_(self) -> str:
         return _html.table(

@@ -1,8 +1,8 @@
 """Which snapshots a policy keeps, and why; nothing here does any I/O.
 
-The policy is borg's table of (name, period): for each period the newest healthy snapshot of each of the last so many periods
-is kept. Snapshots are counted in the order of their own times, never compared with this host's clock, so that a clock that
-jumps or lies empties nothing.
+The policy is borg's table of (name, period): for each period the newest healthy snapshot of each of the last so many
+periods is kept. Snapshots are counted in the order of their own times, never compared with this host's clock, so that
+a clock that jumps or lies empties nothing.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class ForgetPlan:
 def apply(policy: Policy, candidates: Iterable[Candidate]) -> ForgetPlan:
     """Decide which snapshots stay.
 
-    Snapshots are grouped by store, never by host. Unhealthy ones never count towards a period, so they push out no healthy
-    one; the last healthy snapshot of a store always stays.
+    Snapshots are grouped by store, never by host. Unhealthy ones never count towards a period, so they push out no
+    healthy one; the last healthy snapshot of a store always stays.
 
     Args:
         policy: What to keep.

@@ -119,7 +119,9 @@ class Session:
             raise
         self._held = held
         if self._record.problems:
-            _LOG.warning("%s had problems before the block: %s", self._store.url, "; ".join(map(str, self._record.problems)))
+            _LOG.warning(
+                "%s had problems before the block: %s", self._store.url, "; ".join(map(str, self._record.problems))
+            )
         return self._snapshot, self._record
 
     def exit(self, error: BaseException | None) -> None:
@@ -147,7 +149,8 @@ class Session:
                 raise
             self._roll_back(held, None)
             raise CheckFailedError(
-                f"{self._store.url}: after the block the index files do not belong together, so every file was put back "
+                f"{self._store.url}: after the block the index files do not belong together, so every file was "
+                "put back "
                 f"to snapshot {self._snapshot}. What the block had written is kept as a snapshot with the tag "
                 f"{FAILED_TAG!r}. Found",
                 problems,
@@ -184,7 +187,8 @@ class Session:
             if isinstance(failure, StoreBusyError):
                 raise
             raise RollbackError(
-                f"{self._store.url} could not be put back to snapshot {self._snapshot} of {self._objects.url}: {failure}. "
+                f"{self._store.url} could not be put back to snapshot {self._snapshot} of {self._objects.url}: "
+                f"{failure}. "
                 "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
                 "from a copy), then call recover(store)"
             ) from (failure if cause is None else _chained(failure, cause))
@@ -234,9 +238,7 @@ def _finish_inherited(
             "recover(store, Repository(url, storage_options=...))), then call recover(store)"
         ) from failure
     _LOG.warning("%s: an interrupted %s was brought to snapshot %s", store.url, left.phase, left.snapshot)
-    return Recovery(
-        store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept
-    )
+    return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept)
 
 
 def _put_back(
@@ -244,8 +246,8 @@ def _put_back(
 ) -> RestorePlan:
     """Bring a store to a snapshot; what is there now is kept in the repository first.
 
-    The journal must name the snapshot. Every step can be done again after a crash: the journal says whether what was there
-    has been kept already, so that a half-restored store is never kept in its place.
+    The journal must name the snapshot. Every step can be done again after a crash: the journal says whether what was
+    there has been kept already, so that a half-restored store is never kept in its place.
     """
     todo = survey(store, objects, held.journal.snapshot, record, held.journal.paths)
     if held.journal.phase == "block":
@@ -348,7 +350,8 @@ def restore(
     except BaseException as failure:
         held.abandon()
         raise RollbackError(
-            f"{store.url}: the restore of {name} was interrupted: {failure}. The journal is still there. Remove the cause, "
+            f"{store.url}: the restore of {name} was interrupted: {failure}. The journal is still there. Remove "
+            "the cause, "
             "then call recover(store), which finishes it"
         ) from failure
     return done
@@ -376,7 +379,8 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
             return
         if state.life is Life.DEAD:
             raise RollbackError(
-                f"{store.url}: an interrupted {state.phase} left this store half-written, and a backup of it would keep "
+                f"{store.url}: an interrupted {state.phase} left this store half-written, and a backup of it "
+                "would keep "
                 "that. Call recover(store) first"
             )
         if time.monotonic() >= deadline:

@@ -215,7 +215,8 @@ def _thorough(component: Component, storage: Storage, entry: Entry) -> tuple[Rep
 
 def _unreadable(name: str, path: str, size: int | None, error: Exception) -> tuple[Report, tuple[Problem, ...]]:
     problem = Problem(
-        code="unreadable", paths=(path,), message=f"expected a file that can be read, found {type(error).__name__}: {error}"
+        code="unreadable",
+        paths=(path,),
+        message=f"expected a file that can be read, found {type(error).__name__}: {error}",
     )
     return Report(component=name, path=path, exists=True, size=size, problems=(problem,)), ()
-

@@ -57,7 +57,10 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
 
 def _small_objects(objects: Objects) -> list[Problem]:
     problems = []
-    for key, kind in [(CONFIG_KEY, Config), *((entry.key, Condemned) for entry in objects.storage.entries("condemned"))]:
+    for key, kind in [
+        (CONFIG_KEY, Config),
+        *((entry.key, Condemned) for entry in objects.storage.entries("condemned")),
+    ]:
         try:
             decode(objects.storage.read(key), kind, f"{objects.url}/{key}")
         except FileNotFoundError:
@@ -98,7 +101,7 @@ def _chooser(subset: str | None) -> Callable[[Sequence[str]], set[str]]:
     percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", subset)
     if percent and 0 < float(percent[1]) <= 100:
         share = float(percent[1]) / 100
-        return lambda packs: set(random.sample(packs, math.ceil(len(packs) * share)))  # noqa: S311 - no secret
+        return lambda packs: set(random.sample(packs, math.ceil(len(packs) * share)))
     part = re.fullmatch(r"(\d+)/(\d+)", subset)
     if part and 1 <= int(part[1]) <= int(part[2]):
         number, parts = int(part[1]), int(part[2])

@@ -38,7 +38,7 @@ def compress(raw: bytes) -> tuple[Codec, bytes]:
     return Codec.STORED, raw
 
 
-def decompress(codec: int, stored: bytes, size: int) -> bytes:
+def decompress(codec: int, stored: bytes | memoryview, size: int) -> bytes | memoryview:
     """Get a frame's content back.
 
     Args:
@@ -54,7 +54,7 @@ def decompress(codec: int, stored: bytes, size: int) -> bytes:
         IntegrityError: The stored bytes do not give ``size`` bytes.
     """
     if codec == Codec.STORED:
-        raw = stored
+        raw: bytes | memoryview = stored
     elif codec == Codec.ZSTD:
         try:
             if zstandard.frame_content_size(stored) != size:

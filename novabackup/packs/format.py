@@ -190,7 +190,7 @@ def read_table(pack_id: str, size: int, read: Callable[[int, int], bytes]) -> Ta
     return _parse(pack_id, decompress(codec, tail[: -_FOOTER.size], raw_size), size, whole)
 
 
-def _parse(pack_id: str, raw: bytes, size: int, tail: int) -> Table:
+def _parse(pack_id: str, raw: bytes | memoryview, size: int, tail: int) -> Table:
     _salt, frame_count, chunk_count = _COUNTS.unpack_from(raw) if len(raw) >= _COUNTS.size else (b"", 1, 1)
     frames_end = _COUNTS.size + frame_count * _FRAME_ROW.itemsize
     if frames_end + chunk_count * _CHUNK_ROW.itemsize != len(raw):
@@ -232,7 +232,7 @@ def _parse(pack_id: str, raw: bytes, size: int, tail: int) -> Table:
     )
 
 
-def open_frame(pack_id: str, table: Table, frame: Frame, stored: bytes) -> list[memoryview]:
+def open_frame(pack_id: str, table: Table, frame: Frame, stored: bytes | memoryview) -> list[memoryview]:
     """Check a frame's bytes and take it apart.
 
     Args:
@@ -249,7 +249,8 @@ def open_frame(pack_id: str, table: Table, frame: Frame, stored: bytes) -> list[
     """
     if len(stored) != frame.stored or blake3(stored).digest() != frame.hash:
         raise IntegrityError(
-            f"pack {pack_id}: frame {frame.number}, {frame.stored} bytes from {frame.offset} on, does not match its hash"
+            f"pack {pack_id}: frame {frame.number}, {frame.stored} bytes from {frame.offset} on, does not match "
+            "its hash"
         )
     raw = memoryview(decompress(frame.codec, stored, frame.size))
     sizes = table.sizes[frame.first : frame.first + frame.chunks].tolist()

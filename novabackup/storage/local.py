@@ -1,51 +1,42 @@
-"""Files below a folder of this host: replaced by rename, flushed to the disk, and told apart by what the kernel says.
-
-What is here is for POSIX systems. What was measured of them, and shaped this module:
-
-* The times of a file move in ticks (up to 10 ms; 1-2 s on some file systems), so a file that was changed *just now*
-  can change again and keep its times. `LocalStorage.open` waits until that can no longer be.
-* A write through a memory map shows in the times only when it is the first to its page since the page was flushed:
-  `LocalStorage.open` flushes first. File systems that live in memory (tmpfs) never show such writes at all: there, no
-  identity is vouched for.
-* A lock by ``flock`` belongs to the open file and so to every forked child as well: children close their copy.
-"""
+"""Files below a folder of this host: replaced by rename, flushed to the disk, one version read at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
-import secrets
 import stat
-import time
-import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from novabackup._paths import unsafe
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
+from novabackup.storage._posix import (
+    READ,
+    TICK_NS,
+    UNSYNCABLE,
+    Draft,
+    Lock,
+    identity_of,
+    make_folder,
+    passing_lock,
+    settle,
+    sync_folder,
+    sync_path,
+    tolerate,
+    wait_until_older,
+)
 from novabackup.storage.base import Entry, Guarantees, Reader, Storage
 
 __all__ = ["LocalStorage"]
 
 _OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock)")
-_TICK_NS = 20_000_000
-"""Longer than the tick by which any usual kernel moves the times of files."""
-_COARSE_NS = 2_500_000_000
-"""Longer than the coarsest tick of any file system (FAT: 2 s)."""
-_PATIENCE = 5
-"""How often `open` waits for a file that somebody keeps writing to before it stops vouching for it."""
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_UNSYNCABLE = (errno.EROFS, errno.EINVAL, errno.EPERM, errno.ENOTSUP)
 _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
-_IN_MEMORY = ("tmpfs", "ramfs", "hugetlbfs")
 
 
 class LocalStorage(Storage):
@@ -91,13 +82,15 @@ class LocalStorage(Storage):
         """Open one version of an object; waits up to some ticks if it was changed just now."""
         path = self._path(key)
         self._regular(path, key)
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, READ)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise self._irregular(path, key)
-            with _tolerate(*_UNSYNCABLE):
+                raise FileNotFoundError(
+                    errno.ENOENT, "somebody replaced it by something else meanwhile", self._url(key)
+                )
+            with tolerate(*UNSYNCABLE):
                 os.fdatasync(descriptor)
-            status, trusted = _settle(descriptor)
+            status, trusted = settle(descriptor)
             return _LocalReader(descriptor, path, self._url(key), status, _entry(key, status, trusted=trusted))
         except BaseException:
             os.close(descriptor)
@@ -117,7 +110,7 @@ class LocalStorage(Storage):
         On a file system without hard links, an empty object is seen for a moment, and stays if the process dies then.
         """
         path = self._path(key)
-        with _Draft(path, secret=False) as draft:
+        with Draft(path, secret=False) as draft:
             draft.fill((data,))
             draft.flush()
             try:
@@ -133,7 +126,7 @@ class LocalStorage(Storage):
                     raise
             else:
                 draft.path.unlink()  # before the entry is made: it moves the time
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return _entry(key, os.fstat(draft.descriptor))
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
@@ -143,13 +136,13 @@ class LocalStorage(Storage):
         # A lock file and not the folder itself: NFS locks only what is open for writing.
         token = hashlib.sha256(path.name.encode()).hexdigest()[:16]
         if self._look(path, key) is not None:
-            with _passing_lock(path.with_name(f".novabackup-{token}.lock")):
+            with passing_lock(path.with_name(f".novabackup-{token}.lock")):
                 status = self._look(path, key)
-                found = _identity(status) if status else found
+                found = identity_of(status) if status else found
                 if status and identity == found:
                     # Each version lives longer than a tick. Otherwise a file number used again within one would make
                     # a later version look like an earlier one.
-                    _wait_until_older(status, _TICK_NS)
+                    wait_until_older(status, TICK_NS)
                     return self._replace(key, path, (data,), None, status)
         raise ChangedError(
             f"{self._url(key)}: expected the version {identity!r}, found {found!r}. Somebody else replaced it meanwhile"
@@ -167,10 +160,10 @@ class LocalStorage(Storage):
         source, target = self._path(key), self._path(to)
         self._regular(source, key)
         self._look(target, to)
-        _make_folder(target.parent)
+        make_folder(target.parent)
         source.replace(target)
         for folder in {source.parent, target.parent}:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def sync(self, keys: Iterable[str]) -> None:
         """Flush files and the folders that they are in, up to the root."""
@@ -179,20 +172,20 @@ class LocalStorage(Storage):
             path = self._path(key)
             if self._look(path, key) is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    _sync_path(path, _READ)
+                    sync_path(path, READ)
             folders.update(parent for parent in path.parents if parent.is_relative_to(self._root))
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(FileNotFoundError):
-                _sync_folder(folder)
+                sync_folder(folder)
 
     def hold(self, key: str) -> AbstractContextManager[None]:
         """Take a lock on a file, which is created if need be and stays; the kernel releases it with this process."""
         path = self._path(key)
         self._look(path, key)
-        _make_folder(path.parent)
-        lock = _Lock(path)
+        make_folder(path.parent)
+        lock = Lock(path)
         try:
-            fcntl.flock(lock.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.take()
         except BlockingIOError as error:
             lock.release()
             raise BlockingIOError(
@@ -207,7 +200,7 @@ class LocalStorage(Storage):
         """Remove temporary files of interrupted writes, and lock files that nobody holds."""
         if not self._root.is_dir():
             return 0
-        with _Draft(self._root / "clock", secret=True) as draft:
+        with Draft(self._root / "clock", secret=True) as draft:
             # The times of files are the server's where the folder is mounted from one, so its clock has to tell.
             now = os.fstat(draft.descriptor).st_mtime
             return sum(_remove_remains(path, now - older_than) for path in _remains(self._root) if path != draft.path)
@@ -232,7 +225,7 @@ class LocalStorage(Storage):
         if reason:
             raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
         path = Path(os.path.realpath(self._root / key))
-        if path == self._root or not path.is_relative_to(self._root):
+        if not path.is_relative_to(self._root):
             link = self._root
             for part in key.split("/"):
                 link /= part
@@ -274,7 +267,7 @@ class LocalStorage(Storage):
         attributes: Attributes | None,
         old: os.stat_result | None,
     ) -> Entry:
-        with _Draft(path, secret=bool(attributes or old)) as draft:
+        with Draft(path, secret=bool(attributes or old)) as draft:
             draft.fill(blocks)
             if attributes:
                 draft.adopt(attributes.uid, attributes.gid, attributes.mode)
@@ -283,14 +276,14 @@ class LocalStorage(Storage):
                 draft.adopt(old.st_uid, old.st_gid, stat.S_IMODE(old.st_mode))
             draft.flush()
             draft.publish()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return _entry(key, os.fstat(draft.descriptor))
 
     def _sync_nearest(self, folder: Path) -> None:
         """Flush the folder that a missing file would be in, or the nearest one above it that is there."""
         for nearest in (folder, *folder.parents):
             try:
-                return _sync_folder(nearest)
+                return sync_folder(nearest)
             except (FileNotFoundError, NotADirectoryError):
                 if nearest == self._root:
                     return None
@@ -306,7 +299,7 @@ class LocalStorage(Storage):
         """
         try:
             with os.scandir(folder) as listing:
-                items = [(item.name, item.is_dir()) for item in listing]
+                items = [(item.name, _is_folder(item)) for item in listing]
         except (FileNotFoundError, NotADirectoryError):
             return  # there is none, or it went away meanwhile
         # A folder sorts as its keys do: with the slash that follows its name.
@@ -333,7 +326,7 @@ class _LocalReader(Reader):
         self._descriptor = descriptor
         self._path = path
         self._url = url
-        self._identity = _identity(status)
+        self._identity = identity_of(status)
         self._files: list[BinaryIO] = []
 
     def read(self, start: int, length: int) -> bytes:
@@ -356,7 +349,7 @@ class _LocalReader(Reader):
     def confirm(self) -> None:
         """Compare number, size and times of the open file, and of what is at its path now."""
         try:
-            found = {_identity(os.fstat(self._descriptor)), _identity(os.lstat(self._path))}
+            found = {identity_of(os.fstat(self._descriptor)), identity_of(os.lstat(self._path))}
         except (FileNotFoundError, NotADirectoryError):
             found = {"nothing"}
         if found != {self._identity}:
@@ -370,7 +363,7 @@ class _LocalReader(Reader):
         try:
             descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # a system without /proc
-            descriptor = os.open(self._path, _READ)
+            descriptor = os.open(self._path, READ)
         file = os.fdopen(descriptor, "rb")
         self._files.append(file)
         if not os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)):
@@ -386,136 +379,13 @@ class _LocalReader(Reader):
             self._descriptor = -1
 
 
-class _Draft:
-    """A temporary file beside the one that it is to become; gone on exit unless it was published."""
-
-    def __init__(self, target: Path, *, secret: bool) -> None:
-        """Create it.
-
-        Args:
-            target: The file that it is to become; its folder is created if need be.
-            secret: Keep it from other users until `adopt` says more. Otherwise it gets the usual permissions from the
-                start, as only the kernel can apply the umask without a race.
-        """
-        _make_folder(target.parent)
-        self.target = target
-        self.path = target.with_name(f".novabackup-{secrets.token_hex(8)}.tmp")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.descriptor = os.open(self.path, flags, 0o600 if secret else 0o666)
-
-    def __enter__(self) -> _Draft:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Removed before it is closed: an error of the latter must not leave it behind.
-        self.path.unlink(missing_ok=True)
-        os.close(self.descriptor)
-
-    def fill(self, blocks: Iterable[bytes]) -> None:
-        for block in blocks:
-            rest = memoryview(block)
-            while rest:
-                with self._naming():
-                    rest = rest[os.write(self.descriptor, rest) :]
-
-    def adopt(self, uid: int, gid: int, mode: int) -> None:
-        """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
-        for owner in ((uid, gid), (-1, gid)):
-            with contextlib.suppress(PermissionError):
-                os.fchown(self.descriptor, *owner)
-                break
-        status = os.fstat(self.descriptor)
-        if status.st_uid != uid:
-            mode &= ~stat.S_ISUID
-        if status.st_gid != gid:
-            mode &= ~stat.S_ISGID
-        os.fchmod(self.descriptor, mode)  # after fchown, which clears those bits
-
-    def flush(self) -> None:
-        with self._naming():
-            os.fsync(self.descriptor)
-
-    def publish(self) -> None:
-        self.path.replace(self.target)
-
-    @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Add the path to errors of calls that know only a descriptor."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self.target)
-            raise
-
-
-class _Lock(AbstractContextManager[None]):
-    """An open file to be locked; a forked child gives its copy up at once.
-
-    Otherwise a child that outlives its killed parent would keep the lock: it belongs to the open file, which both share.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-        _open_locks.add(self)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-    def __del__(self) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Unlock and close; may be called again."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            # Unlocked by name, as a fork that went past Python may hold a copy of the descriptor.
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
-
-    def abandon(self) -> None:
-        """Close a child's copy without unlocking what the parent holds."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def stands(self) -> bool:
-        """Tell whether the path still leads to this file, which others may have removed before it was locked."""
-        try:
-            return os.path.samestat(os.fstat(self.descriptor), os.lstat(self.path))
-        except FileNotFoundError:
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no folder, nor anything else
             return False
-
-
-# The one thing here that all of a process shares, since descriptors are and a fork copies them all.
-_open_locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
-
-
-def _abandon_locks() -> None:
-    for lock in list(_open_locks):
-        lock.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_locks)
-
-
-@contextlib.contextmanager
-def _passing_lock(path: Path) -> Iterator[None]:
-    """Wait for a lock whose file is there only while somebody holds it or waits for it."""
-    while True:
-        with (lock := _Lock(path)):
-            fcntl.flock(lock.descriptor, fcntl.LOCK_EX)
-            if lock.stands():
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone and starts anew
-                return
+        raise
 
 
 def _remains(root: Path) -> list[Path]:
@@ -529,99 +399,19 @@ def _remove_remains(path: Path, before: float) -> bool:
         status = os.lstat(path)
         if stat.S_ISREG(status.st_mode) and status.st_mtime <= before:
             # Whoever swaps an object right now holds its lock file; nobody ever locks a temporary file.
-            with _Lock(path) as lock:
-                fcntl.flock(lock.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (lock := Lock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
+                if path.suffix == ".lock":
+                    lock.take()
                 path.unlink()
                 return True
     return False
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a folder and those above it, durably."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
-        return
-    except FileNotFoundError:
-        _make_folder(folder.parent)
-        return _make_folder(folder)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    _sync_path(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _sync_path(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        with _tolerate(*_UNSYNCABLE):
-            os.fsync(descriptor)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _tolerate(*numbers: int) -> Iterator[None]:
-    """Go on after errors that only say that a file system does not do such a thing."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in numbers:
-            raise
-
-
-def _settle(descriptor: int) -> tuple[os.stat_result, bool]:
-    """Look at an open file once its times can be trusted to move with the next change.
-
-    Returns:
-        What the kernel says, and whether every later change of the content will change it.
-    """
-    for _ in range(_PATIENCE):
-        status = os.fstat(descriptor)
-        age = time.time_ns() - status.st_ctime_ns
-        if age < 0 or (status.st_ctime_ns % 1_000_000 == 0 and age < _COARSE_NS):
-            return status, False  # clocks that differ, or a coarse file system
-        if age >= _TICK_NS:
-            return status, not _in_memory(status.st_dev)
-        time.sleep((_TICK_NS - age) / 1e9)
-    return os.fstat(descriptor), False
-
-
-def _wait_until_older(status: os.stat_result, age: int) -> None:
-    rest = age - (time.time_ns() - status.st_ctime_ns)
-    if 0 < rest <= age:
-        time.sleep(rest / 1e9)
-
-
-def _in_memory(device: int) -> bool:
-    """Tell whether a file system keeps files in memory only, and so never notices writes through memory maps."""
-    number = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return False
-    for line in lines:
-        fields = line.split()
-        if fields[2] == number:
-            return fields[fields.index("-") + 1] in _IN_MEMORY
-    return False
-
-
-def _identity(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}-{status.st_ctime_ns}"
 
 
 def _entry(key: str, status: os.stat_result, *, trusted: bool = True) -> Entry:
     return Entry(
         key=key,
         size=status.st_size,
-        identity=_identity(status) if trusted else "",
+        identity=identity_of(status) if trusted else "",
         modified=status.st_mtime,
         attributes=Attributes(
             mode=stat.S_IMODE(status.st_mode),

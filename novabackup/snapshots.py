@@ -79,8 +79,8 @@ class Origin:
 class Snapshot:
     """A point that a store can go back to.
 
-    ``repo["<id>"]`` and ``repo.backup(store)`` give one that is there; ``snapshot(store)`` gives one that is taken when its
-    block is entered, anew each time. All guard a block: ``with``, ``async with``, or as a decorator.
+    ``repo["<id>"]`` and ``repo.backup(store)`` give one that is there; ``snapshot(store)`` gives one that is taken
+    when its block is entered, anew each time. All guard a block: ``with``, ``async with``, or as a decorator.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Snapshot:
 
     @property
     def id(self) -> str:
-        """Time and hash, such as ``20260125T143000Z-3f2a9c81d0e4b576``."""
+        """Time and hash, such as ``20260125T143000Z-0c3503f2a9c81d0e4b57``."""
         return self._point[0]
 
     @property
@@ -214,7 +214,8 @@ class Snapshot:
                 problems.extend(error.problems)
         if problems:
             raise IntegrityError(
-                f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in {self._origin.objects.url} are "
+                f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in "
+                f"{self._origin.objects.url} are "
                 "damaged. Restore the others with paths=, and these from another snapshot or copy of the repository",
                 problems,
             )
@@ -250,7 +251,8 @@ class Snapshot:
     ) -> RestorePlan:
         """Bring a store to this snapshot.
 
-        Files that the snapshot says were not there are set aside; what is replaced is kept as a snapshot of its own first.
+        Files that the snapshot says were not there are set aside; what is replaced is kept as a snapshot of its own
+        first.
 
         Args:
             to: Path, URL or store; by default the store that the snapshot was taken of.
@@ -328,7 +330,8 @@ class Snapshot:
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(
-                f"{function.__qualname__} is a generator: its body runs after the call has returned, outside of the guard. "
+                f"{function.__qualname__} is a generator: its body runs after the call has returned, outside of "
+                "the guard. "
                 "Use `with snapshot(store):` inside of it"
             )
         if inspect.iscoroutinefunction(function):
@@ -371,7 +374,8 @@ class Snapshot:
     def __repr__(self) -> str:
         if self._taken is None:
             return f"Snapshot(of {self._own_store.url if self._own_store else '?'}, not taken yet)"
-        return f"Snapshot({self.id!r}, files={len(self._record.files)}, size={_html.size(self.size)!r}, tags={self.tags!r})"
+        size = _html.size(self.size)
+        return f"Snapshot({self.id!r}, files={len(self._record.files)}, size={size!r}, tags={self.tags!r})"
 
     def _repr_html_(self) -> str:
         if self._taken is None:
@@ -430,5 +434,3 @@ class Snapshots(tuple[Snapshot, ...]):
 
     def _repr_html_(self) -> str:
         return _html.table("Snapshots", _COLUMNS, (_row(snapshot) for snapshot in self))
-
-

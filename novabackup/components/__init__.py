@@ -1,0 +1,9 @@
+"""Kinds of files that a store is made of; importing them imports neither faiss nor numpy nor rank_bm25."""
+
+from novabackup.components.base import Component
+from novabackup.components.faiss import Faiss
+from novabackup.components.files import Files
+from novabackup.components.metadata import JsonLines, Metadata
+from novabackup.components.pickles import Bm25, PickledList
+
+__all__ = ["Bm25", "Component", "Faiss", "Files", "JsonLines", "Metadata", "PickledList"]

@@ -1,0 +1,55 @@
+"""First thing that runs in a child process: limits itself, then hands an untrusted file to one reading script.
+
+Started by ``child.py`` as ``python -I -S _sandbox.py <request as JSON>``. It imports nothing of novabackup, since without
+``site`` (``-S``) there is no path to it and the start takes a tenth of the time.
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import sys
+
+
+def _limit(kind: int, wanted: int) -> None:
+    """Lower a limit of this process for good; one that is lower already stays."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(kind, (wanted, wanted))
+
+
+def main() -> None:
+    """Read the request, set the limits, run the script's ``look`` on standard input, write its answer as JSON."""
+    request = json.loads(sys.argv[1])
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CPU, request["cpu"])
+    _limit(resource.RLIMIT_AS, request["memory"])
+    # The stdlib stays in front, so that nothing beside the indexes can stand in for one of its modules.
+    sys.path.extend(request["path"])
+    try:
+        spec = importlib.util.spec_from_file_location("_look", request["script"])
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+    except ImportError as error:
+        answer = {"unavailable": str(error)}
+    else:
+        os.lseek(0, 0, os.SEEK_SET)
+        try:
+            answer = script.look(request["arguments"])
+        except MemoryError:
+            answer = {"error": "it asks for more memory than a file of its size can need", "memory": True}
+        except RecursionError:
+            answer = {"error": "it is nested more deeply than any such file"}
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file provokes is the finding
+            answer = {"error": f"{type(error).__name__}: {str(error)[:1000]}"}
+    data = json.dumps(answer).encode()
+    while data:
+        data = data[os.write(1, data) :]
+    # Not through the interpreter's own end: taking apart what a hostile file built can take long, or crash.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

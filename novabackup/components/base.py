@@ -1,0 +1,105 @@
+"""What every component has in common, so that a store can treat an index, a pickle and a text file alike."""
+
+from __future__ import annotations
+
+import abc
+
+import attrs
+
+from novabackup._paths import is_pattern, unsafe
+from novabackup.errors import ConfigurationError
+from novabackup.model import Problem, Report
+from novabackup.storage.base import Reader
+
+__all__ = ["DAMAGED", "Component", "check_single", "check_timeout", "damage"]
+
+DAMAGED = "damaged"
+"""Code of the problems that a look at one file alone brings to light."""
+
+
+def _check_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
+    reason = unsafe(value)
+    if reason:
+        raise ConfigurationError(f"component path {value!r} cannot be used: {reason}")
+
+
+def check_single(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
+    """Refuse a pattern where one file is meant; a validator for attrs.
+
+    Raises:
+        ConfigurationError: The path holds a wildcard.
+    """
+    if is_pattern(value):
+        raise ConfigurationError(
+            f"component path {value!r} is a pattern, but this component is one file: name it, or use Files"
+        )
+
+
+def check_timeout(_instance: object, _field: attrs.Attribute[float | None], value: float | None) -> None:
+    """Refuse a time limit that can never be met; a validator for attrs.
+
+    Raises:
+        ConfigurationError: It is not above 0.
+    """
+    if value is not None and not value > 0:
+        raise ConfigurationError(f"timeout must be more than 0 seconds, not {value!r}")
+
+
+def damage(path: str, message: str) -> Problem:
+    """Make the problem that says that one file is not as it should be.
+
+    Args:
+        path: The file, relative to the store.
+        message: What was expected, what was found, and what to do.
+    """
+    return Problem(code=DAMAGED, paths=(path,), message=message)
+
+
+@attrs.frozen
+class Component(abc.ABC):
+    """One kind of file in a store: it knows where the file is and how to look into it.
+
+    Subclass it for a kind of file of one's own: `inspect` is all that is needed.
+
+    Attributes:
+        path: The file, relative to the store.
+        optional: The file is a companion: it is backed up where it is there, and its absence is no problem.
+    """
+
+    path: str = attrs.field(validator=_check_path)
+    optional: bool = attrs.field(default=False, kw_only=True)
+
+    @abc.abstractmethod
+    def inspect(self, reader: Reader) -> Report:
+        """Take a cheap look: as few bytes as the format allows.
+
+        Args:
+            reader: The file, opened.
+
+        Returns:
+            What was seen. Damage is told by its ``problems``, never raised.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+        """
+
+    def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:  # noqa: ARG002 - part of the interface
+        """Take a thorough look: read the whole file with what will read it later.
+
+        Args:
+            reader: The file, opened.
+            report: What `inspect` said of it.
+
+        Returns:
+            Damage that ``report`` does not tell of already. The base class knows of no better look than the cheap one.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+        """
+        return ()
+
+    def absent(self) -> Report:
+        """Report that there is no such file."""
+        return Report(component=type(self).__name__, path=self.path, exists=False)

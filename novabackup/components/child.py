@@ -1,0 +1,172 @@
+"""Runs the code that reads an untrusted file in a child process, so that the file can take only that process down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import attrs
+
+from novabackup.errors import ConfigurationError
+from novabackup.storage.base import Reader
+
+__all__ = ["Limits", "Outcome", "run"]
+
+_HERE = Path(__file__).parent
+_CAPTURE = 64 << 10
+"""Bytes kept of each of the child's outputs; an answer is well below, and a hostile child fills no memory."""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a child may use.
+
+    Attributes:
+        memory: Address space in bytes.
+        seconds: Time by the clock, after which it is killed; its processor time is limited to the same.
+    """
+
+    memory: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How a child ended.
+
+    Attributes:
+        answer: What it said; empty when it did not come to that.
+        failure: Why there is no answer, for people; None when there is one.
+        peak: Largest resident memory in bytes, as the system counted it. Linux counts that of the parent at the time
+            of the fork too, so this is an upper bound.
+    """
+
+    answer: Mapping[str, Any]
+    failure: str | None
+    peak: int
+
+
+def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limits) -> Outcome:
+    """Let a script of this package look at a file in a process of its own.
+
+    The child gets the file as its standard input and nothing else: a minimal environment, a session of its own, no
+    core dump, no way to write files.
+
+    Args:
+        script: File name of a script in this package that defines ``look(arguments) -> dict``.
+        reader: The file.
+        arguments: What the script needs to know; must be serialisable as JSON.
+        limits: What the child may use.
+
+    Returns:
+        Its answer, or why there is none.
+
+    Raises:
+        ConfigurationError: No child can be started here, or a package that it needs is missing.
+        OSError: The file could not be read, or no process could be started.
+    """
+    if not sys.executable:
+        raise ConfigurationError(
+            "expected sys.executable to name the Python interpreter, found it empty: an embedding program has to set it, "
+            "since untrusted files are read in a process of its own"
+        )
+    request = {
+        "script": str(_HERE / script),
+        "path": [entry for entry in sys.path if os.path.isabs(entry)],  # noqa: PTH117 - sys.path holds strings
+        "arguments": dict(arguments),
+        "memory": limits.memory,
+        "cpu": int(limits.seconds) + 2,
+    }
+    environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
+        [sys.executable, "-I", "-S", str(_HERE / "_sandbox.py"), json.dumps(request)],
+        stdin=reader.file(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    )
+    in_time = False
+    output = errors = b""
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        in_time, output, errors = _collect(process.stdout, process.stderr, time.monotonic() + limits.seconds)
+    finally:
+        # Also when the parent itself is interrupted: no child outlives the call.
+        status, peak = _end(process, kill=not in_time)
+    if not in_time:
+        return Outcome(answer={}, failure=f"reading it took longer than {limits.seconds:g} seconds", peak=peak)
+    return _interpret(status, output, errors, peak)
+
+
+def _collect(stdout: Any, stderr: Any, deadline: float) -> tuple[bool, bytes, bytes]:
+    """Read both outputs until both are closed or time is up."""
+    kept: dict[BinaryIO, bytearray] = {stdout: bytearray(), stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in kept:
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False, b"", b""
+            for key, _ in selector.select(left):
+                pipe = key.fileobj
+                block = os.read(key.fd, _CAPTURE)
+                if not block:
+                    selector.unregister(pipe)
+                # What is too much is still taken off the pipe, or the child would wait for ever.
+                room = _CAPTURE - len(kept[pipe])  # type: ignore[index]
+                kept[pipe] += block[:room]  # type: ignore[index]
+    return True, bytes(kept[stdout]), bytes(kept[stderr])
+
+
+def _end(process: subprocess.Popen[bytes], *, kill: bool) -> tuple[int, int]:
+    """Make sure that the child is gone; give its exit status (negative: signal) and peak memory in bytes."""
+    if kill:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = usage.ru_maxrss * unit
+    except ChildProcessError:
+        # The embedding program ignores SIGCHLD or collects all children itself; the status is lost, the answer is not.
+        process.returncode = 0
+        peak = 0
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    return process.returncode, peak
+
+
+def _interpret(status: int, output: bytes, errors: bytes, peak: int) -> Outcome:
+    """Turn exit status and outputs into an answer or words."""
+    if status == -signal.SIGXCPU:
+        return Outcome(answer={}, failure="reading it took more processor time than allowed", peak=peak)
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
+        return Outcome(answer={}, failure=f"the process that read it crashed ({name})", peak=peak)
+    try:
+        answer = json.loads(output)
+    except (ValueError, RecursionError):
+        answer = None
+    if status or not isinstance(answer, dict):
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2][:500]
+        what = f"the process that read it ended with status {status} and no answer"
+        return Outcome(answer={}, failure=f"{what}: {last}" if last else what, peak=peak)
+    if "unavailable" in answer:
+        raise ConfigurationError(f"a package that reading the index takes is missing: {answer['unavailable']}")
+    return Outcome(answer=answer, failure=answer.get("error"), peak=peak)

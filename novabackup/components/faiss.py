@@ -1,0 +1,160 @@
+"""Looks into FAISS index files: the header by one ranged read, the whole with faiss itself in a child process."""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+
+from novabackup.components import child
+from novabackup.components._fourcc import BINARY, KINDS
+from novabackup.components.base import Component, check_single, check_timeout, damage
+from novabackup.model import Problem, Report
+from novabackup.storage.base import Reader
+
+__all__ = ["Faiss"]
+
+_HEAD = 64
+"""Bytes that the cheap look reads; the longest header in use takes 45."""
+
+_MAX_DIMENSION = 1 << 20
+"""faiss itself reads no float index of more dimensions."""
+
+_FLAT = frozenset({b"IxFI", b"IxF2", b"IxFl"})
+_MEMORY = 768 << 20
+_MEMORY_FACTOR = 8
+_SECONDS = 120.0
+_SECONDS_PER_BYTE = 1e-7
+_AGAIN = "Build the index anew, or restore it from a snapshot"
+
+
+@attrs.frozen
+class Faiss(Component):
+    """A FAISS index, float or binary, of any type.
+
+    A file begins with a four-character type code. Behind it, a float index has its dimension (int32 at byte 4) and the
+    number of vectors (int64 at byte 8), a binary one its dimension in bits, the code size (both int32) and the number of
+    vectors (int64 at byte 12), all little-endian; wrappers repeat the numbers of what they wrap. Source:
+    ``write_index_header`` and ``write_index_binary_header`` in ``faiss/impl/index_write.cpp`` of faiss 1.15.
+
+    Attributes:
+        path: The file.
+        optional: Absence is no problem.
+        timeout: Seconds that faiss may take to read it; by default two minutes and a second for each 10 MB.
+    """
+
+    path: str = attrs.field(validator=[attrs.fields(Component).path.validator, check_single])
+    timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
+
+    def inspect(self, reader: Reader) -> Report:
+        """Read the first 64 bytes, which hold the type, the dimension and the number of vectors.
+
+        Args:
+            reader: The file, opened.
+
+        Returns:
+            What the header says; a problem where it cannot be right. A file that was cut off behind its header is
+            noticed only where the size follows from the header (flat indexes): that takes `examine`.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+        """
+        size = reader.entry.size
+        report = Report(component=type(self).__name__, path=self.path, exists=True, size=size)
+        head = reader.read(0, min(_HEAD, size))
+        code = head[:4]
+        if code not in KINDS:
+            found = f"{code!r}" if code.strip(b"\0") else f"a file of {size} bytes that starts with {code!r}"
+            return self._wrong(report, f"expected a FAISS index, found {found}, which is no type of index known")
+        report = attrs.evolve(report, kind=KINDS[code])
+        numbers = _numbers(code, head)
+        if numbers is None:
+            return self._wrong(report, f"expected the header of an {KINDS[code]}, found only {size} bytes")
+        dimension, count = numbers
+        if not 0 <= dimension <= _MAX_DIMENSION or count < 0:
+            return self._wrong(
+                report, f"expected a plausible header, found dimension {dimension} and {count} vectors in it"
+            )
+        report = attrs.evolve(report, dimension=dimension, count=count)
+        expected = _exact_size(code, head, dimension, count)
+        if expected is not None and expected != size:
+            return self._wrong(
+                report,
+                f"expected {expected} bytes for {count} vectors of dimension {dimension}, found {size} bytes: "
+                f"{'it was cut off' if size < expected else 'something was added to it'}",
+            )
+        return report
+
+    def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
+        """Let faiss read the whole file, in a child process with limits.
+
+        Notices a file that was cut off at any byte, bytes behind the index, numbers that contradict each other, and a
+        file that makes faiss fail, crash, or run out of time or memory. Changed vectors it cannot notice: any number
+        is a good vector.
+
+        Args:
+            reader: The file, opened.
+            report: What `inspect` said of it.
+
+        Returns:
+            What is wrong and not in ``report`` yet.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: faiss is not installed, or no child process can be started.
+        """
+        if report.problems:
+            # A header that cannot be right needs no faiss to be wrong.
+            return ()
+        size = reader.entry.size
+        seconds = self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
+        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
+        binary = reader.read(0, 4) in BINARY
+        outcome = child.run("_faiss_child.py", reader, {"size": size, "binary": binary}, limits)
+        if outcome.failure is not None:
+            return (
+                damage(self.path, f"expected an index that faiss reads, found otherwise: {outcome.failure}. {_AGAIN}"),
+            )
+        found = [str(text) for text in outcome.answer["wrong"]]
+        for name, said in (("count", report.count), ("dimension", report.dimension)):
+            if said is not None and outcome.answer[name] != said:
+                found.append(f"expected {name} {said} as in the header, found {outcome.answer[name]}")
+        return tuple(damage(self.path, f"{text}. {_AGAIN}") for text in found)
+
+    def _wrong(self, report: Report, text: str) -> Report:
+        return attrs.evolve(report, problems=(damage(self.path, f"{text}. {_AGAIN}"),))
+
+
+def _numbers(code: bytes, head: bytes) -> tuple[int, int] | None:
+    """Read dimension and count of vectors; None when the file ends before them."""
+    try:
+        if code in BINARY:
+            dimension, _, count = struct.unpack_from("<iiq", head, 4)
+        elif code in (b"IxFP", b"IxFp"):
+            # IndexFlatPanorama: d, number of levels, batch size, ntotal; no common header.
+            dimension, _, _, count = struct.unpack_from("<iqqq", head, 4)
+        elif code == b"IxLa":
+            # IndexLattice: d, nsq, scale_nbit, r2 stand before the common header.
+            dimension, count = struct.unpack_from("<iq", head, 20)
+        else:
+            dimension, count = struct.unpack_from("<iq", head, 4)
+    except struct.error:
+        return None
+    return dimension, count
+
+
+def _exact_size(code: bytes, head: bytes, dimension: int, count: int) -> int | None:
+    """Size that follows from the header of an index without structure; None for others.
+
+    Float: code 4, d 4, ntotal 8, two unused 8, is_trained 1, metric 4, for metrics above 1 their argument 4, length of
+    the vector of codes 8, then the codes. Binary: code 4, d 4, code size 4, ntotal 8, is_trained 1, metric 4, length 8.
+    """
+    if code in _FLAT and len(head) >= 37:
+        (metric,) = struct.unpack_from("<i", head, 33)
+        return 45 + (4 if metric > 1 else 0) + count * dimension * 4
+    if code == b"IBxF" and len(head) >= 33:
+        (code_size,) = struct.unpack_from("<i", head, 8)
+        return 33 + count * code_size
+    return None

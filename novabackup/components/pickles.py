@@ -1,0 +1,243 @@
+"""Counts what is in pickles without unpickling a single class: BM25 indexes and pickled lists of chunks."""
+
+from __future__ import annotations
+
+import hmac
+import struct
+
+import attrs
+
+from novabackup.components import child
+from novabackup.components._prefix import corpus_size
+from novabackup.components.base import Component, check_single, check_timeout, damage
+from novabackup.errors import ConfigurationError
+from novabackup.model import Problem, Report
+from novabackup.storage.base import Reader
+
+__all__ = ["Bm25", "PickledList"]
+
+_PREFIX = 4096
+"""Bytes that the cheap look reads; ``corpus_size`` stands within the first 300 of a pickled rank_bm25 object."""
+
+_SIGNATURES = (32, 64)
+"""Lengths of HMAC-SHA256: as bytes, and as hexadecimal digits."""
+
+_MEMORY = 256 << 20
+_MEMORY_FACTOR = 48
+_SECONDS = 60.0
+_SECONDS_PER_BYTE = 1e-6
+_BLOCK = 1 << 20
+_AGAIN = "Write it anew, or restore it from a snapshot"
+
+
+@attrs.frozen
+class _Start:
+    """Where the pickle begins in a file.
+
+    Attributes:
+        offset: In bytes.
+        protocol: Of the pickle.
+        signature: What stands before the pickle, or None.
+    """
+
+    offset: int
+    protocol: int
+    signature: bytes | None
+
+    def __str__(self) -> str:
+        return f"pickle protocol {self.protocol}{', signed' if self.signature is not None else ''}"
+
+
+@attrs.frozen
+class _Pickle(Component):
+    """What both kinds of pickles share.
+
+    Attributes:
+        path: The file.
+        optional: Absence is no problem.
+        timeout: Seconds that reading may take; by default one minute and a second for each MB.
+    """
+
+    path: str = attrs.field(validator=[attrs.fields(Component).path.validator, check_single])
+    timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
+
+    def inspect(self, reader: Reader) -> Report:
+        """Count the entries in a child process, which reads the whole pickle but makes none of its objects.
+
+        Args:
+            reader: The file, opened.
+
+        Returns:
+            The count; a problem where the pickle is damaged, is something else, or takes more than it can need.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: No child process can be started.
+        """
+        report, start = self._start(reader)
+        return report if start is None else self._count(reader, report, start)
+
+    def _shape(self) -> str:
+        return "list"
+
+    def _start(self, reader: Reader) -> tuple[Report, _Start | None]:
+        """Look at both ends of the file; without a start, the report has a problem."""
+        size = reader.entry.size
+        report = Report(component=type(self).__name__, path=self.path, exists=True, size=size)
+        head = reader.read(0, min(_PREFIX, size))
+        start = _find_pickle(head)
+        if start is None:
+            what = f"a file of {size} bytes that starts with {head[:8]!r}" if head else "an empty file"
+            return self._wrong(report, f"expected a pickle, signed or not, found {what}"), None
+        return attrs.evolve(report, written_with=str(start)), start
+
+    def _count(self, reader: Reader, report: Report, start: _Start) -> Report:
+        """Let the child read the pickle; the report has its findings."""
+        size = reader.entry.size
+        seconds = self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
+        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
+        arguments = {"size": size, "start": start.offset, "shape": self._shape()}
+        outcome = child.run("_pickle_child.py", reader, arguments, limits)
+        if outcome.failure is not None:
+            return self._wrong(report, f"expected a pickle that can be read, found otherwise: {outcome.failure}")
+        kind, count = outcome.answer["kind"], outcome.answer["count"]
+        report = attrs.evolve(report, kind=str(kind)[:100], count=count)
+        for text in outcome.answer["wrong"]:
+            report = self._wrong(report, str(text))
+        return report
+
+    def _wrong(self, report: Report, text: str) -> Report:
+        return attrs.evolve(report, problems=(*report.problems, damage(self.path, f"{text}. {_AGAIN}")))
+
+
+@attrs.frozen
+class PickledList(_Pickle):
+    """A pickled list, or dict, with one entry for each vector; whatever classes the entries are of, none is imported.
+
+    Attributes:
+        path: The file.
+        optional: Absence is no problem.
+        timeout: Seconds that reading may take; by default one minute and a second for each MB.
+    """
+
+
+def _check_key(_instance: object, _field: attrs.Attribute[bytes | None], value: bytes | None) -> None:
+    if value is not None and (not isinstance(value, bytes) or not value):
+        raise ConfigurationError("key must be the bytes of the HMAC key, and not be empty")
+
+
+@attrs.frozen
+class Bm25(_Pickle):
+    """A pickled BM25 index: a rank_bm25 object, a dict with ``index`` and ``doc_len``, or a dict with ``documents``.
+
+    The pickle may be signed: 4 bytes big-endian length, HMAC-SHA256 of that length (32 bytes, or 64 hexadecimal
+    digits), then the pickle.
+
+    Attributes:
+        path: The file.
+        optional: Absence is no problem.
+        timeout: Seconds that reading may take; by default one minute and a second for each MB.
+        key: Verifies the signature in `examine`; then an unsigned file is damaged. Without it a signature is skipped.
+    """
+
+    key: bytes | None = attrs.field(default=None, repr=False, validator=_check_key, kw_only=True)
+
+    def inspect(self, reader: Reader) -> Report:
+        """Count the documents: from the first 4 KiB where the number stands there, else in a child process.
+
+        A pickled rank_bm25 object has ``corpus_size`` among its first values. Then only the prefix and the last byte
+        are read, so that most files that were cut off are noticed; `examine` notices all.
+
+        Args:
+            reader: The file, opened.
+
+        Returns:
+            The count; a problem where the pickle is damaged, is something else, or takes more than it can need.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: No child process can be started.
+        """
+        report, start = self._start(reader)
+        if start is None:
+            return report
+        size = reader.entry.size
+        found = corpus_size(reader.read(0, min(_PREFIX, size))[start.offset :])
+        if found is None:
+            return self._count(reader, report, start)
+        kind, count = found
+        report = attrs.evolve(report, kind=kind, count=count)
+        last = reader.read(size - 1, 1)
+        if last != b".":
+            return self._wrong(
+                report, f"expected a pickle that ends with its end mark '.', found {last!r}: it was cut off"
+            )
+        return report
+
+    def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
+        """Read the whole pickle in a child process, compare its counts, and verify the signature if a key was given.
+
+        Args:
+            reader: The file, opened.
+            report: What `inspect` said of it.
+
+        Returns:
+            What is wrong and not in ``report`` yet.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: No child process can be started.
+        """
+        thorough, start = self._start(reader)
+        if start is not None:
+            if self.key is not None and not _genuine(reader, start, self.key):
+                thorough = self._wrong(thorough, "expected a signature that the given key verifies, found none such")
+            thorough = self._count(reader, thorough, start)
+            if report.count is not None and thorough.count is not None and thorough.count != report.count:
+                thorough = self._wrong(
+                    thorough, f"expected {report.count} documents as its start says, found {thorough.count}"
+                )
+        return tuple(problem for problem in thorough.problems if problem not in report.problems)
+
+    def _shape(self) -> str:
+        return "bm25"
+
+
+def _find_pickle(head: bytes) -> _Start | None:
+    """Find the start of the pickle, behind a signature or at once."""
+    if len(head) >= 4:
+        (length,) = struct.unpack_from(">I", head)
+        if length in _SIGNATURES:
+            protocol = _protocol(head[4 + length :])
+            return None if protocol is None else _Start(4 + length, protocol, head[4 : 4 + length])
+    protocol = _protocol(head)
+    return None if protocol is None else _Start(0, protocol, None)
+
+
+def _protocol(head: bytes) -> int | None:
+    """Protocol of a pickle; None for what cannot be the start of one that holds a list, a dict or an object."""
+    if len(head) > 1 and head[0] == 0x80:
+        return head[1] if 2 <= head[1] <= 5 else None
+    # Protocols 0 and 1 have no mark of their own: MARK, EMPTY_LIST, EMPTY_DICT, GLOBAL.
+    if head[:1] in (b"(", b"]", b"}", b"c"):
+        return 0 if head[:1] in (b"(", b"c") and b"\x71" not in head[:64] else 1
+    return None
+
+
+def _genuine(reader: Reader, start: _Start, key: bytes) -> bool:
+    """Tell whether the signature before the pickle is that of the key."""
+    if start.signature is None:
+        return False
+    mac = hmac.new(key, digestmod="sha256")
+    for offset in range(start.offset, reader.entry.size, _BLOCK):
+        mac.update(reader.read(offset, min(_BLOCK, reader.entry.size - offset)))
+    found = start.signature
+    if len(found) == 64:
+        try:
+            found = bytes.fromhex(found.decode("ascii"))
+        except ValueError:
+            return False
+    return hmac.compare_digest(mac.digest(), found)

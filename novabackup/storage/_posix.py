@@ -1,0 +1,260 @@
+"""What POSIX calls need beside them to be safe: drafts, locks that end with their process, times that can be trusted.
+
+What was measured, and shaped this module:
+
+* The times of a file move in ticks (up to 10 ms; 1-2 s on some file systems), so a file that was changed *just now*
+  can change again and keep its times: `settle` waits until that can no longer be.
+* A write through a memory map shows in the times only when it is the first to its page since the page was flushed:
+  flush, then look. File systems that live in memory (tmpfs) never show such writes: no identity is vouched for there.
+* A lock by ``flock`` belongs to the open file, and so to every forked child as well: children close their copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+TICK_NS = 20_000_000
+"""Longer than the tick by which any usual kernel moves the times of files."""
+UNSYNCABLE = (errno.EROFS, errno.EINVAL, errno.EPERM, errno.ENOTSUP)
+"""What fsync answers where there is nothing to flush, or no such thing as flushing."""
+
+_COARSE_NS = 2_500_000_000
+"""Longer than the coarsest tick of any file system (FAT: 2 s)."""
+_PATIENCE = 5
+"""How often to wait for a file that somebody keeps writing to before it is no longer vouched for."""
+_IN_MEMORY = ("tmpfs", "ramfs", "hugetlbfs")
+
+
+class Draft:
+    """A temporary file beside the one that it is to become; gone on exit unless it was published."""
+
+    def __init__(self, target: Path, *, secret: bool) -> None:
+        """Create it.
+
+        Args:
+            target: The file that it is to become; its folder is created if need be.
+            secret: Keep it from other users until `adopt` says more. Otherwise it gets the usual permissions from the
+                start, as only the kernel can apply the umask without a race.
+        """
+        make_folder(target.parent)
+        self.target = target
+        self.path = target.with_name(f".novabackup-{secrets.token_hex(8)}.tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.descriptor = os.open(self.path, flags, 0o600 if secret else 0o666)
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self.descriptor)
+
+    def fill(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            rest = memoryview(block)
+            while rest:
+                with self._naming():
+                    rest = rest[os.write(self.descriptor, rest) :]
+
+    def adopt(self, uid: int, gid: int, mode: int) -> None:
+        """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
+        for owner in ((uid, gid), (-1, gid)):
+            with contextlib.suppress(PermissionError):
+                os.fchown(self.descriptor, *owner)
+                break
+        status = os.fstat(self.descriptor)
+        if status.st_uid != uid:
+            mode &= ~stat.S_ISUID
+        if status.st_gid != gid:
+            mode &= ~stat.S_ISGID
+        os.fchmod(self.descriptor, mode)  # after fchown, which clears those bits
+
+    def flush(self) -> None:
+        with self._naming():
+            os.fsync(self.descriptor)
+
+    def publish(self) -> None:
+        self.path.replace(self.target)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Add the path to errors of calls that know only a descriptor."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.target)
+            raise
+
+
+class Lock(AbstractContextManager[None]):
+    """An open file to be locked; a forked child gives its copy up at once.
+
+    The lock belongs to the open file, which both share: a child that outlives its killed parent would keep it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        _open_locks.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+    def take(self, *, wait: bool = False) -> None:
+        """Lock it.
+
+        Raises:
+            BlockingIOError: Somebody else holds it, and waiting was not asked for.
+        """
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Unlock and close; may be called again."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            # Unlocked by name, as a fork that went past Python may hold a copy of the descriptor.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def abandon(self) -> None:
+        """Close a child's copy without unlocking what the parent holds."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def stands(self) -> bool:
+        """Tell whether the path still leads to this file, which others may have removed before it was locked."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+
+# The one thing here that all of a process shares, since descriptors are and a fork copies them all.
+_open_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _abandon_locks() -> None:
+    for lock in list(_open_locks):
+        lock.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_locks)
+
+
+@contextlib.contextmanager
+def passing_lock(path: Path) -> Iterator[None]:
+    """Wait for a lock whose file is there only while somebody holds it or waits for it."""
+    while True:
+        with (lock := Lock(path)):
+            lock.take(wait=True)
+            if lock.stands():
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone and starts anew
+                return
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, durably."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+        return
+    except FileNotFoundError:
+        make_folder(folder.parent)
+        make_folder(folder)
+    else:
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    sync_path(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def sync_path(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        with tolerate(*UNSYNCABLE):
+            os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def tolerate(*numbers: int) -> Iterator[None]:
+    """Go on after errors that only say that a file system does not do such a thing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
+def settle(descriptor: int) -> tuple[os.stat_result, bool]:
+    """Look at an open file once its times can be trusted to move with the next change.
+
+    Returns:
+        What the kernel says, and whether every later change of the content will change it.
+    """
+    for _ in range(_PATIENCE):
+        status = os.fstat(descriptor)
+        age = time.time_ns() - status.st_ctime_ns
+        if age < 0 or (status.st_ctime_ns % 1_000_000 == 0 and age < _COARSE_NS):
+            return status, False  # clocks that differ, or a coarse file system
+        if age >= TICK_NS:
+            return status, not _in_memory(status.st_dev)
+        time.sleep((TICK_NS - age) / 1e9)
+    return os.fstat(descriptor), False
+
+
+def wait_until_older(status: os.stat_result, age: int) -> None:
+    rest = age - (time.time_ns() - status.st_ctime_ns)
+    if 0 < rest <= age:
+        time.sleep(rest / 1e9)
+
+
+def _in_memory(device: int) -> bool:
+    """Tell whether a file system keeps files in memory only, and so never notices writes through memory maps."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        fields = line.split()
+        if fields[2] == number:
+            return fields[fields.index("-") + 1] in _IN_MEMORY
+    return False
+
+
+def identity_of(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}-{status.st_ctime_ns}"

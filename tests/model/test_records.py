@@ -1,0 +1,137 @@
+"""Records come back as they were written, and nothing else is believed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import attrs
+import msgspec
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from novabackup._paths import matches, unsafe
+from novabackup.errors import FormatError, IntegrityError
+from novabackup.model import Config, FileEntry, SnapshotRecord, decode, encode, snapshot_id
+
+ENTRY = FileEntry(path="metadata.json", size=3, blake3="a" * 64, runs=((0, 0, 1),))
+RECORD = SnapshotRecord(
+    repository="r",
+    time=datetime(2026, 1, 25, 14, 30, tzinfo=UTC),
+    store="/srv/vector_db",
+    declared=("metadata.json",),
+    files=(ENTRY,),
+    packs=("b" * 64,),
+)
+
+
+def seal(body: bytes, kind: str = "snapshot") -> bytes:
+    """Forge an envelope that is right."""
+    return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), kind.encode(), body)
+
+
+def forged(**changes: object) -> bytes:
+    body = msgspec.json.decode(msgspec.json.encode(RECORD))
+    return seal(msgspec.json.encode({**body, **changes}))
+
+
+def test_a_record_comes_back():
+    assert decode(encode(RECORD), SnapshotRecord, "here") == RECORD
+
+
+def test_the_id_tells_the_time_and_does_not_depend_on_where_the_content_is():
+    assert snapshot_id(RECORD).startswith("20260125T143000Z-")
+    moved = attrs.evolve(RECORD, packs=("c" * 64,), files=(attrs.evolve(ENTRY, runs=((0, 5, 2),)),), added=7)
+    assert snapshot_id(moved) == snapshot_id(RECORD)
+    assert snapshot_id(attrs.evolve(RECORD, message="x")) != snapshot_id(RECORD)
+
+
+def test_any_changed_byte_of_a_record_is_noticed():
+    data = encode(RECORD)
+    for place in range(len(data)):
+        for change in (0x01, 0x20, 0x80):
+            broken = bytearray(data)
+            broken[place] ^= change
+            with pytest.raises((IntegrityError, FormatError)):
+                decode(bytes(broken), SnapshotRecord, "here")
+
+
+@given(st.integers(0, 600))
+def test_a_record_that_was_cut_short_is_noticed(length):
+    data = encode(RECORD)
+    if length < len(data):
+        with pytest.raises(IntegrityError):
+            decode(data[:length], SnapshotRecord, "here")
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_not_a_record(garbage):
+    with pytest.raises(IntegrityError):
+        decode(garbage, SnapshotRecord, "here")
+
+
+@pytest.mark.parametrize(
+    "path", ["../etc/passwd", "/etc/passwd", "a/../../b", "", "a//b", "a/./b", "C:/x", "a\\b", "a\0b", "a\nb", ".."]
+)
+def test_a_path_that_could_leave_its_root_is_refused(path):
+    assert unsafe(path)
+    files = [{"path": path, "size": 0, "blake3": "a" * 64, "runs": []}]
+    with pytest.raises(FormatError, match="cannot be used"):
+        decode(forged(files=files, packs=[]), SnapshotRecord, "here")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "1"},
+        {"time": "2026-01-25T14:30:00"},
+        {"time": 0},
+        {"packs": ["../../x"]},
+        {"packs": []},
+        {"files": [{"path": "a", "size": -1, "blake3": "a" * 64, "runs": []}]},
+        {"files": [{"path": "a", "size": 0, "blake3": "x" * 64, "runs": []}]},
+        {"files": [{"path": "a", "size": 0, "blake3": "a" * 64, "runs": [[0, 0, 0]]}]},
+        {"files": [{"path": "a", "size": 0, "blake3": "a" * 64, "runs": [[0, -1, 1]]}]},
+        {"files": [{"path": "a", "size": 0, "blake3": "a" * 64, "runs": []}] * 2, "packs": []},
+        {"declared": ["../x"]},
+        {"tags": "one"},
+        {"files": None},
+    ],
+)
+def test_a_well_sealed_record_with_values_that_cannot_be_is_refused(changes):
+    with pytest.raises(FormatError):
+        decode(forged(**changes), SnapshotRecord, "here")
+
+
+def test_a_deeply_nested_record_is_refused():
+    with pytest.raises((FormatError, IntegrityError)):
+        decode(seal(b"[" * 100_000 + b"]" * 100_000), SnapshotRecord, "here")
+
+
+def test_a_newer_format_says_so():
+    with pytest.raises(FormatError, match="upgrade"):
+        decode(forged(version=2), SnapshotRecord, "here")
+
+
+def test_one_kind_of_record_is_not_taken_for_another():
+    with pytest.raises(IntegrityError):
+        decode(encode(Config(id="x")), SnapshotRecord, "here")
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "selected"),
+    [
+        ("a.txt", "a.txt", True),
+        ("a.txt", "*.txt", True),
+        ("b/a.txt", "*.txt", False),
+        ("b/a.txt", "*/*.txt", True),
+        ("b/c/a.txt", "**/*.txt", True),
+        ("a.txt", "**/*.txt", True),
+        ("b/c", "b/**", True),
+        ("a[1].txt", "a[1].txt", True),
+        ("A.txt", "a.txt", False),
+    ],
+)
+def test_patterns_select_part_by_part(path, pattern, selected):
+    assert matches(path, pattern) is selected

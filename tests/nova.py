@@ -1,0 +1,76 @@
+"""A small Nova: real index files, and an ingestion that rewrites them in place as Nova's own does."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+import faiss
+import numpy as np
+from rank_bm25 import BM25Okapi
+
+DIMENSION = 16
+FILES = ("faiss_index.bin", "bm25_index.pkl", "metadata.json")
+
+MANUALS = [
+    "Check the brake pads every ten thousand kilometres and replace them below three millimetres.",
+    "Drain the coolant only when the engine is cold, then fill up with a mixture of equal parts.",
+    "The parking brake is adjusted at the lever under the seat, two clicks at a time.",
+    "Tighten the wheel nuts crosswise with one hundred and ten newton metres.",
+    "A red oil lamp means stop at once: the bearings have no pressure.",
+    "Replace the timing belt together with the tensioner and the water pump.",
+    "The battery is charged with one tenth of its capacity for ten hours.",
+    "Bleed the clutch from the bottom up until no bubbles rise.",
+]
+
+
+def texts(count: int, first: int = 0) -> list[str]:
+    """Give so many chunks of manuals, all different."""
+    return [f"{MANUALS[number % len(MANUALS)]} Section {number}." for number in range(first, first + count)]
+
+
+def embed(chunks: Iterable[str]) -> np.ndarray:
+    """Turn texts into vectors, always the same for the same text."""
+    rows = [np.random.default_rng(list(text.encode())).normal(size=DIMENSION) for text in chunks]
+    return np.array(rows, dtype=np.float32).reshape(-1, DIMENSION)
+
+
+def write_faiss(folder: Path, chunks: list[str]) -> None:
+    index = faiss.IndexFlatL2(DIMENSION)
+    index.add(embed(chunks))
+    faiss.write_index(index, str(folder / "faiss_index.bin"))
+
+
+def write_bm25(folder: Path, chunks: list[str]) -> None:
+    with (folder / "bm25_index.pkl").open("wb") as file:
+        pickle.dump(BM25Okapi([chunk.lower().split() for chunk in chunks]), file)
+
+
+def write_metadata(folder: Path, chunks: list[str]) -> None:
+    entries = [{"id": f"chunk-{number}", "text": text} for number, text in enumerate(chunks)]
+    (folder / "metadata.json").write_text(json.dumps(entries, indent=1))
+
+
+def build(folder: Path, chunks: list[str]) -> None:
+    """Write all three files anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_faiss(folder, chunks)
+    write_bm25(folder, chunks)
+    write_metadata(folder, chunks)
+
+
+def ingest(folder: Path, new: list[str]) -> None:
+    """Add chunks to the store, rewriting every file in place."""
+    old = [entry["text"] for entry in json.loads((folder / "metadata.json").read_text())]
+    build(folder, old + new)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Read every file below a folder, apart from novabackup's own and the backups."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] not in (".novabackup", "backups")
+    }
