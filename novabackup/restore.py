@@ -8,12 +8,13 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 
 import attrs
+from blake3 import blake3
 from fsspec.callbacks import Callback
 
 from novabackup import _html
 from novabackup._paths import RESERVED, matches
 from novabackup.content import blocks
-from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.errors import ChangedError, ConfigurationError, NotFoundError
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.storage import Entry, Storage
@@ -24,6 +25,7 @@ __all__ = ["Action", "RestorePlan", "Step", "execute", "live_files", "plan"]
 _LOG = logging.getLogger("novabackup")
 
 ASIDE = f"{RESERVED}/aside"
+_BLOCK = 4 << 20
 
 
 class Step(enum.StrEnum):
@@ -202,7 +204,7 @@ def _write(
     callback: Callback,
 ) -> None:
     aside = None
-    if not _is_kept(storage, entry.path, kept):
+    if not _is_kept(storage, entry, kept):
         aside = _set_aside(storage, entry.path, snapshot)
     try:
         storage.write(entry.path, _counted(blocks(objects, record, entry), callback), entry.attributes)
@@ -212,15 +214,27 @@ def _write(
         raise
 
 
-def _is_kept(storage: Storage, path: str, kept: Mapping[str, FileEntry]) -> bool:
+def _is_kept(storage: Storage, entry: FileEntry, kept: Mapping[str, FileEntry]) -> bool:
     """Tell whether nothing is lost when what is there now is replaced."""
     try:
-        now = storage.entry(path)
+        now = storage.entry(entry.path)
+        before = kept.get(entry.path)
+        if before is not None and now.identity and before.identity == now.identity:
+            return True
+        return now.size == entry.size and _hash(storage, entry.path) == entry.blake3
     except FileNotFoundError:
         return True
-    except ConfigurationError:
+    except (OSError, ChangedError, ConfigurationError):
         return False
-    return path in kept and bool(now.identity) and kept[path].identity == now.identity
+
+
+def _hash(storage: Storage, path: str) -> str:
+    whole = blake3()
+    with storage.open(path) as reader:
+        for start in range(0, reader.entry.size, _BLOCK):
+            whole.update(reader.read(start, min(_BLOCK, reader.entry.size - start)))
+        reader.confirm()
+    return whole.hexdigest()
 
 
 def _counted(content: Iterator[bytes], callback: Callback) -> Iterator[bytes]:

@@ -260,6 +260,8 @@ def _put_back(
         except NovaBackupError as error:
             _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
     execute(todo, objects, record, store.storage, kept, callback)
+    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer.
+    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *(entry.path for entry in record.files)])
     return todo
 
 

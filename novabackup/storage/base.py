@@ -180,7 +180,11 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def move(self, key: str, to: str) -> None:
-        """Give an object another key; what was at that key before is replaced."""
+        """Give an object another key; what was at that key before is replaced.
+
+        Where the storage knows other things than objects, such as folders and links, whatever stands under the key is moved
+        as it is: this is how something that is in the way is set aside.
+        """
 
     @abc.abstractmethod
     def sync(self, keys: Iterable[str]) -> None:
@@ -198,11 +202,12 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Remove what interrupted writes left behind and nobody can see: temporary files, unfinished uploads.
 
         Args:
             older_than: Seconds, by the storage's clock; the remains of writes that may still be running stay.
+            keys: Look only beside these objects; by default everywhere.
 
         Returns:
             How many were removed.

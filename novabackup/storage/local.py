@@ -156,9 +156,12 @@ class LocalStorage(Storage):
         self._sync_nearest(path.parent)
 
     def move(self, key: str, to: str) -> None:
-        """Give an object another key; what was at that key before is replaced."""
-        source, target = self._path(key), self._path(to)
-        self._regular(source, key)
+        """Rename whatever stands under a key, also a link or a folder; what was at the other key before is replaced."""
+        parent, _, name = key.rpartition("/")
+        source = (self._path(parent) if parent else self._root) / name
+        if unsafe(key) or not source.is_symlink():
+            source = self._path(key)
+        target = self._path(to)
         self._look(target, to)
         make_folder(target.parent)
         source.replace(target)
@@ -196,14 +199,15 @@ class LocalStorage(Storage):
             raise
         return lock
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Remove temporary files of interrupted writes, and lock files that nobody holds."""
         if not self._root.is_dir():
             return 0
         with Draft(self._root / "clock", secret=True) as draft:
             # The times of files are the server's where the folder is mounted from one, so its clock has to tell.
             now = os.fstat(draft.descriptor).st_mtime
-            return sum(_remove_remains(path, now - older_than) for path in _remains(self._root) if path != draft.path)
+            remains = _remains(self._root) if keys is None else _remains_in({self._path(key).parent for key in keys})
+            return sum(_remove_remains(path, now - older_than) for path in remains if path != draft.path)
 
     def probe(self) -> Guarantees:
         """Say what the kernel promises: links and renames are exclusive, and locks exclude."""
@@ -391,6 +395,13 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 def _remains(root: Path) -> list[Path]:
     """Find what interrupted writes left behind below a folder, without following links."""
     return [Path(folder, name) for folder, _, names in os.walk(root) for name in names if _OURS.fullmatch(name)]
+
+
+def _remains_in(folders: Iterable[Path]) -> list[Path]:
+    """Find what interrupted writes left behind in some folders, not below them."""
+    return [
+        path for folder in folders if folder.is_dir() for path in folder.iterdir() if _OURS.fullmatch(path.name)
+    ]
 
 
 def _remove_remains(path: Path, before: float) -> bool:
