@@ -20,7 +20,8 @@ def check(data, expected, what):
 
 def unpack(codec, stored, size):
     raw = stored if codec == 0 else zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
-    assert codec in (0, 1) and len(raw) == size
+    assert codec in (0, 1)
+    assert len(raw) == size
     return raw
 
 

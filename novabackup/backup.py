@@ -35,7 +35,7 @@ _RECENT = 4
 COMMIT_WITHIN = 12 * 3600.0
 """Seconds between reading what is condemned and the commit; half of the shortest grace period of `prune`."""
 
-_WRITERS = ("faiss-cpu", "numpy", "rank-bm25")
+_PACKAGES = ("faiss-cpu", "novabackup", "numpy", "rank-bm25")
 
 
 @attrs.frozen(kw_only=True)
@@ -120,7 +120,7 @@ def _read_all(
         tags=request.tags,
         message=request.message,
         host=socket.gethostname(),
-        writer=f"novabackup {version('novabackup')}",
+        writer=f"novabackup {_versions().get('novabackup', 'not installed')}",
         versions=_versions(),
         problems=tuple(checks.run(store.checks, _reports(store, entries))),
         added=packer.added,
@@ -188,7 +188,7 @@ def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
 def _versions() -> dict[str, str]:
     """Look up, without importing them, which versions of the packages that write such files are installed."""
     versions = {"python": platform.python_version()}
-    for name in _WRITERS:
+    for name in _PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

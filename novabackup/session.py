@@ -191,14 +191,18 @@ class Session:
                 f"{failure}. "
                 "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
                 "from a copy), then call recover(store)"
-            ) from (failure if cause is None else _chained(failure, cause))
+            ) from _chained(failure, cause)
         _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot)
         _forget_old_failures(self._objects, self._store.url)
 
 
-def _chained(failure: BaseException, cause: BaseException) -> BaseException:
-    if failure.__cause__ is None and failure is not cause:
-        failure.__cause__ = cause
+def _chained(failure: BaseException, cause: BaseException | None) -> BaseException:
+    """Hang the error that the rollback was for behind the one that stopped the rollback, so that both are shown."""
+    last = failure
+    while last.__cause__ is not None:
+        last = last.__cause__
+    if last is not cause:
+        last.__cause__ = cause
     return failure
 
 

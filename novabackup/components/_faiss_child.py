@@ -1,9 +1,11 @@
 """Reads a FAISS index with faiss itself, inside of a child process that a hostile file may take down."""
 
 import os
+from typing import Any
 
-import faiss
+import faiss as _faiss
 
+faiss: Any = _faiss
 _BUFFER = 1 << 20
 
 
@@ -20,7 +22,7 @@ class _Input:
         return data
 
 
-def look(arguments: dict) -> dict:
+def look(arguments: dict[str, int]) -> dict[str, object]:
     """Read the index on standard input.
 
     Args:
@@ -29,10 +31,10 @@ def look(arguments: dict) -> dict:
     Returns:
         ``count``, ``dimension`` and ``wrong``: texts that say what does not fit together.
     """
-    return check(0, arguments["size"], binary=arguments["binary"])
+    return check(0, arguments["size"], binary=bool(arguments["binary"]))
 
 
-def check(descriptor: int, size: int, *, binary: bool) -> dict:
+def check(descriptor: int, size: int, *, binary: bool) -> dict[str, object]:
     """Read the index that a descriptor stands at the beginning of; raises what faiss raises."""
     # Read-only, so that lists kept in another file are not opened for writing; and without the tables that faiss only
     # needs for searching and that may take gigabytes.
@@ -45,7 +47,7 @@ def check(descriptor: int, size: int, *, binary: bool) -> dict:
     source = _Input(descriptor)
     reader = faiss.PyCallbackIOReader(source, _BUFFER)
     index = faiss.read_index_binary(reader, flags) if binary else faiss.read_index(reader, flags)
-    wrong = []
+    wrong: list[str] = []
     if source.taken != size:
         wrong.append(
             f"expected an index of {size} bytes, found one that ends after {source.taken}: something follows it"
@@ -54,7 +56,7 @@ def check(descriptor: int, size: int, *, binary: bool) -> dict:
     return {"count": index.ntotal, "dimension": index.d, "wrong": wrong}
 
 
-def _compare(index: object, wrong: list) -> None:
+def _compare(index: Any, wrong: list[str]) -> None:
     """Look for numbers of vectors that contradict each other, from the outermost wrapper inwards."""
     while index is not None:
         index = (
@@ -64,13 +66,14 @@ def _compare(index: object, wrong: list) -> None:
         if hasattr(index, "id_map") and index.id_map.size() != index.ntotal:
             wrong.append(f"expected {index.ntotal} ids in {name}, found {index.id_map.size()}")
         lists = getattr(index, "invlists", None)
-        if isinstance(lists, faiss.InvertedLists):
+        # IndexIVFFlatDedup keeps equal vectors once in its lists.
+        if isinstance(lists, faiss.InvertedLists) and name != "IndexIVFFlatDedup":
             total = lists.compute_ntotal()
             if total != index.ntotal:
                 wrong.append(f"expected {index.ntotal} vectors in the lists of {name}, found {total}")
         # Codes without structure, as in flat, PQ and SQ indexes.
         codes = getattr(index, "codes", None)
-        if hasattr(codes, "size") and type(index).__name__ in _PLAIN and codes.size() != index.ntotal * index.code_size:
+        if codes is not None and type(index).__name__ in _PLAIN and codes.size() != index.ntotal * index.code_size:
             wrong.append(f"expected {index.ntotal * index.code_size} bytes of codes in {name}, found {codes.size()}")
         inner = next((getattr(index, name) for name in _INNER if getattr(index, name, None) is not None), None)
         if inner is not None and inner.ntotal != index.ntotal:

@@ -7,7 +7,7 @@ import json
 import os
 
 
-def look(arguments: dict) -> dict:
+def look(arguments: dict[str, str | None]) -> dict[str, object]:
     """Read standard input as JSON and count what is asked for.
 
     Args:

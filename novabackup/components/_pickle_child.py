@@ -6,6 +6,7 @@ does nothing. So nothing is imported and nothing runs; what is left is memory an
 
 import os
 import pickle
+from typing import Any, BinaryIO
 
 _BUFFER = 1 << 20
 
@@ -15,6 +16,10 @@ class Inert:
 
     module = ""
     name = ""
+    args: tuple[Any, ...]
+    state: Any
+    items: dict[Any, Any]
+    length: int
 
     def __new__(cls, *args: object, **_named: object) -> "Inert":
         """Take any arguments, as classes, functions and NEWOBJ do."""
@@ -46,7 +51,7 @@ class Inert:
 
     add = append
 
-    def extend(self, values: list) -> None:
+    def extend(self, values: list[object]) -> None:
         """Count elements."""
         self.length += len(values)
 
@@ -54,10 +59,10 @@ class Inert:
 class _Unpickler(pickle.Unpickler):
     """Finds nothing but stand-ins."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         # latin1 takes any bytes, for the strings of Python 2.
         super().__init__(file, fix_imports=False, encoding="latin1", buffers=None)
-        self._classes = {}
+        self._classes: dict[tuple[str, str], type] = {}
 
     def find_class(self, module: str, name: str) -> type:
         """Give a stand-in, the same for the same name."""
@@ -71,7 +76,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to something outside of the file (a persistent id)")
 
 
-def look(arguments: dict) -> dict:
+def look(arguments: dict[str, Any]) -> dict[str, object]:
     """Count what is in the pickle on standard input.
 
     Args:
@@ -83,12 +88,12 @@ def look(arguments: dict) -> dict:
     return check(0, arguments["start"], arguments["size"], arguments["shape"])
 
 
-def check(descriptor: int, start: int, size: int, shape: str) -> dict:
+def check(descriptor: int, start: int, size: int, shape: str) -> dict[str, object]:
     """Count what is in the pickle that begins at an offset of a file; raises what unpickling raises."""
     os.lseek(descriptor, start, os.SEEK_SET)
     file = os.fdopen(os.dup(descriptor), "rb", buffering=_BUFFER)
     value = _Unpickler(file).load()
-    wrong = []
+    wrong: list[str] = []
     end = file.tell()
     if end != size:
         wrong.append(
@@ -98,7 +103,7 @@ def check(descriptor: int, start: int, size: int, shape: str) -> dict:
     return {"kind": kind, "count": count, "wrong": wrong}
 
 
-def _bm25(value: object, wrong: list) -> tuple:
+def _bm25(value: object, wrong: list[str]) -> tuple[str, int | None]:
     """Tell the three shapes of a BM25 index apart and count its documents."""
     fields, kind = _fields(value)
     if "corpus_size" in fields and "doc_len" in fields:
@@ -127,7 +132,7 @@ def _bm25(value: object, wrong: list) -> tuple:
     return kind, None
 
 
-def _list(value: object, wrong: list) -> tuple:
+def _list(value: object, wrong: list[str]) -> tuple[str, int | None]:
     """Count a list or a dict."""
     kind = value.name if isinstance(value, Inert) else type(value).__name__
     count = _length(value)
@@ -136,7 +141,7 @@ def _list(value: object, wrong: list) -> tuple:
     return kind, count
 
 
-def _same(fields: dict, names: tuple, reference: str, count: int, wrong: list) -> None:
+def _same(fields: dict[str, Any], names: tuple[str, ...], reference: str, count: int, wrong: list[str]) -> None:
     for name in names:
         if name in fields:
             length = _length(fields[name])
@@ -144,9 +149,9 @@ def _same(fields: dict, names: tuple, reference: str, count: int, wrong: list) -
                 wrong.append(f"expected {count} in {name} as {reference} says, found {length}")
 
 
-def _fields(value: object) -> tuple:
+def _fields(value: object) -> tuple[dict[str, Any], str]:
     """Give the attributes of an object, or the entries of a dict, that have plain names; and what it is."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return {key: entry for key, entry in value.items() if type(key) is str}, "dict"
     if not isinstance(value, Inert):
         return {}, type(value).__name__
@@ -154,7 +159,7 @@ def _fields(value: object) -> tuple:
     if kind in ("_reconstructor", "__newobj__", "__newobj_ex__") and value.args:
         # Protocols 0 and 1 make objects through a function of copyreg, whose first argument is the class.
         kind = getattr(value.args[0], "name", kind)
-    fields = {}
+    fields: dict[str, Any] = {}
     # With __slots__, the state is a pair of dicts.
     for part in value.state if type(value.state) is tuple else (value.state, value.items):
         if type(part) is dict:
@@ -162,34 +167,40 @@ def _fields(value: object) -> tuple:
     return fields, kind if type(kind) is str else "object"
 
 
-def _length(value: object) -> object:
+def _length(value: object) -> int | None:
     """Length of a list, a dict, or of what stands in for an array, a deque, an ordered dict; None for others."""
-    if type(value) in (list, dict, tuple, set, frozenset):
+    if isinstance(value, (list, dict, tuple, set, frozenset)):
         return len(value)
     if not isinstance(value, Inert):
         return None
-    if value.name == "_frombuffer" and len(value.args) > 2:
-        # numpy arrays in protocol 5: (bytes, dtype, shape, order).
-        return _first(value.args[2])
-    if value.name == "_reconstruct":
-        # numpy arrays otherwise: the state is (version, shape, dtype, fortran order, content).
-        return _first(value.state[1]) if type(value.state) is tuple and len(value.state) > 1 else None
+    if value.name in ("_frombuffer", "_reconstruct"):
+        return _array_length(value)
     if value.length or value.items:
         return value.length + len(value.items)
     for part in value.args:
-        if type(part) in (list, dict, tuple, set, frozenset):
+        if isinstance(part, (list, dict, tuple, set, frozenset)):
             return len(part)
     return 0 if value.module == "collections" else None
 
 
-def _first(shape: object) -> object:
-    good = type(shape) is tuple and shape and type(shape[0]) is int and shape[0] >= 0
-    return shape[0] if good else None
+def _array_length(value: Inert) -> int | None:
+    """Length of a numpy array, told by its shape."""
+    if value.name == "_frombuffer":
+        # Protocol 5: called with (bytes, dtype, shape, order).
+        return _first(value.args[2]) if len(value.args) > 2 else None
+    # Before: the state is (version, shape, dtype, fortran order, content).
+    return _first(value.state[1]) if isinstance(value.state, tuple) and len(value.state) > 1 else None
 
 
-def _integer(value: object) -> object:
+def _first(shape: object) -> int | None:
+    if isinstance(shape, tuple) and shape and isinstance(shape[0], int) and shape[0] >= 0:
+        return shape[0]
+    return None
+
+
+def _integer(value: object) -> int | None:
     """Value of an int, or of a stand-in for a numpy integer: (dtype, little-endian bytes); None for others."""
-    if type(value) is int:
+    if isinstance(value, int):
         return value
     if isinstance(value, Inert) and value.name == "scalar" and len(value.args) == 2:
         dtype, data = value.args

@@ -1,14 +1,15 @@
 """First thing that runs in a child process: limits itself, then hands an untrusted file to one reading script.
 
-Started by ``child.py`` as ``python -I -S _sandbox.py <request as JSON>``. It imports nothing of novabackup, since without
-``site`` (``-S``) there is no path to it and the start takes a tenth of the time.
+Started by ``child.py`` as ``python -I -S _sandbox.py <request as JSON>``. It imports nothing of novabackup, since
+without ``site`` (``-S``) there is no path to it and the start takes a tenth of the time.
 """
 
-import importlib.util
 import json
 import os
 import resource
+import runpy
 import sys
+from typing import Any
 
 
 def _limit(kind: int, wanted: int) -> None:
@@ -29,15 +30,13 @@ def main() -> None:
     # The stdlib stays in front, so that nothing beside the indexes can stand in for one of its modules.
     sys.path.extend(request["path"])
     try:
-        spec = importlib.util.spec_from_file_location("_look", request["script"])
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = runpy.run_path(request["script"])
     except ImportError as error:
-        answer = {"unavailable": str(error)}
+        answer: dict[str, Any] = {"unavailable": str(error)}
     else:
         os.lseek(0, 0, os.SEEK_SET)
         try:
-            answer = script.look(request["arguments"])
+            answer = script["look"](request["arguments"])
         except MemoryError:
             answer = {"error": "it asks for more memory than a file of its size can need", "memory": True}
         except RecursionError:

@@ -24,11 +24,12 @@ def _check_path(_instance: object, _field: attrs.Attribute[str], value: str) -> 
 
 
 def check_single(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    """Refuse a pattern where one file is meant; a validator for attrs.
+    """Refuse a path that leaves its root, and a pattern where one file is meant; a validator for attrs.
 
     Raises:
-        ConfigurationError: The path holds a wildcard.
+        ConfigurationError: The path is such.
     """
+    _check_path(_instance, _field, value)
     if is_pattern(value):
         raise ConfigurationError(
             f"component path {value!r} is a pattern, but this component is one file: name it, or use Files"
@@ -84,7 +85,7 @@ class Component(abc.ABC):
             ChangedError: It was changed meanwhile.
         """
 
-    def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:  # noqa: ARG002 - part of the interface
+    def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
         """Take a thorough look: read the whole file with what will read it later.
 
         Args:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import attrs
 
@@ -76,8 +76,8 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
     """
     if not sys.executable:
         raise ConfigurationError(
-            "expected sys.executable to name the Python interpreter, found it empty: an embedding program has to set it, "
-            "since untrusted files are read in a process of its own"
+            "expected sys.executable to name the Python interpreter, found it empty: an embedding program has to "
+            "set it, since untrusted files are read in a process of its own"
         )
     request = {
         "script": str(_HERE / script),
@@ -111,9 +111,9 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
     return _interpret(status, output, errors, peak)
 
 
-def _collect(stdout: Any, stderr: Any, deadline: float) -> tuple[bool, bytes, bytes]:
+def _collect(stdout: IO[bytes], stderr: IO[bytes], deadline: float) -> tuple[bool, bytes, bytes]:
     """Read both outputs until both are closed or time is up."""
-    kept: dict[BinaryIO, bytearray] = {stdout: bytearray(), stderr: bytearray()}
+    kept = {stdout.fileno(): bytearray(), stderr.fileno(): bytearray()}
     with selectors.DefaultSelector() as selector:
         for pipe in kept:
             selector.register(pipe, selectors.EVENT_READ)
@@ -122,14 +122,13 @@ def _collect(stdout: Any, stderr: Any, deadline: float) -> tuple[bool, bytes, by
             if left <= 0:
                 return False, b"", b""
             for key, _ in selector.select(left):
-                pipe = key.fileobj
                 block = os.read(key.fd, _CAPTURE)
                 if not block:
-                    selector.unregister(pipe)
+                    selector.unregister(key.fd)
                 # What is too much is still taken off the pipe, or the child would wait for ever.
-                room = _CAPTURE - len(kept[pipe])  # type: ignore[index]
-                kept[pipe] += block[:room]  # type: ignore[index]
-    return True, bytes(kept[stdout]), bytes(kept[stderr])
+                room = _CAPTURE - len(kept[key.fd])
+                kept[key.fd] += block[:room]
+    return True, bytes(kept[stdout.fileno()]), bytes(kept[stderr.fileno()])
 
 
 def _end(process: subprocess.Popen[bytes], *, kill: bool) -> tuple[int, int]:

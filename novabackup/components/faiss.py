@@ -33,8 +33,8 @@ class Faiss(Component):
     """A FAISS index, float or binary, of any type.
 
     A file begins with a four-character type code. Behind it, a float index has its dimension (int32 at byte 4) and the
-    number of vectors (int64 at byte 8), a binary one its dimension in bits, the code size (both int32) and the number of
-    vectors (int64 at byte 12), all little-endian; wrappers repeat the numbers of what they wrap. Source:
+    number of vectors (int64 at byte 8), a binary one its dimension in bits, the code size (both int32) and the number
+    of vectors (int64 at byte 12), all little-endian; wrappers repeat the numbers of what they wrap. Source:
     ``write_index_header`` and ``write_index_binary_header`` in ``faiss/impl/index_write.cpp`` of faiss 1.15.
 
     Attributes:
@@ -43,7 +43,7 @@ class Faiss(Component):
         timeout: Seconds that faiss may take to read it; by default two minutes and a second for each 10 MB.
     """
 
-    path: str = attrs.field(validator=[attrs.fields(Component).path.validator, check_single])
+    path: str = attrs.field(validator=check_single)
     timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
 
     def inspect(self, reader: Reader) -> Report:
@@ -152,9 +152,9 @@ def _exact_size(code: bytes, head: bytes, dimension: int, count: int) -> int | N
     the vector of codes 8, then the codes. Binary: code 4, d 4, code size 4, ntotal 8, is_trained 1, metric 4, length 8.
     """
     if code in _FLAT and len(head) >= 37:
-        (metric,) = struct.unpack_from("<i", head, 33)
+        metric: int = struct.unpack_from("<i", head, 33)[0]
         return 45 + (4 if metric > 1 else 0) + count * dimension * 4
     if code == b"IBxF" and len(head) >= 33:
-        (code_size,) = struct.unpack_from("<i", head, 8)
+        code_size: int = struct.unpack_from("<i", head, 8)[0]
         return 33 + count * code_size
     return None

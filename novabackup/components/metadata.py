@@ -47,7 +47,7 @@ class Metadata(Component):
             whose length it is. Without it, the length of the top-level list or object is the count.
     """
 
-    path: str = attrs.field(validator=[attrs.fields(Component).path.validator, check_single])
+    path: str = attrs.field(validator=check_single)
     count_key: str | None = attrs.field(default=None, kw_only=True)
 
     def inspect(self, reader: Reader) -> Report:
@@ -146,7 +146,7 @@ class JsonLines(Component):
         optional: Absence is no problem.
     """
 
-    path: str = attrs.field(validator=[attrs.fields(Component).path.validator, check_single])
+    path: str = attrs.field(validator=check_single)
 
     def inspect(self, reader: Reader) -> Report:
         """Parse every line; the memory taken is that of the longest line.
@@ -208,7 +208,6 @@ def _check_text(data: bytes) -> None:
 
 def _python_reads(line: bytes) -> bool:
     """Tell whether Python's json reads a line although it is no JSON."""
-
     if not _PYTHON_ONLY.search(line):
         return False
     try:

@@ -58,7 +58,7 @@ class _Pickle(Component):
         timeout: Seconds that reading may take; by default one minute and a second for each MB.
     """
 
-    path: str = attrs.field(validator=[attrs.fields(Component).path.validator, check_single])
+    path: str = attrs.field(validator=check_single)
     timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
 
     def inspect(self, reader: Reader) -> Report:

@@ -1,0 +1,94 @@
+"""What the documents show is what happens, and what they link to is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import markdown
+from novabackup import CheckFailedError, IndexStore, Repository, errors
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+README = ROOT / "README.md"
+
+
+def test_the_first_example_works_as_printed_when_pasted_into_a_session(beside_a_store, manuals):
+    first = next(markdown.blocks(README, "python"))
+    before = manuals.hashes(beside_a_store)
+    session = subprocess.run(
+        [sys.executable, "-q", "-i"], input=first.text + "\n", text=True, capture_output=True, timeout=120, check=False
+    )
+    assert session.stdout.splitlines()[-1] == "healthy", session.stderr
+    assert "CheckFailedError" in session.stderr
+    assert "damaged (metadata.json)" in session.stderr
+    assert "SyntaxError" not in session.stderr
+    assert "IndentationError" not in session.stderr
+    assert manuals.hashes(beside_a_store) == before
+    tags = [snap.tags for snap in Repository("vector_db/backups").snapshots()]
+    assert tags == [("pre-ingest",), ("failed-ingest",)]
+
+
+def test_the_readme_does_what_it_shows(beside_a_store, manuals, tmp_path, request):
+    def ingest() -> None:
+        for write in (manuals.write_faiss, manuals.write_bm25, manuals.write_metadata):
+            write(beside_a_store, manuals.read_chunks("brakes", "engine"))
+
+    namespace: dict[str, object] = {"ingest": ingest, "asyncio": __import__("asyncio")}
+    first, *others = [block for block in markdown.blocks(README, "python")]
+    with pytest.raises(CheckFailedError):
+        first.run(namespace)
+    for block in others:
+        if "s3" in block.marks:
+            request.getfixturevalue("bucket")
+        moved = block.text.replace("/mnt/backups", str(tmp_path / "mnt")).replace("/tmp/elsewhere", "elsewhere")
+        markdown.attrs.evolve(block, text=moved).run(namespace)
+    assert [path.name for path in Path("elsewhere").iterdir() if path.is_file()] == ["metadata.json"]
+    assert not IndexStore("vector_db").check()
+    assert len(Repository("vector_db/backups").snapshots(tags=["nightly"])) == 1
+    options = {"client_kwargs": {"region_name": "eu-central-1"}}
+    assert [snap.tags for snap in Repository("s3://bucket/backups", storage_options=options)] == [("nightly",)]
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path != README], ids=lambda path: path.name)
+def test_other_documents_do_what_they_show(path, beside_a_store):
+    namespace: dict[str, object] = {}
+    for block in markdown.blocks(path, "python"):
+        block.run(namespace)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    headings = {
+        re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in path.read_text().splitlines()
+        if line.startswith("#")
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith(("https://", "http://")):
+            continue
+        file, _, heading = target.partition("#")
+        assert not file or (path.parent / file).exists(), target
+        assert file or heading in headings, target
+
+
+def test_every_error_is_in_the_table_of_the_readme():
+    listed = set(re.findall(r"^\| `(\w+)`", README.read_text(), re.MULTILINE))
+    assert listed == set(errors.__all__) - {"NovaBackupError"}
+
+
+def test_every_design_note_is_numbered_once():
+    names = sorted(path.name for path in (ROOT / "docs/design").glob("*.md"))
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+
+
+def test_every_make_target_in_the_documents_is_there():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in DOCUMENTS:
+        for target in re.findall(r"`make (\w+)|^make (\w+)", path.read_text(), re.MULTILINE):
+            assert "".join(target) in targets, path
