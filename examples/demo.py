@@ -96,9 +96,7 @@ def killed() -> State:
             (FOLDER / "metadata.json").write_text('[{"id": "wheels-0", "te')
             os.kill(os.getpid(), signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    print(
-        f"    The process was killed by {signal.Signals(os.WTERMSIG(status)).name}. Another one calls recover(store):"
-    )
+    print(f"    The process died of {signal.Signals(os.WTERMSIG(status)).name}. Another one calls recover(store):")
     broken = state()
     done = recover(STORE)
     print(f"    interrupted in phase {done.phase!r}, brought to {done.snapshot}" if done else "    nothing to do")

@@ -22,7 +22,7 @@ _MAX_DIMENSION = 1 << 20
 
 _FLAT = frozenset({b"IxFI", b"IxF2", b"IxFl"})
 _MEMORY = 768 << 20
-_MEMORY_FACTOR = 8
+_MEMORY_FACTOR = 4
 _SECONDS = 120.0
 _SECONDS_PER_BYTE = 1e-7
 _AGAIN = "Build the index anew, or restore it from a snapshot"

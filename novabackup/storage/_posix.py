@@ -110,6 +110,7 @@ class Lock(AbstractContextManager[None]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         _open_locks.add(self)
 

@@ -115,6 +115,8 @@ class LocalStorage(Storage):
             draft.flush()
             try:
                 os.link(draft.path, path, follow_symlinks=False)
+            except FileExistsError as error:
+                raise FileExistsError(error.errno, error.strerror, self._url(key)) from None
             except OSError as error:
                 if error.errno not in _LINKLESS:
                     raise
@@ -178,7 +180,7 @@ class LocalStorage(Storage):
                     sync_path(path, READ)
             folders.update(parent for parent in path.parents if parent.is_relative_to(self._root))
         for folder in sorted(folders, reverse=True):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 sync_folder(folder)
 
     def hold(self, key: str) -> AbstractContextManager[None]:
@@ -399,9 +401,7 @@ def _remains(root: Path) -> list[Path]:
 
 def _remains_in(folders: Iterable[Path]) -> list[Path]:
     """Find what interrupted writes left behind in some folders, not below them."""
-    return [
-        path for folder in folders if folder.is_dir() for path in folder.iterdir() if _OURS.fullmatch(path.name)
-    ]
+    return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if _OURS.fullmatch(path.name)]
 
 
 def _remove_remains(path: Path, before: float) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -13,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from places import EXAMPLES
 
 
 @pytest.fixture(scope="session")
 def manuals():
     """Give the module that the examples share."""
-    sys.path.insert(0, str(ROOT / "examples"))
+    sys.path.insert(0, str(EXAMPLES))
     import manuals
 
     return manuals
@@ -72,8 +70,3 @@ def bucket(moto, monkeypatch) -> str:
     )
     urllib.request.urlopen(put).close()
     return moto
-
-
-def environment() -> dict[str, str]:
-    """Give the environment for a child process: ours, with warnings as errors."""
-    return {**os.environ, "PYTHONWARNINGS": "error,ignore::DeprecationWarning", "PYTHONPATH": ""}

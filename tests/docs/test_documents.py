@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+import attrs
 import markdown
+import pytest
+from places import ROOT
+
 from novabackup import CheckFailedError, IndexStore, Repository, errors
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = ROOT / "README.md"
 
@@ -39,14 +40,14 @@ def test_the_readme_does_what_it_shows(beside_a_store, manuals, tmp_path, reques
             write(beside_a_store, manuals.read_chunks("brakes", "engine"))
 
     namespace: dict[str, object] = {"ingest": ingest, "asyncio": __import__("asyncio")}
-    first, *others = [block for block in markdown.blocks(README, "python")]
+    first, *others = markdown.blocks(README, "python")
     with pytest.raises(CheckFailedError):
         first.run(namespace)
     for block in others:
         if "s3" in block.marks:
             request.getfixturevalue("bucket")
         moved = block.text.replace("/mnt/backups", str(tmp_path / "mnt")).replace("/tmp/elsewhere", "elsewhere")
-        markdown.attrs.evolve(block, text=moved).run(namespace)
+        attrs.evolve(block, text=moved).run(namespace)
     assert [path.name for path in Path("elsewhere").iterdir() if path.is_file()] == ["metadata.json"]
     assert not IndexStore("vector_db").check()
     assert len(Repository("vector_db/backups").snapshots(tags=["nightly"])) == 1

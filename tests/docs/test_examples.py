@@ -1,0 +1,221 @@
+"""Every example runs as a user runs it, and shows what it promises to show."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from places import EXAMPLES, environment
+
+from novabackup import IndexStore, Repository
+
+SCRIPTS = {
+    "guard_an_ingest": [
+        "The ingestion failed: the embedding service does not answer",
+        "Every file is as it was: True",
+        "The ingestion ended well, but count-mismatch",
+        "This one stays: {'faiss_index.bin': 19, 'bm25_index.pkl': 19, 'metadata.json': 19}",
+        "It can still be taken back: Snapshot('2",
+    ],
+    "guard_async": ["cooling: 10 chunks", "wheels was cancelled: 10 chunks, as before"],
+    "decorate": ["cooling: 10 chunks", "engine: 15 chunks", "no such manual: 15 chunks, as before", "3 snapshots"],
+    "backup": ["bytes in 3 files; the repository grew by", "nothing has changed; the repository grew by 0"],
+    "list_and_find": [
+        "{10} entries  daily, weekly  with the engine manual",
+        "weekly and latest are the same: True",
+        "found by the beginning of its id: True",
+        "2 snapshots; False",
+        "has no snapshot '20010101'",
+    ],
+    "restore": [
+        "count-mismatch",
+        "set aside  corpus_manifest.json",
+        "write  faiss_index.bin",
+        "keep  metadata.json",
+        "Healthy: True - as before: True",
+        "What was there is not lost: 2",
+        "The same elsewhere: True",
+    ],
+    "restore_one_file": [
+        "Written: bm25_index.pkl - as before: True",
+        "In the other folder: metadata.json\n",
+        "Read in place: Check the brake pads",
+    ],
+    "verify_and_check": [
+        "Every byte of the snapshot is right.",
+        "Problems of the repository: 0",
+        "check: damaged (packs/",
+        "does not match its hash",
+        "verify: faiss_index.bin",
+    ],
+    "diff": [
+        "added:     corpus_manifest.json",
+        "changed:   bm25_index.pkl faiss_index.bin metadata.json",
+        "5 -> 10 entries",
+        "no difference to itself: True",
+    ],
+    "recover": [
+        "Nothing to do yet: None",
+        "The child died of signal 9 - as before: False",
+        "RollbackError: no backup of half an ingestion",
+        "interrupted in phase block; brought to snapshot 2",
+        "As before: True - nothing left to do: None",
+    ],
+    "forget_and_prune": [
+        "last healthy snapshot of the store, last, daily",
+        "Forgotten: 3 - left: 2",
+        "Condemned: 3 packs; deleted: 0",
+        "Condemned: 0 packs; deleted: 3 packs",
+        "Problems afterwards: 0",
+    ],
+    "inspect_store": [
+        "14 entries, dimension 64, IndexFlatIP",
+        "14 entries, dimension None, BM25Okapi, pickle protocol 4",
+        "Problems: 0",
+        "Problem: count-mismatch",
+    ],
+    "own_component_and_check": [
+        "2 groups - problems: 0",
+        "lonely-word (synonyms.txt): line 2 has a single word",
+        "too-small (metadata.json): expected 10 chunks, found 4",
+        "Back: 2 groups - problems: 0",
+    ],
+    "progress": ["Restored 14275 bytes"],
+}
+"""What each script must print, in this order."""
+
+HELPERS = {"manuals", "demo", "s3", "read_without_novabackup"}
+
+
+def run(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=tmp_path,
+        env={**environment(), "TMPDIR": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def assert_in_order(text: str, expected: list[str]) -> None:
+    at = 0
+    for piece in expected:
+        found = text.find(piece, at)
+        assert found >= 0, f"{piece!r} is not in what follows position {at} of\n{text}"
+        at = found + len(piece)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_example_shows_what_it_should(name, tmp_path):
+    done = run(tmp_path, EXAMPLES / f"{name}.py")
+    assert done.returncode == 0, done.stderr
+    assert_in_order(done.stdout, SCRIPTS[name])
+    assert "Traceback" not in done.stderr
+    if name == "progress":
+        for bar in ("snapshot", "backup", "verify", "restore"):
+            assert f"{bar}: 100%" in done.stderr
+
+
+def test_no_example_is_forgotten():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS.keys() | HELPERS
+
+
+def test_the_s3_example(bucket, tmp_path):
+    done = run(tmp_path, EXAMPLES / "s3.py", "s3://bucket/nova", bucket)
+    assert done.returncode == 0, done.stderr
+    counts = "{'faiss_index.bin': 15, 'bm25_index.pkl': 15, 'metadata.json': 15}"
+    assert_in_order(
+        done.stdout,
+        [
+            "Backup of the local store: ('nightly',) 3 files",
+            "Every byte on S3 is right.",
+            f"On S3: {counts}",
+            f"the upload failed; back on S3: {counts}",
+        ],
+    )
+
+
+def test_the_demonstration_breaks_in_four_ways_and_comes_back(tmp_path):
+    done = run(tmp_path, EXAMPLES / "demo.py", tmp_path / "demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert_in_order(
+        done.stdout,
+        [
+            "electrics: 15 chunks, checked",
+            "1. Broken by an exception",
+            "ConnectionError: the embedding service does not answer",
+            "The store came back, byte for byte.",
+            "2. Broken by an error that the ingestion swallows",
+            "CheckFailedError: count-mismatch",
+            "The store came back, byte for byte.",
+            "3. Broken by a FAISS file that was cut off",
+            "CheckFailedError: damaged in faiss_index.bin",
+            "The store came back, byte for byte.",
+            "4. Broken by kill -9",
+            "The process died of SIGKILL",
+            "interrupted in phase 'block'",
+            "The store came back, byte for byte.",
+            "wheels: 19 chunks, checked",
+            "Every byte of every snapshot was read and is right.",
+        ],
+    )
+    assert len(re.findall(r" same$", done.stdout, re.MULTILINE)) == 12
+    assert "DIFFERENT" not in done.stdout
+    assert [snap.message for snap in Repository(tmp_path / "demo" / "backups") if snap.message.startswith("demo")] == [
+        "demo 1",
+        "demo 2",
+        "demo 3",
+        "demo 4",
+    ]
+    again = run(tmp_path, EXAMPLES / "demo.py", tmp_path / "demo")
+    assert again.returncode == 0, again.stderr
+
+
+class TestReadingWithoutNovabackup:
+    """docs/format.md is all that one needs to get data out."""
+
+    @pytest.fixture
+    def repo(self, beside_a_store, manuals) -> Repository:
+        (beside_a_store / "corpus_manifest.json").write_bytes(b"")
+        # More than one frame and one pack, with content that compresses and content that does not.
+        noise = b"".join(blake3(str(number).encode()).digest(length=1 << 20) for number in range(40))
+        (beside_a_store / "bm25_corpus_hash.txt").write_bytes(noise)
+        repo = Repository(beside_a_store / "backups")
+        repo.backup(IndexStore(beside_a_store))
+        manuals.ingest(beside_a_store, "wheels")
+        (beside_a_store / "bm25_corpus_hash.txt").write_bytes(noise[: 20 << 20] + b"inserted" + noise[20 << 20 :])
+        repo.backup(IndexStore(beside_a_store))
+        return repo
+
+    def test_every_file_of_every_snapshot(self, repo, tmp_path):
+        assert len(repo["latest"].files) == 5
+        assert max(len(entry.runs) for entry in repo["latest"].files.values()) > 1
+        for snap in repo:
+            for path, entry in snap.files.items():
+                done = run(tmp_path, EXAMPLES / "read_without_novabackup.py", repo.url, snap.id, path, "out")
+                assert done.returncode == 0, done.stderr
+                assert "every one checked" in done.stdout
+                assert blake3((tmp_path / "out").read_bytes()).hexdigest() == entry.blake3
+
+    def test_damage_is_noticed(self, repo, tmp_path):
+        snap = repo["latest"]
+        for pack in Path(repo.url).glob("packs/*/*"):
+            content = bytearray(pack.read_bytes())
+            content[len(content) // 2] ^= 1
+            pack.write_bytes(content)
+        done = run(tmp_path, EXAMPLES / "read_without_novabackup.py", repo.url, snap.id, "bm25_corpus_hash.txt", "out")
+        assert done.returncode == 1
+        assert "damaged" in done.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_it_imports_nothing_of_novabackup(self):
+        text = (EXAMPLES / "read_without_novabackup.py").read_text()
+        imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+        assert imported == {"json", "struct", "sys", "pathlib", "zstandard", "blake3"}

@@ -1,0 +1,127 @@
+"""The public API as a type checker sees it. mypy reads this file; nobody runs it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import assert_type
+
+from fsspec.callbacks import Callback
+
+from novabackup import (
+    CheckFailedError,
+    IndexStore,
+    IntegrityError,
+    NovaBackupError,
+    Policy,
+    Problem,
+    Recovery,
+    Report,
+    Repository,
+    Snapshot,
+    StoreBusyError,
+    checks,
+    layouts,
+    recover,
+    snapshot,
+)
+from novabackup.components import Bm25, Component, Faiss, Files, Metadata
+from novabackup.storage import Reader
+
+
+def no_empty_index(reports: Sequence[Report]) -> Iterator[Problem]:
+    for report in reports:
+        assert_type(report.count, int | None)
+        assert_type(report.problems, tuple[Problem, ...])
+        if report.count == 0:
+            yield Problem(code="empty", paths=(report.path,), message="expected entries, found none")
+
+
+class Words(Component):
+    def inspect(self, reader: Reader) -> Report:
+        assert_type(reader.read(0, 1), bytes)
+        return Report(component="Words", path=self.path, exists=True, size=reader.entry.size)
+
+
+store = IndexStore("vector_db")
+store = IndexStore(Path("vector_db"))
+store = IndexStore("s3://bucket/nova/vector_db", storage_options={"anon": False}, single_writer=True)
+store = IndexStore("vector_db", components=[Faiss("a"), Bm25("b"), Metadata("c"), Files("d/*", optional=True)])
+store = IndexStore("vector_db", components=[*layouts.NOVA, Words("e")], checks=[*checks.DEFAULT, no_empty_index])
+
+assert_type(store.url, str)
+assert_type(store.inspect()["faiss_index.bin"], Report)
+for report in store.inspect():
+    assert_type(report, Report)
+for problem in store.check(callback=Callback()):
+    assert_type(problem, Problem)
+
+with snapshot(store) as before:
+    assert_type(before, Snapshot)
+with snapshot(store, "s3://bucket/backups", tags=["nightly"], message="manuals of May", timeout=60) as before:
+    assert_type(before, Snapshot)
+
+
+async def ingest_later() -> None:
+    async with snapshot(store) as point:
+        assert_type(point, Snapshot)
+
+
+@snapshot(store)
+def ingest(folder: Path, *, limit: int = 0) -> int:
+    return limit
+
+
+@snapshot(store, tags=["async"])
+async def ingest_async(folder: Path) -> str:
+    return str(folder)
+
+
+assert_type(ingest(Path(), limit=3), int)
+ingest("a text")  # type: ignore[arg-type]
+ingest(Path(), limits=3)  # type: ignore[call-arg]
+
+
+async def call() -> None:
+    assert_type(await ingest_async(Path()), str)
+
+
+repo = Repository("vector_db/backups")
+snap = repo.backup(store, tags=["daily"], message="of today", callback=Callback())
+assert_type(snap, Snapshot)
+assert_type(repo["latest"], Snapshot)
+assert_type("latest" in repo, bool)
+assert_type(len(repo), int)
+for found in repo.snapshots(tags=["daily"], store=store):
+    assert_type(found, Snapshot)
+with repo["20260125"] as found:
+    assert_type(found, Snapshot)
+
+assert_type(snap.id, str)
+assert_type(snap.time, datetime)
+assert_type(snap.tags, tuple[str, ...])
+assert_type(snap.problems, tuple[Problem, ...])
+assert_type(snap.versions, Mapping[str, str])
+assert_type(snap.open("metadata.json"), io.BufferedReader)
+snap.verify()
+assert_type(snap.files["metadata.json"].size, int)
+assert_type(snap.diff(found).changed, tuple[str, ...])
+assert_type(snap.plan_restore().replaces, bool)
+assert_type(snap.restore(to="/elsewhere", paths=["metadata.json"]).paths("write"), tuple[str, ...])
+snap.restore(to=store)
+snap.restore(to=3)  # type: ignore[arg-type]
+
+assert_type(recover(store), Recovery | None)
+assert_type(repo.forget(repo.plan_forget(Policy(last=3, daily=7))), tuple[str, ...])
+assert_type(repo.prune(grace=timedelta(days=2)).size, int)
+for problem in repo.check(read_data_subset="10%"):
+    assert_type(problem, Problem)
+
+try:
+    recover(store)
+except (CheckFailedError, IntegrityError) as error:
+    assert_type(error.problems, tuple[Problem, ...])
+except StoreBusyError as busy:
+    assert_type(isinstance(busy, NovaBackupError), bool)
