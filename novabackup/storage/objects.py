@@ -200,7 +200,8 @@ class KeyedStorage(Storage):
 
     def _changed(self, key: str, identity: str, found: str) -> ChangedError:
         return ChangedError(
-            f"{self.locate(key)}: expected the version {identity!r}, found {found!r}. Somebody else replaced it meanwhile"
+            f"{self.locate(key)}: expected the version {identity!r}, found {found!r}. "
+            "Somebody else replaced it meanwhile"
         )
 
 
@@ -307,7 +308,7 @@ class ObjectStorage(KeyedStorage):
                 raise OSError(errno.EIO, f"expected {size} bytes in the copy {self.locate(to)}, found {copied}")
             self._fs.rm_file(source)
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Find nothing: unfinished uploads of such backends cannot be listed."""
         return 0
 

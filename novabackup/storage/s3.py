@@ -1,0 +1,497 @@
+"""Objects in S3 and in servers that speak like it: conditional writes, reads pinned to one version, through s3fs.
+
+Requests go out one by one as s3fs would send them, with its sessions, options and retries, but not by its file calls:
+those read large objects in parallel pieces that may belong to two versions, take names for patterns, cache listings and
+publish half a file when its writer fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO
+
+import aiohttp
+import botocore.exceptions  # type: ignore[import-untyped]
+import s3fs
+
+from novabackup._paths import unsafe
+from novabackup.errors import ConfigurationError
+from novabackup.model import Attributes
+from novabackup.storage.base import Entry, Guarantees, Reader
+from novabackup.storage.objects import SPOOLED, KeyedStorage, ObjectReader, naming, spool
+
+__all__ = ["S3Storage"]
+
+_CONFIG: dict[str, Any] = {
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "retries": {"max_attempts": 5, "mode": "standard"},
+    "max_pool_connections": 32,
+    # All that is read is checked against hashes of our own. Servers exist that answer a range with the checksum of the
+    # whole object, and others that do not know the checksums that newer clients send.
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+_PART = 32 << 20
+_MAX_PARTS = 9_000
+_MAX_COPY = 5 << 30
+"""The largest object that one request can copy."""
+_BLOCK = 8 << 20
+_ATTEMPTS = 6
+_UPLOAD_GRACE = 86_400.0
+"""Seconds that an unfinished upload is left alone at least: it cannot be told whether its writer still lives."""
+_TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which a write is recognised
+
+_BROKEN = (
+    aiohttp.ClientError,
+    TimeoutError,
+    ConnectionError,
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+)
+_CREDENTIALS = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+    botocore.exceptions.ProfileNotFound,
+    botocore.exceptions.TokenRetrievalError,
+)
+
+
+class _RefusedError(OSError):
+    """An answer of the server that somebody here knows what to do about."""
+
+    status = 0
+
+
+class S3Storage(KeyedStorage):
+    """Objects below a prefix of a bucket.
+
+    The identity of an object is its ETag and its size: a hash of the content, or at least a name of the version. So an
+    object that is replaced by the very same bytes may keep its identity; what `swap` has to tell apart must hold
+    something that is never the same.
+    """
+
+    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        """Name the place; nothing is sent yet.
+
+        Args:
+            url: ``s3://bucket/prefix``.
+            storage_options: Options of ``s3fs.S3FileSystem``, such as ``key``, ``secret``, ``endpoint_url``, ``anon``,
+                ``profile``.
+
+        Raises:
+            ConfigurationError: The URL or an option cannot be.
+        """
+        rest = url.partition("://")[2].strip("/")
+        if re.match("[^/]*[:@]", rest) and not rest.startswith("arn:"):
+            # Not shown: this is what a key and a secret look like.
+            raise ConfigurationError(
+                "s3://…: expected the name of a bucket, found a ':' or '@' in it. Credentials do not belong into URLs: "
+                "pass them as storage_options={'key': …, 'secret': …}, or leave them to the environment"
+            )
+        if re.search(r"[?#]", rest):
+            raise ConfigurationError(
+                f"s3://{re.split('[?#]', rest)[0]}: expected s3://bucket/prefix, found a '?' or '#' after it. "
+                "Presigned and versioned URLs cannot be used"
+            )
+        super().__init__(f"s3://{rest}")
+        options = dict(storage_options or {})
+        options["config_kwargs"] = {**_CONFIG, **options.get("config_kwargs", {})}
+        self._options = {**options, "use_listings_cache": False, "skip_instance_cache": True, "asynchronous": False}
+        self._made: tuple[int, s3fs.S3FileSystem] | None = None
+        self._bucket, self._root, _ = self._fs.split_path(rest)
+        reason = unsafe(self._root) if self._root else None
+        if reason or not self._bucket:
+            raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """List objects below a folder, freshly, in the order of their keys."""
+        folder = self._key(f"{self.checked(prefix)}/") if prefix else self._key("")
+        found = [
+            self._entry(item["Key"][len(self._key("")) :], item["Size"], item, item["LastModified"].timestamp())
+            for page in self._pages("list_objects_v2", "ContinuationToken", "NextContinuationToken", Prefix=folder)
+            for item in page.get("Contents", ())
+            if not item["Key"].endswith("/")  # what consoles put there to show a folder
+        ]
+        # Not every server lists in order.
+        return iter(sorted(found, key=lambda entry: entry.key))
+
+    def entry(self, key: str) -> Entry:
+        """Describe one object without reading it."""
+        return self._head(key)[0]
+
+    def open(self, key: str) -> Reader:
+        """Open one version of an object."""
+        return _S3Reader(self, self.entry(key))
+
+    def fetch(self, entry: Entry, start: int, length: int) -> bytes:
+        """Read a range of the very version named.
+
+        Raises:
+            ChangedError: It is another version by now, or gone.
+        """
+        etag = _etag(entry.identity)
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._translated(entry.key):
+                    found: str
+                    data: bytes
+                    found, data = self._run(lambda fs: self._get(fs, entry.key, etag, start, length))
+                    if found == etag and len(data) != length:
+                        raise ConnectionError(
+                            errno.ECONNRESET, f"expected {length} bytes at {start}, found {len(data)}"
+                        )
+            except FileNotFoundError:
+                found = "nothing"
+            except _RefusedError as error:
+                found = f"another (HTTP {error.status})"
+            except (ConnectionError, TimeoutError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                _pause(attempt)
+                continue
+            if found != etag:
+                raise self._changed(entry.key, entry.identity, found)
+            return data
+        raise AssertionError("unreachable")
+
+    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
+        """Create or replace an object by one upload of the finished content; attributes are not kept."""
+        self.checked(key)
+        file, size = spool(blocks)
+        with file:
+            if size <= SPOOLED:
+                return self._put(key, file.read(), {})
+            return self._upload(key, file, size)
+
+    def create(self, key: str, data: bytes) -> Entry:
+        """Create an object that must not be there yet, by one conditional request."""
+        # Looked at first for the sake of servers that take no notice of conditions.
+        if not self.exists(key):
+            with contextlib.suppress(_RefusedError):
+                return self._put(key, data, {"IfNoneMatch": "*"})
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.locate(key))
+
+    def swap(self, key: str, data: bytes, identity: str) -> Entry:
+        """Replace an object only if it is still the version named, by one conditional request."""
+        found = "nothing"
+        with contextlib.suppress(FileNotFoundError):
+            # Looked at first for the sake of servers that take no notice of conditions.
+            found = self.entry(key).identity
+            if identity and found == identity:
+                with contextlib.suppress(_RefusedError):
+                    return self._put(key, data, {"IfMatch": _etag(identity)})
+                found = "another"
+        raise self._changed(key, identity, found)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._call(key, "delete_object", Key=self._key(self.checked(key)))
+
+    def move(self, key: str, to: str) -> None:
+        """Copy an object, make sure of the copy, and remove the original."""
+        self.checked(to)
+        source = self.entry(key)
+        if key == to:
+            return
+        try:
+            if source.size > _MAX_COPY:
+                raise _RefusedError(errno.EFBIG, "too large for one request", self.locate(key))
+            self._call(
+                key,
+                "copy_object",
+                Key=self._key(to),
+                CopySource={"Bucket": self._bucket, "Key": self._key(key)},
+                CopySourceIfMatch=_etag(source.identity),
+            )
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            # Some servers cannot copy what is large, some not at all: through here it always goes.
+            with self.open(key) as reader:
+                self.write(to, _blocks(reader))
+        if self.entry(to).identity != source.identity:
+            # Encryption and multipart uploads change the ETag of the same bytes, so the bytes have to tell.
+            with self.open(key) as original, self.open(to) as copy:
+                if original.entry.size != copy.entry.size or any(
+                    mine != theirs for mine, theirs in zip(_blocks(original), _blocks(copy), strict=True)
+                ):
+                    raise OSError(errno.EIO, "expected a copy of the same bytes, found others", self.locate(to))
+        if self.entry(key) != source:
+            raise self._changed(key, source.identity, "another")
+        self.delete(key)
+
+    def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
+        """Abort unfinished uploads that are at least a day old."""
+        wanted = None if keys is None else {self._key(self.checked(key)) for key in keys}
+        removed = 0
+        try:
+            pages = list(
+                self._pages(
+                    "list_multipart_uploads",
+                    ("KeyMarker", "UploadIdMarker"),
+                    ("NextKeyMarker", "NextUploadIdMarker"),
+                    Prefix=self._key(""),
+                )
+            )
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EPERM):
+                return 0  # a server that has no such list
+            raise
+        for page in pages:
+            before = _date(page) - max(older_than, _UPLOAD_GRACE)
+            for upload in page.get("Uploads", ()):
+                name = upload["Key"]
+                if upload["Initiated"].timestamp() > before or (wanted is not None and name not in wanted):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    self._call("", "abort_multipart_upload", Key=name, UploadId=upload["UploadId"])
+                    removed += 1
+        return removed
+
+    def _try(self, key: str) -> Guarantees:
+        first = self._put(key, b"first", {})
+        exclusive = self._refuses(key, {"IfNoneMatch": "*"}) and self.entry(key).identity == first.identity
+        second = self._put(key, b"second", {})
+        swaps = self._refuses(key, {"IfMatch": _etag(first.identity)}) and self.entry(key).identity == second.identity
+        # A server that refuses every such request cannot compare either.
+        swaps = swaps and not self._refuses(key, {"IfMatch": _etag(second.identity)})
+        return Guarantees(exclusive_create=exclusive, compare_and_swap=swaps)
+
+    def _refuses(self, key: str, condition: Mapping[str, str]) -> bool:
+        try:
+            self._put(key, secrets.token_bytes(8), condition, fallback=False)
+        except _RefusedError as error:
+            return error.status == 412
+        return False
+
+    def _put(self, key: str, data: bytes, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
+        """Write an object by one request.
+
+        When an answer gets lost, the request is sent again and refused because of its own success. So each write
+        carries a random token, which shows whose work is there.
+
+        Raises:
+            _RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
+        """
+        token = secrets.token_hex(16)
+        for attempt in range(_ATTEMPTS):
+            try:
+                answer = self._call(
+                    key, "put_object", Key=self._key(key), Body=data, Metadata=self._marked(token), **condition
+                )
+            except _RefusedError as error:
+                if error.status == 409 and attempt < _ATTEMPTS - 1:  # another such request is under way
+                    _pause(attempt)
+                    continue
+                if error.status == 501 and fallback:
+                    condition = {}
+                    continue
+                if mine := self._mine(key, token):
+                    return mine
+                raise
+            if not answer.get("ETag"):
+                return self.entry(key)
+            return self._entry(key, len(data), answer, _date(answer))
+        raise AssertionError("unreachable")
+
+    def _upload(self, key: str, file: BinaryIO, size: int) -> Entry:
+        """Write a large object in parts, which become visible together."""
+        token = secrets.token_hex(16)
+        part = max(_PART, math.ceil(size / _MAX_PARTS))
+        name = self._key(key)
+        upload = self._call(key, "create_multipart_upload", Key=name, Metadata=self._marked(token))["UploadId"]
+        try:
+            parts: list[dict[str, Any]] = []
+            while block := file.read(part):
+                number = len(parts) + 1
+                answer = self._call(key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=block)
+                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            try:
+                answer = self._call(
+                    key, "complete_multipart_upload", Key=name, UploadId=upload, MultipartUpload={"Parts": parts}
+                )
+            except FileNotFoundError:
+                # The answer to the first attempt got lost, and the second one found no upload.
+                if mine := self._mine(key, token):
+                    return mine
+                raise
+            return self._entry(key, size, answer, _date(answer))
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
+            raise
+
+    def _marked(self, token: str) -> dict[str, str]:
+        return {**self._options.get("s3_additional_kwargs", {}).get("Metadata", {}), _TOKEN: token}
+
+    def _mine(self, key: str, token: str) -> Entry | None:
+        """Give the object that is there if the write with this token made it."""
+        try:
+            entry, answer = self._head(key)
+        except FileNotFoundError:
+            return None
+        return entry if answer.get("Metadata", {}).get(_TOKEN) == token else None
+
+    def _head(self, key: str) -> tuple[Entry, Mapping[str, Any]]:
+        answer = self._call(key, "head_object", Key=self._key(self.checked(key)))
+        return self._entry(key, answer["ContentLength"], answer, answer["LastModified"].timestamp()), answer
+
+    def _entry(self, key: str, size: int, answer: Mapping[str, Any], modified: float) -> Entry:
+        etag = answer.get("ETag")
+        return Entry(key=key, size=size, identity=f"{etag}-{size}" if etag else "", modified=modified)
+
+    def _key(self, key: str) -> str:
+        return f"{self._root}/{key}" if self._root else key
+
+    def _pages(
+        self, method: str, marker: str | tuple[str, ...], following: str | tuple[str, ...], **request: Any
+    ) -> Iterator[Mapping[str, Any]]:
+        """Ask for all pages of a list."""
+        markers = (marker,) if isinstance(marker, str) else marker
+        fields = (following,) if isinstance(following, str) else following
+        while True:
+            page = self._call("", method, **request)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            request.update({name: page[field] for name, field in zip(markers, fields, strict=True) if page.get(field)})
+
+    def _call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
+        with self._translated(key):
+            answer: Mapping[str, Any] = self._run(lambda fs: fs._call_s3(method, Bucket=self._bucket, **request))
+            return answer
+
+    async def _get(self, fs: s3fs.S3FileSystem, key: str, etag: str, start: int, length: int) -> tuple[str, bytes]:
+        """Read a range, and tell of which version it is; never more than was asked for."""
+        answer = await fs._call_s3(
+            "get_object",
+            Bucket=self._bucket,
+            Key=self._key(key),
+            Range=f"bytes={start}-{start + length - 1}",
+            IfMatch=etag,
+        )
+        data = bytearray()
+        async with answer["Body"] as body:
+            while len(data) <= length and (block := await body.read(length + 1 - len(data))):
+                data += block
+        return answer.get("ETag", ""), bytes(data)
+
+    @property
+    def _fs(self) -> s3fs.S3FileSystem:
+        """The file system; a new one in a forked child, since connections cannot be shared."""
+        if self._made is None or self._made[0] != os.getpid():
+            try:
+                self._made = os.getpid(), s3fs.S3FileSystem(**self._options)
+            except (TypeError, KeyError, ValueError) as error:
+                raise ConfigurationError(f"{self.url}: storage_options cannot be used: {error}") from error
+        return self._made[1]
+
+    def _run(self, work: Callable[[s3fs.S3FileSystem], Coroutine[Any, Any, Any]]) -> Any:
+        """Wait for work on the event loop of s3fs; whoever is interrupted while waiting leaves nothing running.
+
+        s3fs itself would let a request go on after Ctrl-C, and it would take effect some time later.
+        """
+        fs = self._fs
+        if asyncio._get_running_loop() is fs.loop:
+            raise ConfigurationError(f"{self.url}: used from within the event loop of fsspec. Use a thread of your own")
+        ended = threading.Event()
+
+        async def tracked() -> Any:
+            try:
+                return await work(fs)
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(tracked(), fs.loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                ended.wait(_CONFIG["connect_timeout"])
+            raise
+
+    @contextlib.contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        """Turn what can go wrong on the way into errors that say where and what to do."""
+        url = self.locate(key)
+        try:
+            with naming(url):
+                yield
+        except _CREDENTIALS as error:
+            raise ConfigurationError(
+                f"{self.url}: found no usable credentials ({error}). Looked in storage_options (key, secret, token, "
+                "profile), the AWS_* environment variables, the files in ~/.aws and the metadata of container and "
+                "instance. Pass storage_options={'key': …, 'secret': …}, or {'anon': True} for what is public"
+            ) from error
+        except (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError) as error:
+            raise TimeoutError(errno.ETIMEDOUT, str(error), url) from error
+        except _BROKEN as error:
+            if isinstance(error, OSError) and error.filename:
+                raise
+            raise ConnectionError(errno.ECONNABORTED, str(error) or type(error).__name__, url) from error
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(f"{self.url}: the request cannot be made: {error}") from error
+        except OSError as error:
+            raise self._explained(error, url) from error.__cause__
+
+    def _explained(self, error: OSError, url: str) -> OSError:
+        """Say what the server's answer means, by its status and not by what s3fs made of it."""
+        cause = error.__cause__.__cause__ if error.__cause__ else None
+        response: Mapping[str, Any] = getattr(cause, "response", None) or {}
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code, text = response.get("Error", {}).get("Code", ""), error.strerror or str(error)
+        if code == "NoSuchBucket":
+            return FileNotFoundError(
+                errno.ENOENT, f"there is no bucket {self._bucket}. Create it, or mend the URL", url
+            )
+        if status == 404:
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+        if status in (401, 403):
+            return PermissionError(errno.EACCES, f"the server refuses: {code} {text}", url)
+        if status in (409, 412, 416, 501):
+            refused = _RefusedError(errno.ENOSYS if status == 501 else error.errno, f"{code} {text}", url)
+            refused.status = status
+            return refused
+        return error
+
+
+class _S3Reader(ObjectReader):
+    """A reader whose every request names the version that it is for."""
+
+    def _fetch(self, start: int, length: int) -> bytes:
+        return self._storage.fetch(self.entry, start, length)
+
+
+def _blocks(reader: Reader) -> Iterator[bytes]:
+    for start in range(0, reader.entry.size, _BLOCK):
+        yield reader.read(start, min(_BLOCK, reader.entry.size - start))
+
+
+def _etag(identity: str) -> str:
+    return identity.rpartition("-")[0]
+
+
+def _date(answer: Mapping[str, Any]) -> float:
+    """Read the server's clock off its answer."""
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+
+
+def _pause(attempt: int) -> None:
+    # Spread at random, so that writers who met once do not meet again.
+    time.sleep(0.05 * 2**attempt * (1 + secrets.randbelow(1000) / 1000))

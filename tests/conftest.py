@@ -1,0 +1,67 @@
+"""What all tests share: servers that speak S3, and a place on each."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+import pytest
+
+pytest.register_assert_rewrite("novabackup.testing")
+
+import servers  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint(tmp_path_factory):
+    with servers.moto(tmp_path_factory.mktemp("moto")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory):
+    with servers.rclone(tmp_path_factory.mktemp("rclone")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def clean_aws(monkeypatch, tmp_path):
+    """An environment without credentials or settings of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def _bucket(endpoint):
+    """Make a new bucket, and give its URL and the options for it."""
+    import s3fs
+
+    options = servers.options(endpoint)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem(**options, skip_instance_cache=True).call_s3("create_bucket", Bucket=name)
+    return f"s3://{name}/some/prefix", options
+
+
+@pytest.fixture
+def moto_place(moto_endpoint, clean_aws):
+    """URL and options of an empty place on a server that honours conditions."""
+    return _bucket(moto_endpoint)
+
+
+@pytest.fixture
+def rclone_place(rclone_endpoint, clean_aws, monkeypatch):
+    """URL and options of an empty place on a server that takes no notice of conditions."""
+    import aiobotocore.session
+    from botocore.handlers import add_expect_header
+
+    made = aiobotocore.session.AioSession.__init__
+
+    def without_expect(self, *arguments, **named):
+        # This server answers some requests before it has read them; a client that waits to be asked waits for ever.
+        made(self, *arguments, **named)
+        self.unregister("before-call.s3", add_expect_header)
+
+    monkeypatch.setattr(aiobotocore.session.AioSession, "__init__", without_expect)
+    return _bucket(rclone_endpoint)

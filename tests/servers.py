@@ -1,0 +1,65 @@
+"""Servers that tests talk to: each in a process of its own, on a free port of this host, gone with its fixture."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _running(command, port, log: Path):
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                if process.poll() is not None:
+                    raise RuntimeError(f"{command[0]} ended with {process.returncode}: {log.read_text()}")
+                time.sleep(0.05)
+            else:
+                raise RuntimeError(f"{command[0]} does not answer: {log.read_text()}")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def moto(folder: Path):
+    """A server that honours conditional writes."""
+    port = free_port()
+    script = Path(sys.executable).with_name("moto_server")
+    return _running([str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
+
+
+def rclone(folder: Path):
+    """A server that takes no notice of conditional writes, and checks signatures."""
+    port = free_port()
+    script = Path(sys.executable).with_name("rclone")
+    options = ["--config", "/dev/null", "serve", "s3", "--auth-key", "key,secret", "--addr", f"127.0.0.1:{port}"]
+    return _running([str(script), *options, ":memory:"], port, folder / "rclone.log")
+
+
+def options(endpoint):
+    """What s3fs needs to talk to either."""
+    return {
+        "key": "key",
+        "secret": "secret",
+        "endpoint_url": endpoint,
+        "config_kwargs": {"s3": {"addressing_style": "path"}, "connect_timeout": 5, "read_timeout": 20},
+    }
