@@ -9,7 +9,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import session
 from novabackup.owner import whereabouts
-from novabackup.repository import Repository, request
+from novabackup.repository import Repository, protocol, request
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage
@@ -91,4 +91,6 @@ def _repository(store: IndexStore, repository: Repository | str | os.PathLike[st
         return repository
     if repository is None:
         repository = f"{store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
-    return Repository(repository, storage_options=store.storage_options)
+    # Credentials are handed on only within one kind of backend, never to another.
+    shared = isinstance(repository, str) and protocol(repository) == protocol(store.url)
+    return Repository(repository, storage_options=store.storage_options if shared else None)

@@ -268,7 +268,7 @@ class Repository:
 
     def _options_for(self, url: str) -> Mapping[str, Any]:
         """Credentials are handed on only within one kind of backend, never to another."""
-        return self._storage_options if _protocol(url) == _protocol(self.url) else {}
+        return self._storage_options if protocol(url) == protocol(self.url) else {}
 
     def _open_store(self, record: SnapshotRecord) -> IndexStore:
         """Open the store that a snapshot names, when the program has not shown it to this object."""
@@ -300,7 +300,8 @@ def _components(declared: Collection[str]) -> tuple[Component, ...]:
     return tuple(Files(path, optional=True) for path in declared)
 
 
-def _protocol(url: str) -> str:
+def protocol(url: str) -> str:
+    """Give the kind of backend that a URL names; ``file`` for a path."""
     found = re.match(r"([a-z0-9+]+)://", url)
     return found[1] if found else "file"
 

@@ -215,9 +215,11 @@ def _acquire(store: IndexStore, objects: Objects, context: str, timeout: float |
 def _give_up(held: Held) -> None:
     try:
         held.release()
-    except Exception as error:  # noqa: BLE001 - the first error is the one to report; recover finds nothing to do
-        _LOG.warning("%s", error)
+    except BaseException as error:
+        _LOG.warning("the journal of a block that never began stays: %s", error)
         held.abandon()
+        if not isinstance(error, Exception):
+            raise
 
 
 def _finish_inherited(
@@ -302,7 +304,11 @@ def recover(
     objects = opener(found[0].repository)
     held = _acquire(store, objects, context, timeout)
     done = _finish_inherited(held, store, objects, opener, callback)
-    held.release()
+    try:
+        held.release()
+    except BaseException:
+        held.abandon()  # all is back, but nobody knows: the next recovery finds nothing left to do
+        raise
     if done is not None and done.kept:
         _forget_old_failures(objects, store.url)
     return done

@@ -1,6 +1,7 @@
 """What others need to test against novabackup: a storage that fails on purpose, and the contract that every one keeps.
 
-Nothing here imports pytest: `StorageContract` is a plain class whose methods pytest can collect.
+Nothing here imports pytest. Where pytest is to explain failing assertions of the contract, call
+``pytest.register_assert_rewrite("novabackup.storage.contract")`` in a ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NoReturn
-from unittest.mock import patch
 
-from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
 from novabackup.storage.base import Entry, Guarantees, Reader, Storage
+from novabackup.storage.contract import StorageContract
 
 __all__ = ["Fault", "FaultyStorage", "Moment", "StorageContract", "Then", "die", "fail_with"]
 
@@ -177,12 +176,14 @@ class FaultyStorage(Storage):
 
     def hold(self, key: str) -> AbstractContextManager[None] | None:
         """Take a lock; gives it back when only the answer is to be lost."""
-        with contextlib.ExitStack() as stack, self.step(f"hold {key}"):
-            lock = self._inner.hold(key)
+        lock: AbstractContextManager[None] | None = None
+        try:
+            with self.step(f"hold {key}"):
+                lock = self._inner.hold(key)
+        except BaseException as error:
             if lock is not None:
-                stack.push(lock)
-        if lock is not None:
-            stack.pop_all()
+                lock.__exit__(type(error), error, error.__traceback__)
+            raise
         return lock
 
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
@@ -222,296 +223,3 @@ class _FaultyReader(Reader):
     def close(self) -> None:
         """Let go of the object; always works."""
         self._inner.close()
-
-
-ODD_KEYS = (
-    " leading and trailing /  ",
-    "#fragment?query=1&a=b",
-    "%41%2Fpercent",
-    "+plus+",
-    ".hidden/.novabackup/x",
-    "?versionId=1",
-    "[ab]*?{c}/x",
-    "deep/" * 20 + "leaf",
-    "quote'\"<tag>`$(x)`",
-    "ümläut/日本語/🙂",
-    "~home",
-    "…/-dash",
-)
-"""Keys that every storage has to take as they are."""
-
-UNSAFE_KEYS = ("/a", "../a", "a/../b", "a/./b", "a//b", "a/", "a\\b", "a\0b", "a\nb", "c:/x", ".", "..", "\udc80")
-"""Keys that every storage has to refuse."""
-
-
-class StorageContract:
-    """The one suite of tests that every storage has to pass.
-
-    Inherit it in a class that pytest collects, and provide two fixtures: ``storage``, empty, and ``other``, a second
-    and independent storage object on the same place, as another process would have.
-    """
-
-    def test_missing_objects(self, storage: Storage) -> None:
-        """What is not there is told so, by its URL; removing it is no error."""
-        for call in (storage.entry, storage.open, storage.read):
-            with _raises(FileNotFoundError) as caught:
-                call("folder/missing")
-            assert "folder/missing" in str(caught[0])
-        assert not storage.exists("folder/missing")
-        assert list(storage.entries("folder")) == []
-        storage.delete("folder/missing")
-        with _raises(FileNotFoundError):
-            storage.move("folder/missing", "folder/there")
-
-    def test_write_and_read(self, storage: Storage, other: Storage) -> None:
-        """What was written is there in whole, for everybody, at any range."""
-        written = storage.write("folder/object", [b"first, ", b"", b"second"])
-        found = other.entry("folder/object")
-        assert (written.key, written.size, written.identity) == (found.key, found.size, found.identity)
-        assert found.size == 13
-        assert list(other.entries()) == [found]
-        with other.open("folder/object") as reader:
-            assert reader.entry.size == 13
-            assert reader.read(0, 13) == b"first, second"
-            assert (reader.read(7, 6), reader.read(0, 5), reader.read(13, 0)) == (b"second", b"first", b"")
-            reader.confirm()
-        assert storage.read("folder/object") == b"first, second"
-        replaced = storage.write("folder/object", [b"other content"])
-        assert other.read("folder/object") == b"other content"
-        assert replaced.identity != written.identity
-        assert other.entry("folder/object").identity == replaced.identity
-
-    def test_empty_objects(self, storage: Storage) -> None:
-        """Nothing is content as well."""
-        for key, entry in (("a", storage.write("a", [])), ("b", storage.create("b", b""))):
-            assert entry.size == 0
-            with storage.open(key) as reader:
-                assert reader.read(0, 0) == b""
-                assert reader.file().read() == b""
-                reader.confirm()
-
-    def test_large_objects(self, storage: Storage, other: Storage) -> None:
-        """Content of several MiB comes back, by ranges and as a file that a child process can read."""
-        blocks = [bytes([number]) * 1_000_003 for number in range(9)]
-        content = b"".join(blocks)
-        assert storage.write("large", iter(blocks)).size == len(content)
-        with other.open("large") as reader:
-            assert reader.read(0, len(content)) == content
-            assert reader.read(999_999, 2_000_010) == content[999_999:3_000_009]
-            file = reader.file()
-            assert os.pread(file.fileno(), 10, len(content) - 10) == content[-10:]
-            assert file.read() == content
-            assert reader.read(0, 1) == b"\0"
-            reader.confirm()
-            reader.close()
-            reader.close()
-            assert file.closed
-
-    def test_writes_are_atomic(self, storage: Storage, other: Storage) -> None:
-        """When the content cannot be had to its end, nothing is changed."""
-
-        def broken() -> Iterator[bytes]:
-            yield b"new" * 1000
-            raise KeyError("no more")
-
-        storage.write("old", [b"old"])
-        before = other.entry("old")
-        for key in ("old", "new"):
-            with _raises(KeyError):
-                storage.write(key, broken())
-        assert other.entry("old") == before
-        assert [entry.key for entry in other.entries()] == ["old"]
-        assert storage.sweep(0.0) == 0
-        assert other.read("old") == b"old"
-
-    def test_exclusive_create(self, storage: Storage, other: Storage) -> None:
-        """The second who creates an object is told, and changes nothing."""
-        first = storage.create("folder/one", b"first")
-        for again in (storage, other):
-            with _raises(FileExistsError):
-                again.create("folder/one", b"other")
-        assert storage.entry("folder/one").identity == first.identity
-        assert other.read("folder/one") == b"first"
-        other.delete("folder/one")
-        storage.create("folder/one", b"again")
-        assert other.read("folder/one") == b"again"
-
-    def test_swap(self, storage: Storage, other: Storage) -> None:
-        """Only the version that was named is replaced."""
-        first = storage.create("one", b"first")
-        second = other.swap("one", b"other", first.identity)
-        assert second.identity != first.identity
-        for identity in (first.identity, "", "nonsense"):
-            with _raises(ChangedError):
-                storage.swap("one", b"third", identity)
-        assert storage.read("one") == b"other"
-        assert storage.swap("one", b"third", second.identity).size == 5
-        assert other.read("one") == b"third"
-        storage.delete("one")
-        with _raises(ChangedError):
-            other.swap("one", b"fourth", second.identity)
-        assert not storage.exists("one")
-
-    def test_races(self, storage: Storage, other: Storage) -> None:
-        """A storage that says so has one winner of several; `probe` gives one answer and leaves nothing behind."""
-        able = storage.probe()
-        assert storage.probe() == able == other.probe()
-        assert list(storage.entries()) == []
-        base = storage.create("swapped", b"base").identity
-
-        def attempt(number: int) -> tuple[bool, bool]:
-            mine = (storage, other)[number % 2]
-            results = []
-            for call in (
-                lambda: mine.create("created", b"%d" % number),
-                lambda: mine.swap("swapped", b"%d" % number, base),
-            ):
-                try:
-                    call()
-                except (FileExistsError, ChangedError):
-                    results.append(False)
-                else:
-                    results.append(True)
-            return results[0], results[1]
-
-        with ThreadPoolExecutor(4) as threads:
-            created, swapped = zip(*threads.map(attempt, range(4)), strict=True)
-        for able_to, winners, key in (
-            (able.exclusive_create, created, "created"),
-            (able.compare_and_swap, swapped, "swapped"),
-        ):
-            # One that cannot has at least one, and what is there is the work of one of them.
-            assert sum(winners) == 1 if able_to else sum(winners) >= 1
-            assert winners[int(storage.read(key))]
-
-    def test_listing(self, storage: Storage, other: Storage) -> None:
-        """Lists are fresh, in the order of the keys, and of one folder only."""
-        keys = ["a-b", "a.txt", "a/b", "a/b-c/d", "a/b.c", "aa/b", "b", "é", "日"]
-        for key in reversed(keys):
-            storage.write(key, [key.encode()])
-        assert [entry.key for entry in other.entries()] == keys
-        assert [entry.key for entry in other.entries("a")] == ["a/b", "a/b-c/d", "a/b.c"]
-        assert [entry.key for entry in other.entries("a/b-c")] == ["a/b-c/d"]
-        assert list(other.entries("b")) == []
-        assert all(entry == other.entry(entry.key) for entry in other.entries())
-        storage.delete("a/b")
-        storage.write("a/z", [b"new"])
-        assert [entry.key for entry in other.entries("a")] == ["a/b-c/d", "a/b.c", "a/z"]
-
-    def test_odd_keys(self, storage: Storage, other: Storage) -> None:
-        """Keys are taken as they are: nothing in them is a pattern, an escape or a command."""
-        for key in ODD_KEYS:
-            storage.write(key, [key.encode()])
-        assert [entry.key for entry in other.entries()] == sorted(ODD_KEYS)
-        for key in ODD_KEYS:
-            assert other.read(key) == key.encode()
-        storage.write("a", [b"stays"])
-        storage.delete("[ab]*?{c}/x")
-        storage.move("#fragment?query=1&a=b", "#moved?&+ %20")
-        assert storage.read("a") == b"stays"
-        assert other.read("#moved?&+ %20") == b"#fragment?query=1&a=b"
-        storage.sync(ODD_KEYS)
-
-    def test_unsafe_keys(self, storage: Storage) -> None:
-        """What could lead out of the root is refused by every operation."""
-        storage.write("safe", [b"safe"])
-        calls: list[Callable[[str], object]] = [
-            storage.entry,
-            storage.open,
-            storage.read,
-            storage.exists,
-            storage.delete,
-            storage.hold,
-            lambda key: storage.write(key, [b"x"]),
-            lambda key: storage.create(key, b"x"),
-            lambda key: storage.swap(key, b"x", "x"),
-            lambda key: storage.move(key, "safe"),
-            lambda key: storage.move("safe", key),
-            lambda key: storage.sync([key]),
-            lambda key: storage.sweep(0.0, [key]),
-            lambda key: list(storage.entries(key)) if key else storage.entry(key),
-        ]
-        for key in ("", *UNSAFE_KEYS):
-            for call in calls:
-                with _raises(ConfigurationError):
-                    call(key)
-        assert [entry.key for entry in storage.entries()] == ["safe"]
-
-    def test_pinned_reading(self, storage: Storage, other: Storage) -> None:
-        """A reader never mixes versions: it goes on with the one that it opened, or says that it cannot."""
-        changes: list[Callable[[], object]] = [
-            lambda: other.write("one", [b"B" * 1000]),
-            lambda: other.write("one", [b"short"]),
-            lambda: other.delete("one"),
-        ]
-        for change in changes:
-            storage.write("one", [b"A" * 1000])
-            with storage.open("one") as reader:
-                assert reader.read(0, 10) == b"A" * 10
-                change()
-                with contextlib.suppress(ChangedError):
-                    assert reader.read(500, 500) == b"A" * 500
-                with _raises(ChangedError):
-                    reader.confirm()
-
-    def test_move(self, storage: Storage, other: Storage) -> None:
-        """An object gets another key, and replaces what was there."""
-        storage.write("from/a", [b"moved"])
-        storage.write("to/b", [b"replaced"])
-        storage.move("from/a", "to/b")
-        storage.move("to/b", "new/folder/c")
-        assert [entry.key for entry in other.entries()] == ["new/folder/c"]
-        assert other.read("new/folder/c") == b"moved"
-        storage.move("new/folder/c", "new/folder/c")
-        assert other.read("new/folder/c") == b"moved"
-
-    def test_sync_and_sweep(self, storage: Storage, other: Storage) -> None:
-        """Neither changes what is there, and missing keys are no error."""
-        storage.sync(["missing/key"])
-        assert storage.sweep(0.0) == 0
-        storage.write("folder/a", [b"a"])
-        storage.delete("folder/b")
-        storage.sync(["folder/a", "folder/b", "missing/key", "folder/a/below"])
-        storage.sync([])
-        assert storage.sweep(0.0) == storage.sweep(0.0, ["folder/a", "missing/key"]) == storage.sweep(3600.0) == 0
-        assert [entry.key for entry in other.entries()] == ["folder/a"]
-
-    def test_read_has_a_limit(self, storage: Storage) -> None:
-        """No record is as large as a forged one can be."""
-        storage.write("record", [b"eleven byte"])
-        with patch("novabackup.storage.base.SMALL_OBJECT", 10), _raises(IntegrityError):
-            storage.read("record")
-        with patch("novabackup.storage.base.SMALL_OBJECT", 11):
-            assert storage.read("record") == b"eleven byte"
-
-    def test_attributes(self, storage: Storage, other: Storage) -> None:
-        """Permission bits and time are set where there are such."""
-        wanted = Attributes(mode=0o640, uid=os.getuid(), gid=os.getgid(), mtime_ns=1_600_000_000_123_456_789)
-        storage.write("file", [b"content"], wanted)
-        assert other.entry("file").attributes in (None, wanted)
-
-    def test_hold(self, storage: Storage, other: Storage) -> None:
-        """A lock keeps everybody else out until it is released, if there is one."""
-        lock = storage.hold("folder/lock")
-        if lock is None:
-            return
-        with lock:
-            for anybody in (storage, other):
-                with _raises(BlockingIOError):
-                    anybody.hold("folder/lock")
-        again = other.hold("folder/lock")
-        assert again is not None
-        with again, _raises(BlockingIOError):
-            storage.hold("folder/lock")
-
-
-@contextlib.contextmanager
-def _raises(kind: type[BaseException]) -> Iterator[list[BaseException]]:
-    """Expect an exception; what was caught is in the list afterwards."""
-    caught: list[BaseException] = []
-    try:
-        yield caught
-    except kind as error:
-        caught.append(error)
-    else:
-        raise AssertionError(f"expected {kind.__name__}, found that nothing was raised")

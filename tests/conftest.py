@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-pytest.register_assert_rewrite("novabackup.testing")
+pytest.register_assert_rewrite("novabackup.storage.contract")
 
 import servers  # noqa: E402
 

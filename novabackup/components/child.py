@@ -97,58 +97,72 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
         cwd="/",
         start_new_session=True,
     )
-    in_time = False
+    deadline = time.monotonic() + limits.seconds
+    ended: tuple[int, int] | None = None
     output = errors = b""
     try:
         assert process.stdout is not None
         assert process.stderr is not None
-        in_time, output, errors = _collect(process.stdout, process.stderr, time.monotonic() + limits.seconds)
+        output, errors = _collect(process.stdout, process.stderr, deadline)
+        ended = _wait(process, deadline)
     finally:
         # Also when the parent itself is interrupted: no child outlives the call.
-        status, peak = _end(process, kill=not in_time)
-    if not in_time:
+        status, peak = ended or _kill(process)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    if ended is None:
         return Outcome(answer={}, failure=f"reading it took longer than {limits.seconds:g} seconds", peak=peak)
     return _interpret(status, output, errors, peak)
 
 
-def _collect(stdout: IO[bytes], stderr: IO[bytes], deadline: float) -> tuple[bool, bytes, bytes]:
+def _collect(stdout: IO[bytes], stderr: IO[bytes], deadline: float) -> tuple[bytes, bytes]:
     """Read both outputs until both are closed or time is up."""
     kept = {stdout.fileno(): bytearray(), stderr.fileno(): bytearray()}
     with selectors.DefaultSelector() as selector:
         for pipe in kept:
             selector.register(pipe, selectors.EVENT_READ)
-        while selector.get_map():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False, b"", b""
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 block = os.read(key.fd, _CAPTURE)
                 if not block:
                     selector.unregister(key.fd)
                 # What is too much is still taken off the pipe, or the child would wait for ever.
-                room = _CAPTURE - len(kept[key.fd])
-                kept[key.fd] += block[:room]
-    return True, bytes(kept[stdout.fileno()]), bytes(kept[stderr.fileno()])
+                kept[key.fd] += block[: _CAPTURE - len(kept[key.fd])]
+    return bytes(kept[stdout.fileno()]), bytes(kept[stderr.fileno()])
 
 
-def _end(process: subprocess.Popen[bytes], *, kill: bool) -> tuple[int, int]:
-    """Make sure that the child is gone; give its exit status (negative: signal) and peak memory in bytes."""
-    if kill:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, int] | None:
+    """Wait for the end of a child whose outputs are closed, which need not mean that it ends; None when time is up."""
+    pause = 0.0005
+    while time.monotonic() < deadline:
+        ended = _reap(process, os.WNOHANG)
+        if ended is not None:
+            return ended
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """End a child and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return _reap(process, 0) or (0, 0)
+
+
+def _reap(process: subprocess.Popen[bytes], options: int) -> tuple[int, int] | None:
+    """Give exit status (negative: signal) and peak memory in bytes of a child that has ended; None while it has not."""
     try:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = usage.ru_maxrss * unit
+        pid, status, usage = os.wait4(process.pid, options)
     except ChildProcessError:
-        # The embedding program ignores SIGCHLD or collects all children itself; the status is lost, the answer is not.
+        # The embedding program ignores SIGCHLD or collects all children itself: the status is lost, the answer is not.
         process.returncode = 0
-        peak = 0
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
-    return process.returncode, peak
+        return 0, 0
+    if not pid:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _interpret(status: int, output: bytes, errors: bytes, peak: int) -> Outcome:

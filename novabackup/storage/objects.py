@@ -310,6 +310,7 @@ class ObjectStorage(KeyedStorage):
 
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Find nothing: unfinished uploads of such backends cannot be listed."""
+        self.sync(keys or ())
         return 0
 
     def _try(self, key: str) -> Guarantees:

@@ -247,8 +247,8 @@ class S3Storage(KeyedStorage):
                 )
             )
         except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.EPERM):
-                return 0  # a server that has no such list
+            if error.errno in (errno.ENOENT, errno.ENOSYS, errno.EPERM):
+                return 0  # nothing there, or a server that has no such list
             raise
         for page in pages:
             before = _date(page) - max(older_than, _UPLOAD_GRACE)
@@ -350,8 +350,11 @@ class S3Storage(KeyedStorage):
         return self._entry(key, answer["ContentLength"], answer, answer["LastModified"].timestamp()), answer
 
     def _entry(self, key: str, size: int, answer: Mapping[str, Any], modified: float) -> Entry:
-        etag = answer.get("ETag")
-        return Entry(key=key, size=size, identity=f"{etag}-{size}" if etag else "", modified=modified)
+        # The same object has its ETag with and without quotes, and its time in whole seconds or finer, depending on
+        # server and request. A weak ETag stands for more than one version.
+        etag = (answer.get("ETag") or "W/").strip('"')
+        identity = "" if etag.startswith("W/") else f"{etag}-{size}"
+        return Entry(key=key, size=size, identity=identity, modified=float(int(modified)))
 
     def _key(self, key: str) -> str:
         return f"{self._root}/{key}" if self._root else key
@@ -387,7 +390,7 @@ class S3Storage(KeyedStorage):
         async with answer["Body"] as body:
             while len(data) <= length and (block := await body.read(length + 1 - len(data))):
                 data += block
-        return answer.get("ETag", ""), bytes(data)
+        return f'"{answer.get("ETag", "").strip(chr(34))}"', bytes(data)
 
     @property
     def _fs(self) -> s3fs.S3FileSystem:
@@ -484,7 +487,7 @@ def _blocks(reader: Reader) -> Iterator[bytes]:
 
 
 def _etag(identity: str) -> str:
-    return identity.rpartition("-")[0]
+    return f'"{identity.rpartition("-")[0]}"'
 
 
 def _date(answer: Mapping[str, Any]) -> float:

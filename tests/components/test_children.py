@@ -42,7 +42,9 @@ def test_a_crash_is_told_by_its_signal(run):
 
 
 def test_a_child_that_never_ends_is_killed(run):
-    assert "took longer than 0.5 seconds" in str(run("signal.pause()", child.Limits(memory=1 << 30, seconds=0.5)).failure)
+    assert "took longer than 0.5 seconds" in str(
+        run("signal.pause()", child.Limits(memory=1 << 30, seconds=0.5)).failure
+    )
 
 
 def test_a_child_that_closes_its_outputs_and_goes_on_is_killed(run):

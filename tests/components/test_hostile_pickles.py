@@ -120,7 +120,9 @@ def nested(start: bytes, end: bytes, depth: int = 100_000) -> bytes:
 
 def laughs(combine: bytes, levels: int = 60) -> bytes:
     """Each level holds the one before twice."""
-    level = b"".join(b"q" + bytes([number]) + b"0h" + bytes([number]) + b"h" + bytes([number]) + combine for number in range(levels))
+    level = b"".join(
+        b"q" + bytes([number]) + b"0h" + bytes([number]) + b"h" + bytes([number]) + combine for number in range(levels)
+    )
     return b"\x80\x02K\x01K\x01\x86" + level
 
 
@@ -158,7 +160,9 @@ def test_a_bomb_ends_as_a_finding_or_a_count_within_its_limits(name):
         assert report.problems
 
 
-@pytest.mark.parametrize("name", ["memo index", "bytes length", "bytearray length", "many small dicts", "exponential set"])
+@pytest.mark.parametrize(
+    "name", ["memo index", "bytes length", "bytearray length", "many small dicts", "exponential set"]
+)
 def test_a_bomb_takes_no_more_memory_than_allowed(name):
     data = BOMBS[name]
     with NotingReader(data, "chunks.pkl") as reader:
