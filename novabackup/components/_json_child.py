@@ -26,5 +26,5 @@ def look(arguments: dict[str, str | None]) -> dict[str, object]:
     stated = value.get(key) if isinstance(value, dict) else None
     if isinstance(stated, (list, dict)):
         return {"shape": type(value).__name__, "count": len(stated)}
-    good = isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0
+    good = isinstance(stated, int) and not isinstance(stated, bool) and 0 <= stated < 1 << 63
     return {"shape": type(value).__name__, "count": stated if good else None}

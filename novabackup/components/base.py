@@ -11,7 +11,7 @@ from novabackup.errors import ConfigurationError
 from novabackup.model import Problem, Report
 from novabackup.storage.base import Reader
 
-__all__ = ["DAMAGED", "Component", "check_single", "check_timeout", "damage"]
+__all__ = ["DAMAGED", "Component", "check_single", "check_timeout", "damage", "printable"]
 
 DAMAGED = "damaged"
 """Code of the problems that a look at one file alone brings to light."""
@@ -53,7 +53,12 @@ def damage(path: str, message: str) -> Problem:
         path: The file, relative to the store.
         message: What was expected, what was found, and what to do.
     """
-    return Problem(code=DAMAGED, paths=(path,), message=message)
+    return Problem(code=DAMAGED, paths=(path,), message=printable(message))
+
+
+def printable(text: str) -> str:
+    """Escape what a file could hide in a name: control characters, and half characters that no file can hold."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 @attrs.frozen

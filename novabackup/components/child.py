@@ -74,10 +74,11 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
         ConfigurationError: No child can be started here, or a package that it needs is missing.
         OSError: The file could not be read, or no process could be started.
     """
-    if not sys.executable:
+    if not sys.executable or getattr(sys, "frozen", False):
+        # A frozen program is its own sys.executable: starting that would start the program a second time.
         raise ConfigurationError(
-            "expected sys.executable to name the Python interpreter, found it empty: an embedding program has to "
-            "set it, since untrusted files are read in a process of its own"
+            f"expected sys.executable to name a Python interpreter, found {sys.executable!r}: an embedding program has "
+            "to set it, since untrusted files are read in a process of their own"
         )
     request = {
         "script": str(_HERE / script),
@@ -94,7 +95,6 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        cwd="/",
         start_new_session=True,
     )
     deadline = time.monotonic() + limits.seconds

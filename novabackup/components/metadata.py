@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import re
+from typing import Annotated
 
 import attrs
 import msgspec
@@ -26,6 +27,8 @@ _MEMORY_FACTOR = 32
 _SECONDS = 60.0
 _SECONDS_PER_BYTE = 1e-6
 _BLOCK = 1 << 20
+_MAX_COUNT = (1 << 63) - 1
+_Count = Annotated[int, msgspec.Meta(le=_MAX_COUNT)]
 _AGAIN = "Write it anew, or restore it from a snapshot"
 
 
@@ -116,7 +119,7 @@ class Metadata(Component):
             return len(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
         if first.isdigit():
             try:
-                return msgspec.json.decode(raw, type=int)
+                return msgspec.json.decode(raw, type=_Count)
             except msgspec.ValidationError:
                 pass
         raise self._no_count(f"the value {bytes(memoryview(raw)[:40])!r}")

@@ -9,7 +9,7 @@ import attrs
 
 from novabackup.components import child
 from novabackup.components._prefix import corpus_size
-from novabackup.components.base import Component, check_single, check_timeout, damage
+from novabackup.components.base import Component, check_single, check_timeout, damage, printable
 from novabackup.errors import ConfigurationError
 from novabackup.model import Problem, Report
 from novabackup.storage.base import Reader
@@ -102,10 +102,20 @@ class _Pickle(Component):
         if outcome.failure is not None:
             return self._wrong(report, f"expected a pickle that can be read, found otherwise: {outcome.failure}")
         kind, count = outcome.answer["kind"], outcome.answer["count"]
-        report = attrs.evolve(report, kind=str(kind)[:100], count=count)
+        report = self._counted(report, str(kind), count)
         for text in outcome.answer["wrong"]:
             report = self._wrong(report, str(text))
         return report
+
+    def _counted(self, report: Report, kind: str, count: int | None) -> Report:
+        """Note what was found; every entry takes a byte at least, so a larger number is made up."""
+        report = attrs.evolve(report, kind=printable(kind[:100]))
+        assert report.size is not None
+        if count is None or count <= report.size:
+            return attrs.evolve(report, count=count)
+        return self._wrong(
+            report, f"expected at most {report.size} entries in as many bytes, found a larger number stated"
+        )
 
     def _wrong(self, report: Report, text: str) -> Report:
         return attrs.evolve(report, problems=(*report.problems, damage(self.path, f"{text}. {_AGAIN}")))
@@ -168,7 +178,7 @@ class Bm25(_Pickle):
         if found is None:
             return self._count(reader, report, start)
         kind, count = found
-        report = attrs.evolve(report, kind=kind, count=count)
+        report = self._counted(report, kind, count)
         last = reader.read(size - 1, 1)
         if last != b".":
             return self._wrong(
@@ -221,9 +231,9 @@ def _protocol(head: bytes) -> int | None:
     """Protocol of a pickle; None for what cannot be the start of one that holds a list, a dict or an object."""
     if len(head) > 1 and head[0] == 0x80:
         return head[1] if 2 <= head[1] <= 5 else None
-    # Protocols 0 and 1 have no mark of their own: MARK, EMPTY_LIST, EMPTY_DICT, GLOBAL.
+    # Protocols 0 and 1 have no mark of their own: MARK, EMPTY_LIST, EMPTY_DICT, GLOBAL. Only 1 has BINPUT.
     if head[:1] in (b"(", b"]", b"}", b"c"):
-        return 0 if head[:1] in (b"(", b"c") and b"\x71" not in head[:64] else 1
+        return 0 if head[:1] in (b"(", b"c") and b"q\0" not in head[:256] else 1
     return None
 
 

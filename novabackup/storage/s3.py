@@ -120,7 +120,9 @@ class S3Storage(KeyedStorage):
         folder = self._key(f"{self.checked(prefix)}/") if prefix else self._key("")
         found = [
             self._entry(item["Key"][len(self._key("")) :], item["Size"], item, item["LastModified"].timestamp())
-            for page in self._pages("list_objects_v2", "ContinuationToken", "NextContinuationToken", Prefix=folder)
+            for page in self._pages(
+                "list_objects_v2", ("ContinuationToken",), ("NextContinuationToken",), Prefix=folder
+            )
             for item in page.get("Contents", ())
             if not item["Key"].endswith("/")  # what consoles put there to show a folder
         ]
@@ -360,17 +362,17 @@ class S3Storage(KeyedStorage):
         return f"{self._root}/{key}" if self._root else key
 
     def _pages(
-        self, method: str, marker: str | tuple[str, ...], following: str | tuple[str, ...], **request: Any
+        self, method: str, markers: tuple[str, ...], following: tuple[str, ...], **request: Any
     ) -> Iterator[Mapping[str, Any]]:
         """Ask for all pages of a list."""
-        markers = (marker,) if isinstance(marker, str) else marker
-        fields = (following,) if isinstance(following, str) else following
         while True:
             page = self._call("", method, **request)
             yield page
             if not page.get("IsTruncated"):
                 return
-            request.update({name: page[field] for name, field in zip(markers, fields, strict=True) if page.get(field)})
+            request.update(
+                {name: page[field] for name, field in zip(markers, following, strict=True) if page.get(field)}
+            )
 
     def _call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
         with self._translated(key):
@@ -410,20 +412,22 @@ class S3Storage(KeyedStorage):
         fs = self._fs
         if asyncio._get_running_loop() is fs.loop:
             raise ConfigurationError(f"{self.url}: used from within the event loop of fsspec. Use a thread of your own")
-        ended = threading.Event()
+        tasks: list[asyncio.Task[Any] | None] = []
+        interrupted, ended = threading.Event(), threading.Event()
 
         async def tracked() -> Any:
+            tasks.append(asyncio.current_task())
             try:
-                return await work(fs)
+                return None if interrupted.is_set() else await work(fs)
             finally:
                 ended.set()
 
-        future = asyncio.run_coroutine_threadsafe(tracked(), fs.loop)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(tracked(), fs.loop).result()
         except BaseException:
-            if not future.done():
-                future.cancel()
+            interrupted.set()  # before a look at the task: work that has not begun yet never will
+            if tasks and tasks[0] and not ended.is_set():
+                fs.loop.call_soon_threadsafe(tasks[0].cancel)
                 ended.wait(_CONFIG["connect_timeout"])
             raise
 

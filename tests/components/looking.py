@@ -22,7 +22,7 @@ class NotingReader(Reader):
         self._files: list[BinaryIO] = []
 
     def read(self, start: int, length: int) -> bytes:
-        assert 0 <= start
+        assert start >= 0
         assert start + length <= self.entry.size, "a component asked for bytes behind the end"
         self.ranges.append((start, length))
         return self._data[start : start + length]
@@ -32,7 +32,7 @@ class NotingReader(Reader):
 
     def file(self) -> BinaryIO:
         self.given += 1
-        file = tempfile.TemporaryFile()
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader
         file.write(self._data)
         file.seek(0)
         self._files.append(file)

@@ -219,6 +219,24 @@ def test_equal_vectors_kept_once_are_no_damage():
     assert (report.count, problems) == (50, ())
 
 
+def test_lists_that_are_kept_in_another_file_are_opened_read_only(tmp_path):
+    index = faiss.index_factory(DIMENSION, "IVF2,Flat")
+    vectors = np.random.default_rng(1).normal(size=(MANY, DIMENSION)).astype(np.float32)
+    index.train(vectors)
+    lists = faiss.OnDiskInvertedLists(2, DIMENSION * 4, str(tmp_path / "lists.bin"))
+    index.replace_invlists(lists)
+    index.add(vectors)
+    data = faiss.serialize_index(index).tobytes()
+    (tmp_path / "lists.bin").chmod(0o400)
+    before = (tmp_path / "lists.bin").stat()
+    report, problems = examine(COMPONENT, data)
+    assert (report.count, problems) == (MANY, ())
+    after = (tmp_path / "lists.bin").stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    (tmp_path / "lists.bin").unlink()
+    assert "lists.bin" in only(examine(COMPONENT, data)[1]).message
+
+
 def test_ids_that_are_fewer_than_the_vectors_are_damage(files):
     data = files["IDMap,Flat"]
     ids = COUNT * 8

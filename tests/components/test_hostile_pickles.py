@@ -16,7 +16,7 @@ from looking import PACKAGE, NotingReader, inspect
 from novabackup.components import Bm25, PickledList, child
 
 MEMORY = 256 << 20
-COMPONENT = PickledList("chunks.pkl", timeout=5)
+COMPONENT = PickledList("chunks.pkl", timeout=3)
 
 
 class Calls:
@@ -167,7 +167,7 @@ def test_a_bomb_takes_no_more_memory_than_allowed(name):
     data = BOMBS[name]
     with NotingReader(data, "chunks.pkl") as reader:
         arguments = {"size": len(data), "start": 0, "shape": "list"}
-        outcome = child.run("_pickle_child.py", reader, arguments, child.Limits(memory=MEMORY, seconds=5))
+        outcome = child.run("_pickle_child.py", reader, arguments, child.Limits(memory=MEMORY, seconds=3))
     assert outcome.failure
     # The system counts the parent's memory at the time of the fork into the child's peak as well.
     own = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -177,3 +177,25 @@ def test_a_bomb_takes_no_more_memory_than_allowed(name):
 def test_the_bombs_are_what_they_are_called():
     opcodes = [opcode.name for opcode, _, _ in pickletools.genops(BOMBS["exponential tuples"])]
     assert opcodes.count("TUPLE2") == 61
+
+
+@pytest.mark.parametrize(
+    "number", [b"\x8a\x09" + bytes(8) + b"\x01", b"\x8a\x0a" + b"\xff" * 9 + b"\x00", b"J\xff\xff\xff\x7f"]
+)
+@pytest.mark.parametrize("made", [b"cx\nBM\n)\x81", b"cx\nBM\n)R"])
+def test_more_documents_than_the_file_has_bytes_is_a_lie(number, made):
+    data = b"\x80\x02" + made + b"}(" + text("corpus_size") + number + text("doc_len") + b"]ub."
+    report = inspect(Bm25("bm25.pkl"), data)
+    assert report.count is None
+    assert any("larger number stated" in problem.message for problem in report.problems)
+
+
+@pytest.mark.parametrize("made", [b")\x81", b")R"])
+def test_a_name_with_control_or_half_characters_can_be_shown_and_written(made):
+    name = b"\x1b[31m\nB\xed\xa0\x80"
+    push = b"X\x01\0\0\0xX" + struct.pack("<I", len(name)) + name + b"\x93"
+    data = b"\x80\x04" + push + made + b"}(" + text("corpus_size") + b"K\x01" + text("doc_len") + b"]K\x04aub."
+    report = inspect(Bm25("bm25.pkl"), data)
+    assert report.kind == r"\x1b[31m\nB\ud800"
+    for problem in inspect(COMPONENT, data).problems:
+        assert problem.message.isprintable()

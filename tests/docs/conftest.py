@@ -1,17 +1,12 @@
-"""What the documents need around them: a store, somewhere for backups, an ingestion, an S3 server."""
+"""What the documents need around them: a store, an ingestion, an S3 server that programs find by the environment."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3fs
 from places import EXAMPLES
 
 
@@ -33,40 +28,14 @@ def beside_a_store(tmp_path, monkeypatch, manuals) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """Run an S3 server in a process of its own; give its endpoint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            endpoint = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and server.poll() is None:
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(endpoint, timeout=5).close()
-                    break
-                time.sleep(0.05)
-            yield endpoint
-        finally:
-            server.kill()
-
-
 @pytest.fixture
-def bucket(moto, monkeypatch) -> str:
-    """Make an empty bucket that programs find by the usual environment variables; give the endpoint."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
+    """Make an empty ``s3://bucket`` that is found by the usual environment variables; give the endpoint."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", method="POST")).close()
-    put = urllib.request.Request(
-        f"{moto}/bucket",
-        method="PUT",
-        data=b'<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-        b"<LocationConstraint>eu-central-1</LocationConstraint></CreateBucketConfiguration>",
-    )
-    urllib.request.urlopen(put).close()
-    return moto
+    fs = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    if fs.exists("bucket"):
+        fs.rm("bucket", recursive=True)
+    fs.call_s3("create_bucket", Bucket="bucket")
+    return moto_endpoint
