@@ -32,8 +32,11 @@ _TRIES = 3
 _RECENT = 4
 """Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
 
-COMMIT_WITHIN = 12 * 3600.0
-"""Seconds between reading what is condemned and the commit; half of the shortest grace period of `prune`."""
+COMMIT_WITHIN = 600.0
+"""Seconds between reading what is condemned and the commit; much less than the shortest grace period of `prune`."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
 
 _PACKAGES = ("faiss-cpu", "novabackup", "numpy", "rank-bm25")
 
@@ -106,8 +109,10 @@ def _read_all(
     except (ChangedError, FileNotFoundError) as error:
         _LOG.debug("%s", error)
         return None
+    finally:
+        objects.close()
     packs = packer.finish()
-    looked = time.time()
+    looked = time.clock_gettime(_CLOCK)
     if packer.condemned_meanwhile() or not _still(declared_files(objects, store), entries):
         return None
     record = SnapshotRecord(
@@ -126,7 +131,7 @@ def _read_all(
         added=packer.added,
     )
     # A process that stood still for hours just here could commit content that `prune` has deleted by now.
-    return record if time.time() - looked < COMMIT_WITHIN else None
+    return record if time.clock_gettime(_CLOCK) - looked < COMMIT_WITHIN else None
 
 
 def _file(

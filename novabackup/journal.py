@@ -85,8 +85,8 @@ def look(storage: Storage, context: str) -> State | None:
 
 def _read_any(storage: Storage) -> tuple[Journal, str] | None:
     try:
-        # Asked for before the content: if somebody replaces it in between, what was read is newer than the identity, and
-        # a swap that relies on both is refused.
+        # Asked for before the content: if somebody replaces it in between, what was read is newer than the identity,
+        # and # a swap that relies on both is refused.
         identity = storage.entry(JOURNAL_KEY).identity
         with storage.open(JOURNAL_KEY) as reader:
             data = reader.read(0, min(reader.entry.size, _LARGEST_JOURNAL))

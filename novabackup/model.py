@@ -35,6 +35,7 @@ __all__ = [
     "SnapshotRecord",
     "decode",
     "encode",
+    "identify",
     "snapshot_id",
 ]
 
@@ -301,7 +302,7 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
     name = _KINDS[kind]
     middle = f'","{name}":'.encode()
     head = len(b'{"blake3":"') + _HASH_DIGITS
-    body = data[head + len(middle) : -2]
+    body = _body(data, name)
     if (
         not data.startswith(b'{"blake3":"')
         or data[head : head + len(middle)] != middle
@@ -328,9 +329,26 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
 def snapshot_id(record: SnapshotRecord) -> str:
     """Name a snapshot: its time, and a hash of what it says apart from where the content is kept.
 
-    Names sort by time: the digits behind the dash begin with the microsecond. The same snapshot has the same id in every
-    repository that it is copied to.
+    Names sort by time: the digits behind the dash begin with the microsecond. The same snapshot has the same id in
+    every repository that it is copied to.
     """
-    files = tuple(attrs.evolve(entry, runs=()) for entry in record.files)
-    content = msgspec.json.encode(attrs.evolve(record, files=files, packs=(), added=0), order="deterministic")
-    return f"{record.time:%Y%m%dT%H%M%SZ}-{record.time.microsecond:05x}{blake3(content).hexdigest()[:15]}"
+    return identify(encode(record))
+
+
+def identify(data: bytes) -> str:
+    """Name the snapshot that stored bytes hold, as `snapshot_id` does.
+
+    It works on the bytes and not on the record, so that members which a later version adds do not change the names of
+    the snapshots that have none of them.
+    """
+    said = msgspec.json.decode(_body(data, "snapshot"))
+    for entry in said["files"]:
+        del entry["runs"]
+    del said["packs"], said["added"]
+    content = msgspec.json.encode(said, order="deterministic")
+    time = datetime.fromisoformat(said["time"])
+    return f"{time:%Y%m%dT%H%M%SZ}-{time.microsecond:05x}{blake3(content).hexdigest()[:15]}"
+
+
+def _body(data: bytes, name: str) -> bytes:
+    return data[len(b'{"blake3":"') + _HASH_DIGITS + len(f'","{name}":') : -2]

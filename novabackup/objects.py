@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import weakref
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Config, SnapshotRecord, decode, encode, snapshot_id
+from novabackup.model import Condemned, Config, SnapshotRecord, decode, encode, identify, snapshot_id
 from novabackup.packs import HEADER, Frame, Pack, Table, open_frame, read_table
 from novabackup.storage import Entry, Reader, Storage
 
@@ -28,8 +29,7 @@ README_KEY = "README.txt"
 _SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
-"""Top-level names that make a folder without our config.json somebody else's repository (restic's, borg's) or a "
-"ruin."""
+"""Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
 
 _OPEN_PACKS = 8
 _READ_AT_ONCE = 8 << 20
@@ -91,6 +91,7 @@ class Objects:
         self._records: dict[str, SnapshotRecord] = {}
         self._tables: dict[str, Table] = {}
         self._readers: dict[str, Reader] = {}
+        weakref.finalize(self, _close_all, self._readers)
 
     @property
     def url(self) -> str:
@@ -148,7 +149,8 @@ class Objects:
         """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
         if next(self._snapshot_entries(), None) is None:
             raise FormatError(
-                f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another one and "
+                f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another "
+                "one and "
                 "no snapshots. Check the URL, or choose another folder"
             ) from error
 
@@ -202,12 +204,14 @@ class Objects:
         if name not in self._records:
             key = snapshot_key(name)
             try:
-                record = decode(self.storage.read(key), SnapshotRecord, f"{self.url}/{key}")
+                data = self.storage.read(key)
             except FileNotFoundError:
                 raise NotFoundError(f"there is no snapshot {name} in {self.url}") from None
-            if snapshot_id(record) != name:
+            record = decode(data, SnapshotRecord, f"{self.url}/{key}")
+            found = identify(data)
+            if found != name:
                 raise IntegrityError(
-                    f"{self.url}/{key}: expected snapshot {name}, found the record of {snapshot_id(record)}. "
+                    f"{self.url}/{key}: expected snapshot {name}, found the record of {found}. "
                     "The object was renamed or replaced"
                 )
             self._records[name] = record
@@ -335,9 +339,8 @@ class Objects:
             reader.close()
 
     def close(self) -> None:
-        """Close what is open; the objects can go on being used."""
-        for pack_id in tuple(self._readers):
-            self._close(pack_id)
+        """Close what is open, at the end of a piece of work; the objects can go on being used."""
+        _close_all(self._readers)
 
     # -- condemned packs ---------------------------------------------------------------------------------------------
 
@@ -373,6 +376,11 @@ class Objects:
                 f"{self.url} does not tell when objects were written, so nothing can be pruned there"
             )
         return now
+
+
+def _close_all(readers: dict[str, Reader]) -> None:
+    while readers:
+        readers.popitem()[1].close()
 
 
 def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

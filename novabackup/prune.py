@@ -21,7 +21,7 @@ from datetime import timedelta
 import attrs
 
 from novabackup import _html
-from novabackup.errors import IntegrityError
+from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.model import Problem
 from novabackup.objects import Objects
 
@@ -30,6 +30,8 @@ __all__ = ["GRACE", "PrunePlan", "execute", "plan"]
 _LOG = logging.getLogger("novabackup")
 
 GRACE = timedelta(days=1)
+SHORTEST_GRACE = timedelta(hours=1)
+"""Well above the time that a writer takes from reading what is condemned to its commit."""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +62,14 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
 
     Raises:
         IntegrityError: A snapshot cannot be read, so nobody knows which packs it needs.
+        ConfigurationError: The grace period is too short to be safe, and not zero.
     """
+    if grace and grace < SHORTEST_GRACE:
+        raise ConfigurationError(
+            f"a grace period of {grace} is shorter than a backup may take to commit: expected {SHORTEST_GRACE} at "
+            "least, or "
+            "timedelta(0) if you are sure that nothing else writes to this repository"
+        )
     now = objects.clock()
     condemned = list(objects.condemned())
     packs = dict(objects.pack_entries())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -102,19 +103,21 @@ class Repository:
 
     # -- listing -----------------------------------------------------------------------------------------------------
 
-    def snapshots(self, *, tags: Iterable[str] = (), store: str | IndexStore | None = None) -> Snapshots:
+    def snapshots(
+        self, *, tags: Iterable[str] = (), store: str | os.PathLike[str] | IndexStore | None = None
+    ) -> Snapshots:
         """List snapshots, oldest first; damaged ones are left out with a warning, and named by `check`.
 
         Args:
             tags: Only those that have all of these.
-            store: Only those of this store.
+            store: Only those of this store: a path, a URL or the store itself.
 
         Raises:
             NotFoundError: There is no repository here.
         """
         self._objects.require()
         wanted = {tags} if isinstance(tags, str) else set(tags)
-        url = store.url if isinstance(store, IndexStore) else store
+        url = open_storage(store).url if isinstance(store, str | os.PathLike) else store and store.url
         return Snapshots(
             self._snapshot(name, record)
             for name, record in reversed(list(self._objects.named_records()))
@@ -125,9 +128,14 @@ class Repository:
         """Find a snapshot by its id, the beginning of its id, or ``"latest"``.
 
         Raises:
+            TypeError: The name is not text: for positions, use `snapshots`.
             NotFoundError: There is none, or several begin like this.
             IntegrityError: It is damaged.
         """
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a snapshot is found by its id, not by {name!r}. For positions: repository.snapshots()[-1]"
+            )
         self._objects.require()
         found = self._resolve(name)
         return self._snapshot(found, self._objects.record(found))
@@ -280,7 +288,11 @@ class Repository:
         return f"Repository({self.url!r})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{_escaped(self.url)}</p>{self.snapshots()._repr_html_()}"
+        try:
+            shown = self.snapshots()._repr_html_()
+        except NotFoundError:
+            shown = "<p>nothing there yet: a repository comes into being with its first backup</p>"
+        return f"<p>{html.escape(self.url)}</p>{shown}"
 
 
 def request(tags: Iterable[str], message: str) -> Request:
@@ -304,7 +316,3 @@ def protocol(url: str) -> str:
     """Give the kind of backend that a URL names; ``file`` for a path."""
     found = re.match(r"([a-z0-9+]+)://", url)
     return found[1] if found else "file"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -36,7 +36,8 @@ class Step(enum.StrEnum):
     WRITE = "write"
     """It differs or is gone: the snapshot's content is written."""
     SET_ASIDE = "set aside"
-    """The snapshot knows that it was not there: it is moved away, not deleted."""
+    """The snapshot knows that it was not there: it is kept in the repository, or else moved away, and gone from "
+    "here."""
 
 
 @attrs.frozen(kw_only=True)
@@ -184,7 +185,7 @@ def execute(
             continue
         try:
             if action.step is Step.SET_ASIDE:
-                _set_aside(storage, action.path, todo.snapshot)
+                _take_away(storage, action.path, kept, todo.snapshot)
             else:
                 _write(objects, record, known[action.path], storage, kept, todo.snapshot, callback)
         except Exception as error:  # noqa: BLE001 - one file that cannot be had must not cost the others
@@ -212,6 +213,20 @@ def _write(
         if aside is not None:
             storage.move(aside, entry.path)
         raise
+
+
+def _take_away(storage: Storage, path: str, kept: Mapping[str, FileEntry], snapshot: str) -> None:
+    """Remove a file that the snapshot does not have; only what the repository holds is removed for good."""
+    before = kept.get(path)
+    try:
+        if before is not None and before.identity and before.identity == storage.entry(path).identity:
+            storage.delete(path)
+            return
+    except FileNotFoundError:
+        return
+    except ConfigurationError:
+        _LOG.debug("%s is no file", path)
+    _set_aside(storage, path, snapshot)
 
 
 def _is_kept(storage: Storage, entry: FileEntry, kept: Mapping[str, FileEntry]) -> bool:

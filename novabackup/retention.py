@@ -13,10 +13,16 @@ from datetime import datetime
 import attrs
 
 from novabackup import _html
+from novabackup.errors import ConfigurationError
 
 __all__ = ["Candidate", "ForgetPlan", "Policy", "Verdict", "apply"]
 
 _PERIODS = (("hourly", "%Y-%m-%d %H"), ("daily", "%Y-%m-%d"), ("weekly", "%G week %V"), ("monthly", "%Y-%m"))
+
+
+def _not_negative(_instance: object, field: attrs.Attribute[int], value: int) -> None:
+    if not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"{field.name} is how many snapshots to keep: expected 0 or more, found {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -32,11 +38,11 @@ class Policy:
         tags: Every snapshot with one of these tags.
     """
 
-    last: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    hourly: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    daily: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    weekly: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    monthly: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    last: int = attrs.field(default=0, validator=_not_negative)
+    hourly: int = attrs.field(default=0, validator=_not_negative)
+    daily: int = attrs.field(default=0, validator=_not_negative)
+    weekly: int = attrs.field(default=0, validator=_not_negative)
+    monthly: int = attrs.field(default=0, validator=_not_negative)
     tags: tuple[str, ...] = ()
 
 

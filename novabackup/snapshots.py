@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import io
@@ -206,12 +207,13 @@ class Snapshot:
         """
         callback.set_size(self.size)
         problems: list[Problem] = []
-        for entry in self._record.files:
-            try:
-                for block in blocks(self._origin.objects, self._record, entry):
-                    callback.relative_update(len(block))
-            except IntegrityError as error:
-                problems.extend(error.problems)
+        with contextlib.closing(self._origin.objects) as objects:
+            for entry in self._record.files:
+                try:
+                    for block in blocks(objects, self._record, entry):
+                        callback.relative_update(len(block))
+                except IntegrityError as error:
+                    problems.extend(error.problems)
         if problems:
             raise IntegrityError(
                 f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import re
@@ -46,12 +47,13 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
         problems.append(_problem("missing", objects, pack, needed, "the pack is gone"))
     chosen = choose(sorted(packs))
     callback.set_size(len(packs))
-    for pack in sorted(packs):
-        try:
-            _check_pack(objects, pack, packs[pack], whole=pack in chosen)
-        except (IntegrityError, FormatError, OSError) as error:
-            problems.append(_problem("damaged", objects, pack, needed, str(error.args[0])))
-        callback.relative_update(1)
+    with contextlib.closing(objects):
+        for pack in sorted(packs):
+            try:
+                _check_pack(objects, pack, packs[pack], whole=pack in chosen)
+            except (IntegrityError, FormatError, OSError) as error:
+                problems.append(_problem("damaged", objects, pack, needed, str(error)))
+            callback.relative_update(1)
     return Problems(problems)
 
 

@@ -182,8 +182,8 @@ class Storage(abc.ABC):
     def move(self, key: str, to: str) -> None:
         """Give an object another key; what was at that key before is replaced.
 
-        Where the storage knows other things than objects, such as folders and links, whatever stands under the key is moved
-        as it is: this is how something that is in the way is set aside.
+        Where the storage knows other things than objects, such as folders and links, whatever stands under the key is
+        moved as it is: this is how something that is in the way is set aside.
         """
 
     @abc.abstractmethod

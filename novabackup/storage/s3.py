@@ -7,41 +7,28 @@ publish half a file when its writer fails.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import math
 import os
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 
-import aiohttp
-import botocore.exceptions  # type: ignore[import-untyped]
 import s3fs
 
 from novabackup._paths import unsafe
 from novabackup.errors import ConfigurationError
 from novabackup.model import Attributes
+from novabackup.storage._s3_client import RefusedError, S3Client
 from novabackup.storage.base import Entry, Guarantees, Reader
-from novabackup.storage.objects import SPOOLED, KeyedStorage, ObjectReader, naming, spool
+from novabackup.storage.objects import SPOOLED, KeyedStorage, ObjectReader, spool
 
 __all__ = ["S3Storage"]
 
-_CONFIG: dict[str, Any] = {
-    "connect_timeout": 10,
-    "read_timeout": 60,
-    "retries": {"max_attempts": 5, "mode": "standard"},
-    "max_pool_connections": 32,
-    # All that is read is checked against hashes of our own. Servers exist that answer a range with the checksum of the
-    # whole object, and others that do not know the checksums that newer clients send.
-    "request_checksum_calculation": "when_required",
-    "response_checksum_validation": "when_required",
-}
 _PART = 32 << 20
 _MAX_PARTS = 9_000
 _MAX_COPY = 5 << 30
@@ -51,27 +38,6 @@ _ATTEMPTS = 6
 _UPLOAD_GRACE = 86_400.0
 """Seconds that an unfinished upload is left alone at least: it cannot be told whether its writer still lives."""
 _TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which a write is recognised
-
-_BROKEN = (
-    aiohttp.ClientError,
-    TimeoutError,
-    ConnectionError,
-    botocore.exceptions.HTTPClientError,
-    botocore.exceptions.ConnectionError,
-)
-_CREDENTIALS = (
-    botocore.exceptions.NoCredentialsError,
-    botocore.exceptions.PartialCredentialsError,
-    botocore.exceptions.CredentialRetrievalError,
-    botocore.exceptions.ProfileNotFound,
-    botocore.exceptions.TokenRetrievalError,
-)
-
-
-class _RefusedError(OSError):
-    """An answer of the server that somebody here knows what to do about."""
-
-    status = 0
 
 
 class S3Storage(KeyedStorage):
@@ -106,11 +72,8 @@ class S3Storage(KeyedStorage):
                 "Presigned and versioned URLs cannot be used"
             )
         super().__init__(f"s3://{rest}")
-        options = dict(storage_options or {})
-        options["config_kwargs"] = {**_CONFIG, **options.get("config_kwargs", {})}
-        self._options = {**options, "use_listings_cache": False, "skip_instance_cache": True, "asynchronous": False}
-        self._made: tuple[int, s3fs.S3FileSystem] | None = None
-        self._bucket, self._root, _ = self._fs.split_path(rest)
+        self._client = S3Client(self.url, storage_options or {})
+        self._bucket, self._root, _ = self._client.fs.split_path(rest)
         reason = unsafe(self._root) if self._root else None
         if reason or not self._bucket:
             raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
@@ -146,17 +109,17 @@ class S3Storage(KeyedStorage):
         etag = _etag(entry.identity)
         for attempt in range(_ATTEMPTS):
             try:
-                with self._translated(entry.key):
+                with self._client.translated(self.locate(entry.key)):
                     found: str
                     data: bytes
-                    found, data = self._run(lambda fs: self._get(fs, entry.key, etag, start, length))
+                    found, data = self._client.run(lambda fs: self._get(fs, entry.key, etag, start, length))
                     if found == etag and len(data) != length:
                         raise ConnectionError(
                             errno.ECONNRESET, f"expected {length} bytes at {start}, found {len(data)}"
                         )
             except FileNotFoundError:
                 found = "nothing"
-            except _RefusedError as error:
+            except RefusedError as error:
                 found = f"another (HTTP {error.status})"
             except (ConnectionError, TimeoutError):
                 if attempt == _ATTEMPTS - 1:
@@ -181,7 +144,7 @@ class S3Storage(KeyedStorage):
         """Create an object that must not be there yet, by one conditional request."""
         # Looked at first for the sake of servers that take no notice of conditions.
         if not self.exists(key):
-            with contextlib.suppress(_RefusedError):
+            with contextlib.suppress(RefusedError):
                 return self._put(key, data, {"IfNoneMatch": "*"})
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.locate(key))
 
@@ -192,9 +155,12 @@ class S3Storage(KeyedStorage):
             # Looked at first for the sake of servers that take no notice of conditions.
             found = self.entry(key).identity
             if identity and found == identity:
-                with contextlib.suppress(_RefusedError):
+                with contextlib.suppress(RefusedError):
                     return self._put(key, data, {"IfMatch": _etag(identity)})
-                found = "another"
+                found = self.entry(key).identity
+                # Some servers refuse this condition even where it holds: `probe` says so of them.
+                if found == identity and not self.probe().compare_and_swap:
+                    return self._put(key, data, {})
         raise self._changed(key, identity, found)
 
     def delete(self, key: str) -> None:
@@ -210,7 +176,7 @@ class S3Storage(KeyedStorage):
             return
         try:
             if source.size > _MAX_COPY:
-                raise _RefusedError(errno.EFBIG, "too large for one request", self.locate(key))
+                raise RefusedError(errno.EFBIG, "too large for one request", self.locate(key))
             self._call(
                 key,
                 "copy_object",
@@ -275,7 +241,7 @@ class S3Storage(KeyedStorage):
     def _refuses(self, key: str, condition: Mapping[str, str]) -> bool:
         try:
             self._put(key, secrets.token_bytes(8), condition, fallback=False)
-        except _RefusedError as error:
+        except RefusedError as error:
             return error.status == 412
         return False
 
@@ -286,7 +252,7 @@ class S3Storage(KeyedStorage):
         carries a random token, which shows whose work is there.
 
         Raises:
-            _RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
+            RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
         """
         token = secrets.token_hex(16)
         for attempt in range(_ATTEMPTS):
@@ -294,7 +260,7 @@ class S3Storage(KeyedStorage):
                 answer = self._call(
                     key, "put_object", Key=self._key(key), Body=data, Metadata=self._marked(token), **condition
                 )
-            except _RefusedError as error:
+            except RefusedError as error:
                 if error.status == 409 and attempt < _ATTEMPTS - 1:  # another such request is under way
                     _pause(attempt)
                     continue
@@ -337,7 +303,7 @@ class S3Storage(KeyedStorage):
             raise
 
     def _marked(self, token: str) -> dict[str, str]:
-        return {**self._options.get("s3_additional_kwargs", {}).get("Metadata", {}), _TOKEN: token}
+        return {**self._client.metadata, _TOKEN: token}
 
     def _mine(self, key: str, token: str) -> Entry | None:
         """Give the object that is there if the write with this token made it."""
@@ -375,9 +341,7 @@ class S3Storage(KeyedStorage):
             )
 
     def _call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
-        with self._translated(key):
-            answer: Mapping[str, Any] = self._run(lambda fs: fs._call_s3(method, Bucket=self._bucket, **request))
-            return answer
+        return self._client.call(self.locate(key), method, Bucket=self._bucket, **request)
 
     async def _get(self, fs: s3fs.S3FileSystem, key: str, etag: str, start: int, length: int) -> tuple[str, bytes]:
         """Read a range, and tell of which version it is; never more than was asked for."""
@@ -393,89 +357,6 @@ class S3Storage(KeyedStorage):
             while len(data) <= length and (block := await body.read(length + 1 - len(data))):
                 data += block
         return f'"{answer.get("ETag", "").strip(chr(34))}"', bytes(data)
-
-    @property
-    def _fs(self) -> s3fs.S3FileSystem:
-        """The file system; a new one in a forked child, since connections cannot be shared."""
-        if self._made is None or self._made[0] != os.getpid():
-            try:
-                self._made = os.getpid(), s3fs.S3FileSystem(**self._options)
-            except (TypeError, KeyError, ValueError) as error:
-                raise ConfigurationError(f"{self.url}: storage_options cannot be used: {error}") from error
-        return self._made[1]
-
-    def _run(self, work: Callable[[s3fs.S3FileSystem], Coroutine[Any, Any, Any]]) -> Any:
-        """Wait for work on the event loop of s3fs; whoever is interrupted while waiting leaves nothing running.
-
-        s3fs itself would let a request go on after Ctrl-C, and it would take effect some time later.
-        """
-        fs = self._fs
-        if asyncio._get_running_loop() is fs.loop:
-            raise ConfigurationError(f"{self.url}: used from within the event loop of fsspec. Use a thread of your own")
-        tasks: list[asyncio.Task[Any] | None] = []
-        interrupted, ended = threading.Event(), threading.Event()
-
-        async def tracked() -> Any:
-            tasks.append(asyncio.current_task())
-            try:
-                return None if interrupted.is_set() else await work(fs)
-            finally:
-                ended.set()
-
-        try:
-            return asyncio.run_coroutine_threadsafe(tracked(), fs.loop).result()
-        except BaseException:
-            interrupted.set()  # before a look at the task: work that has not begun yet never will
-            if tasks and tasks[0] and not ended.is_set():
-                fs.loop.call_soon_threadsafe(tasks[0].cancel)
-                ended.wait(_CONFIG["connect_timeout"])
-            raise
-
-    @contextlib.contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
-        """Turn what can go wrong on the way into errors that say where and what to do."""
-        url = self.locate(key)
-        try:
-            with naming(url):
-                yield
-        except _CREDENTIALS as error:
-            raise ConfigurationError(
-                f"{self.url}: found no usable credentials ({error}). Looked in storage_options (key, secret, token, "
-                "profile), the AWS_* environment variables, the files in ~/.aws and the metadata of container and "
-                "instance. Pass storage_options={'key': …, 'secret': …}, or {'anon': True} for what is public"
-            ) from error
-        except (botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ReadTimeoutError) as error:
-            raise TimeoutError(errno.ETIMEDOUT, str(error), url) from error
-        except _BROKEN as error:
-            if isinstance(error, OSError) and error.filename:
-                raise
-            raise ConnectionError(errno.ECONNABORTED, str(error) or type(error).__name__, url) from error
-        except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            if isinstance(error, ConfigurationError):
-                raise
-            raise ConfigurationError(f"{self.url}: the request cannot be made: {error}") from error
-        except OSError as error:
-            raise self._explained(error, url) from error.__cause__
-
-    def _explained(self, error: OSError, url: str) -> OSError:
-        """Say what the server's answer means, by its status and not by what s3fs made of it."""
-        cause = error.__cause__.__cause__ if error.__cause__ else None
-        response: Mapping[str, Any] = getattr(cause, "response", None) or {}
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code, text = response.get("Error", {}).get("Code", ""), error.strerror or str(error)
-        if code == "NoSuchBucket":
-            return FileNotFoundError(
-                errno.ENOENT, f"there is no bucket {self._bucket}. Create it, or mend the URL", url
-            )
-        if status == 404:
-            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
-        if status in (401, 403):
-            return PermissionError(errno.EACCES, f"the server refuses: {code} {text}", url)
-        if status in (409, 412, 416, 501):
-            refused = _RefusedError(errno.ENOSYS if status == 501 else error.errno, f"{code} {text}", url)
-            refused.status = status
-            return refused
-        return error
 
 
 class _S3Reader(ObjectReader):

@@ -2,10 +2,10 @@
 
 Usage: killer.py FOLDER ROUNDS SEED
 
-Each round forks a child that ingests under a guard, over and over, and says so when a block has been left. The parent kills
-it and lets another child recover, which may be killed too. Afterwards the store must be exactly one of the states that an
-ingest begins or ends with, none that was committed may be lost, and every snapshot must verify. The parent itself never
-calls faiss, so that forking it is safe.
+Each round forks a child that ingests under a guard, over and over, and says so when a block has been left. The parent
+kills it and lets another child recover, which may be killed too. Afterwards the store must be exactly one of the
+states that an ingest begins or ends with, none that was committed may be lost, and every snapshot must verify. The
+parent itself never calls faiss, so that forking it is safe.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def main() -> None:
         recover(IndexStore(folder))
         now = nova.contents(folder)
         state = next((number for number, files in known.items() if files == now), None)
-        assert state is not None, f"the store is in no state that it ever was in: { {k: len(v) for k, v in now.items()} }"
+        assert state is not None, (
+            f"the store is in no state that it ever was in: { {k: len(v) for k, v in now.items()} }"
+        )
         assert state in (committed, (committed + 1) % STATES), f"expected state {committed} or the next, found {state}"
         committed = state
     repository = Repository(folder / "backups")

@@ -112,13 +112,13 @@ def test_only_the_newest_failed_ingests_are_kept(store, folder):
     assert len(Repository(folder / "backups").snapshots(tags="failed-ingest")) == 3
 
 
-def test_a_declared_file_that_the_block_created_is_gone_again_but_set_aside(store, folder):
+def test_a_declared_file_that_the_block_created_is_gone_again_but_kept(store, folder):
     with pytest.raises(RuntimeError), snapshot(store):
         (folder / "corpus_manifest.json").write_text("{}")
         raise RuntimeError
     assert not (folder / "corpus_manifest.json").exists()
-    (aside,) = (folder / ".novabackup" / "aside").rglob("corpus_manifest.json")
-    assert aside.read_text() == "{}"
+    (kept,) = Repository(folder / "backups").snapshots(tags=["failed-ingest"])
+    assert kept.open("corpus_manifest.json").read() == b"{}"
 
 
 def test_files_that_are_not_declared_are_left_alone(store, folder):

@@ -48,7 +48,11 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
         self.folder = self.root / "store"
-        components = [JsonLines(PATHS[0], optional=True), Files(PATHS[1], optional=True), Files(PATHS[2], optional=True)]
+        components = [
+            JsonLines(PATHS[0], optional=True),
+            Files(PATHS[1], optional=True),
+            Files(PATHS[2], optional=True),
+        ]
         self.store = IndexStore(self.folder, components=components)
         self.repository = Repository(self.root / "repository")
         self.live: dict[str, bytes] = {}

@@ -118,7 +118,9 @@ def test_a_garbage_journal_is_not_guessed_at(folder, store):
 
 def test_a_journal_that_names_a_lost_repository_says_what_to_do(folder, store, tmp_path):
     owner = myself("then")
-    journal = Journal(owner=owner, repository=str(tmp_path / "lost"), phase="block", snapshot="20260101T000000Z-" + "0" * 20)
+    journal = Journal(
+        owner=owner, repository=str(tmp_path / "lost"), phase="block", snapshot="20260101T000000Z-" + "0" * 20
+    )
     open_storage(folder).write(JOURNAL_KEY, [encode(journal)])
     before = nova.contents(folder)
     with pytest.raises(RollbackError, match="recover"):

@@ -182,16 +182,17 @@ def test_coroutine_functions_can_be_decorated(folder, store):
     async def add(count: int) -> int:
         nova.ingest(folder, nova.texts(count, 20))
         if count > 1:
-            raise ValueError
+            raise ValueError("too many")
         return count
 
     assert asyncio.run(add(1)) == 1
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="too many"):
         asyncio.run(add(2))
     assert store.inspect()["metadata.json"].count == 21
 
 
-# -- owners on other hosts: their journal is all that can be seen of them ------------------------------------------------
+# -- owners on other hosts: their journal is all that can be seen of them
+# ------------------------------------------------
 
 
 def elsewhere(**changes: object) -> Owner:

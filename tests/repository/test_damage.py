@@ -39,7 +39,14 @@ def test_flipping_any_byte_of_any_object_is_noticed_and_costs_only_what_needs_it
     chance = random.Random(5)
     for path in objects(repository):
         content = path.read_bytes()
-        places = {0, 1, len(content) // 2, len(content) - 1, len(content) - 20, *chance.choices(range(len(content)), k=25)}
+        places = {
+            0,
+            1,
+            len(content) // 2,
+            len(content) - 1,
+            len(content) - 20,
+            *chance.choices(range(len(content)), k=25),
+        }
         for place in sorted(place for place in places if 0 <= place < len(content)):
             broken = bytearray(content)
             broken[place] ^= 1 << chance.randrange(8)
@@ -81,7 +88,9 @@ def test_objects_that_are_gone_or_replaced_are_noticed(repository, backed_up, da
         if damage == "gone":
             path.unlink()
         else:
-            path.write_bytes({"empty": b"", "short": content[:-7], "long": content + b"x", "garbage": b"\0" * 99}[damage])
+            path.write_bytes(
+                {"empty": b"", "short": content[:-7], "long": content + b"x", "garbage": b"\0" * 99}[damage]
+            )
         again = Repository(repository.url)
         if damage == "gone" and path.parent.name == "snapshots":
             assert len(again) == len(backed_up) - 1
@@ -154,7 +163,6 @@ def test_a_damaged_config_is_readable_and_says_what_to_do_before_writing(reposit
 
 
 def test_a_repository_of_a_newer_format_is_refused(repository, store, backed_up):
-
 
     body = b'{"encryption":"","id":"x","version":2}'
     (Path(repository.url) / "config.json").write_bytes(

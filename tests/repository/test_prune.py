@@ -11,7 +11,7 @@ import attrs
 import pytest
 from fsspec.callbacks import Callback
 
-from novabackup import IntegrityError, Repository
+from novabackup import ConfigurationError, IntegrityError, Repository
 from novabackup.backup import Request, take
 from novabackup.objects import Objects
 
@@ -72,6 +72,11 @@ def test_nothing_young_is_condemned_and_nothing_condemned_lately_is_deleted(repo
     assert not repository.prune(grace=grace).delete
     age(repository, 3700)
     assert set(repository.prune(grace=grace).delete) == orphaned
+
+
+def test_a_grace_period_that_proves_nothing_is_refused(repository, orphaned):
+    with pytest.raises(ConfigurationError, match="grace period"):
+        repository.prune(grace=timedelta(minutes=5))
 
 
 def test_a_condemned_pack_that_a_snapshot_names_again_stays(repository, store, orphaned, folder):

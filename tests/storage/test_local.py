@@ -287,13 +287,15 @@ def test_a_lock_ends_with_its_owner_even_if_a_child_lives_on(storage, root):
         if child == 0:
             with lock:  # leaving it in the child does not release the parent's
                 pass
-        os.write(1, b"%d\n" % child)  # in one piece, as both write
+        os.write(1, b"%d\\n" % child)  # in one piece, as both write
         time.sleep(600)
     """
     owner = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(root)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(script), str(root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    child = 0
     try:
         with owner.stdout as output:
             lines = [output.readline().strip(), output.readline().strip()]
@@ -306,11 +308,9 @@ def test_a_lock_ends_with_its_owner_even_if_a_child_lives_on(storage, root):
         with storage.hold("lock"):
             assert (root / "lock").exists()
     finally:
-        owner.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(owner.pid, signal.SIGKILL)
         owner.wait()
-        if child:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
 
 
 def test_a_lock_that_is_let_go_of_is_free(storage):

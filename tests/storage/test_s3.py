@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -10,12 +11,13 @@ import sys
 import threading
 
 import aiohttp
+import botocore.exceptions
 import pytest
 import s3fs
 
 from novabackup.errors import ChangedError, ConfigurationError
+from novabackup.storage import Guarantees, open_storage
 from novabackup.storage import objects as objects_module
-from novabackup.storage import open_storage
 from novabackup.storage import s3 as s3_module
 
 
@@ -45,7 +47,7 @@ def small_parts(monkeypatch):
 
 
 def uploads(storage):
-    return storage._fs.call_s3("list_multipart_uploads", Bucket=storage._bucket).get("Uploads", [])
+    return storage._client.fs.call_s3("list_multipart_uploads", Bucket=storage._bucket).get("Uploads", [])
 
 
 def test_ones_own_work_is_recognised_when_the_answer_was_lost(storage, answers_lost):
@@ -89,7 +91,7 @@ def test_a_failing_upload_is_aborted(storage, small_parts, monkeypatch):
 
 def test_only_old_uploads_below_the_prefix_are_swept(storage, monkeypatch):
     for key in ("some/prefix/a", "some/prefix/b", "elsewhere"):
-        storage._fs.call_s3("create_multipart_upload", Bucket=storage._bucket, Key=key)
+        storage._client.fs.call_s3("create_multipart_upload", Bucket=storage._bucket, Key=key)
     # This server says of each upload that it began in 2010.
     monkeypatch.setattr(s3_module, "_UPLOAD_GRACE", 1e10)
     assert storage.sweep(0.0) == 0
@@ -121,6 +123,57 @@ def test_reading_goes_on_after_a_broken_connection(storage, monkeypatch):
             reader.read(0, 7)
 
 
+def test_a_server_that_refuses_every_comparison_still_swaps(storage, monkeypatch):
+    call = s3fs.S3FileSystem._call_s3
+
+    async def refusing(self, method, *arguments, **named):
+        if method == "put_object" and "IfMatch" in named:
+            named["IfMatch"] = '"never"'
+        return await call(self, method, *arguments, **named)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", refusing)
+    first = storage.create("one", b"first")
+    storage.swap("one", b"second", first.identity)
+    assert storage.read("one") == b"second"
+    assert storage.probe() == Guarantees(exclusive_create=True, compare_and_swap=False)
+    with pytest.raises(ChangedError):
+        storage.swap("one", b"third", first.identity)
+
+
+def test_a_server_that_knows_no_conditions_still_works(storage, monkeypatch):
+    call = s3fs.S3FileSystem._call_s3
+
+    async def unknown(self, method, *arguments, **named):
+        if method == "put_object" and named.keys() & {"IfMatch", "IfNoneMatch"}:
+            answer = {"ResponseMetadata": {"HTTPStatusCode": 501}, "Error": {"Code": "NotImplemented"}}
+            raise OSError(errno.ENOSYS, "no such thing") from botocore.exceptions.ClientError(answer, "PutObject")
+        return await call(self, method, *arguments, **named)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", unknown)
+    first = storage.create("one", b"first")
+    assert storage.swap("one", b"second", first.identity).size == 6
+    with pytest.raises(FileExistsError):
+        storage.create("one", b"third")
+    assert storage.read("one") == b"second"
+    assert storage.probe() == Guarantees(exclusive_create=False, compare_and_swap=False)
+
+
+def test_requests_that_meet_are_sent_again(storage, monkeypatch):
+    call, met = s3fs.S3FileSystem._call_s3, []
+
+    async def meeting(self, method, *arguments, **named):
+        if method == "put_object" and len(met) < 2:
+            met.append(named)
+            answer = {"ResponseMetadata": {"HTTPStatusCode": 409}, "Error": {"Code": "ConditionalRequestConflict"}}
+            raise OSError(errno.EIO, "conflict") from botocore.exceptions.ClientError(answer, "PutObject")
+        return await call(self, method, *arguments, **named)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", meeting)
+    storage.create("one", b"first")
+    assert storage.read("one") == b"first"
+    assert len(met) == 2
+
+
 def test_a_dead_server_is_an_error_of_the_system(clean_aws):
     options = {
         "key": "k",
@@ -140,7 +193,7 @@ def test_missing_buckets_are_named_and_not_made(moto_place):
         lambda: list(storage.entries()),
         storage.probe,
     ):
-        with pytest.raises(FileNotFoundError, match="there is no bucket no-such-bucket"):
+        with pytest.raises(FileNotFoundError, match=r"there is no such bucket.*no-such-bucket"):
             call()
     assert not storage.exists("a")
 
@@ -191,7 +244,7 @@ def test_an_interrupt_leaves_no_request_running(storage):
             raise
 
     with pytest.raises(KeyboardInterrupt):
-        storage._run(work)
+        storage._client.run(work)
     assert cancelled.is_set()
 
 
@@ -207,7 +260,7 @@ def test_it_works_in_a_forked_child(moto_place):
     url, options = moto_place
     script = f"""if True:
         import os, sys
-        from novabackup.storage import open_storage
+        from novabackup.storage import Guarantees, open_storage
         storage = open_storage({url!r}, {options!r})
         storage.write("parent", [b"1"])
         child = os.fork()
