@@ -1,0 +1,40 @@
+"""Wrote the golden repository of format 1; kept so that it is known what is in it. Usage: make.py FOLDER."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from novabackup import IndexStore, Repository
+from novabackup.components import Files, JsonLines
+
+TEXT = "Tighten the wheel nuts crosswise with one hundred and ten newton metres.\n"
+
+
+def main() -> None:
+    to = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "vector_db"
+        folder.mkdir()
+        store = IndexStore(folder, components=[JsonLines("entries.jsonl"), Files("*.bin"), Files("notes/**")])
+        repository = Repository(to)
+        expected = {}
+        blocks = [hashlib.sha256(bytes([number])).digest() * 8 for number in range(120)]
+        for extra in (b"", b"inserted in the middle"):
+            (folder / "entries.jsonl").write_text(
+                json.dumps({"text": TEXT}) + "\n" + '{"text": "Ölstand"}\n' * len(extra)
+            )
+            (folder / "vectors.bin").write_bytes(b"".join(blocks[:60]) + extra + b"".join(blocks[60:]))
+            (folder / "empty.bin").write_bytes(b"")
+            (folder / "notes").mkdir(exist_ok=True)
+            (folder / "notes" / "ä b.txt").write_text(TEXT * 100)
+            point = repository.backup(store, tags=["golden"], message=f"with {len(extra)} bytes more")
+            expected[point.id] = {path: hashlib.sha256(point.open(path).read()).hexdigest() for path in point.files}
+    (to.parent / f"{to.name}.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
