@@ -248,7 +248,7 @@ class _Reader:
     def hnsw(self, code: str, _dimension: int, depth: int) -> None:
         if code == "IHc2":
             self.fields("??ii")
-        elif code == "IHNc" or code == "IBHc":
+        elif code in {"IHNc", "IBHc"}:
             self.fields("??i")
         elif code == "IHfP":
             self.skip(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -42,7 +43,7 @@ def unpack(pack_id: str, data: bytes) -> bytes:
 )
 def test_chunks_are_the_content_and_do_not_depend_on_how_it_was_read(content, places):
     ends = sorted({min(place, len(content)) for place in places} | {0, len(content)})
-    blocks = [content[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    blocks = [content[start:end] for start, end in itertools.pairwise(ends)]
     chunks = [bytes(chunk) for chunk in cut(blocks)]
     assert b"".join(chunks) == content
     assert all(0 < len(chunk) <= LARGEST_CHUNK for chunk in chunks)
