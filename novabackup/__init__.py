@@ -6,6 +6,8 @@
 ...     ingest()
 """
 
+import logging
+
 from novabackup import checks, components, errors, layouts
 from novabackup.errors import (
     ChangedError,
@@ -52,3 +54,6 @@ __all__ = [
     "recover",
     "snapshot",
 ]
+
+# A library does not print: without this, Python itself would show warnings of a program that set up no logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

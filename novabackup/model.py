@@ -344,7 +344,8 @@ def identify(data: bytes) -> str:
     said = msgspec.json.decode(_body(data, "snapshot"))
     for entry in said["files"]:
         del entry["runs"]
-    del said["packs"], said["added"]
+    for member in ("packs", "added"):
+        said.pop(member, None)
     content = msgspec.json.encode(said, order="deterministic")
     time = datetime.fromisoformat(said["time"])
     return f"{time:%Y%m%dT%H%M%SZ}-{time.microsecond:05x}{blake3(content).hexdigest()[:15]}"

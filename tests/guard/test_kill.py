@@ -61,6 +61,28 @@ def test_what_the_killed_ingest_left_is_kept(folder, killed):
     assert {path: kept.open(path).read() for path in kept.files} == left
 
 
+def test_nothing_is_printed(folder):
+    code = """
+        import pathlib, sys
+        import nova
+        from novabackup import IndexStore, Repository, snapshot
+        folder = pathlib.Path(sys.argv[1])
+        try:
+            with snapshot(IndexStore(folder)):
+                nova.ingest(folder, ["new"])
+                raise RuntimeError
+        except RuntimeError:
+            Repository(folder / "backups").check()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), folder],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
 def test_200_kills_at_random_moments_lose_nothing(tmp_path, request):
     tests = request.config.rootpath / "tests"
     done = subprocess.run(
