@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
@@ -12,6 +11,7 @@ from blake3 import blake3
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.model import FileEntry, Problem, SnapshotRecord
 from novabackup.objects import Objects
+from novabackup.storage.base import RawFile
 
 __all__ = ["ContentReader", "blocks"]
 
@@ -56,7 +56,7 @@ def _damaged(objects: Objects, entry: FileEntry, reason: str) -> IntegrityError:
     )
 
 
-class ContentReader(io.RawIOBase):
+class ContentReader(RawFile):
     """One file of a snapshot as a raw binary file; each chunk that is read has been checked."""
 
     def __init__(self, objects: Objects, record: SnapshotRecord, entry: FileEntry) -> None:
@@ -70,10 +70,10 @@ class ContentReader(io.RawIOBase):
         Raises:
             IntegrityError: A pack that the file needs is gone or its table is damaged, or the sizes do not add up.
         """
+        super().__init__(entry.size)
         self._objects = objects
         self._record = record
         self._entry = entry
-        self._position = 0
         self._frame: tuple[int, bytes] = (0, b"")
         try:
             sizes = [self._run_size(run) for run in entry.runs]
@@ -90,33 +90,13 @@ class ContentReader(io.RawIOBase):
             raise IntegrityError(f"pack {self._record.packs[number]} has fewer chunks than the snapshot names")
         return int(table.sizes[first : first + count].sum())
 
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def tell(self) -> int:
-        """Give the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position."""
-        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.size}[whence] + offset
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        self._position = position
-        return position
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill a buffer from the position on.
 
         Raises:
             IntegrityError: The content there is damaged.
         """
-        if self._position >= self._entry.size:
+        if self._position >= self._size:
             return 0
         start, content = self._frame
         if not start <= self._position < start + len(content):

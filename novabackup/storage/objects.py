@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import os
@@ -154,9 +155,9 @@ class KeyedStorage(Storage):
         """Give the URL of an object, for messages."""
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{key}"
 
+    @abc.abstractmethod
     def fetch(self, entry: Entry, start: int, length: int) -> bytes:
         """Read a range of an object, if it is still the version named and the backend can tell."""
-        raise NotImplementedError
 
     def checked(self, key: str) -> str:
         """Give a key back that is safe to use.
@@ -194,9 +195,9 @@ class KeyedStorage(Storage):
                 self.delete(key)
         return self._guarantees
 
+    @abc.abstractmethod
     def _try(self, key: str) -> Guarantees:
         """Create an object twice and swap it with a wrong and a right identity, to see what the backend does."""
-        raise NotImplementedError
 
     def _changed(self, key: str, identity: str, found: str) -> ChangedError:
         return ChangedError(
