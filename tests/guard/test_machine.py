@@ -141,13 +141,13 @@ class Machine(RuleBasedStateMachine):
         self.repository.prune(grace=timedelta(0))
 
     @precondition(lambda self: self.kept)
-    @rule(choice=st.randoms(use_true_random=False))
-    def damage(self, choice):
+    @rule(which=st.integers(0, 2**32), place=st.integers(0, 2**32), bit=st.integers(0, 7))
+    def damage(self, which, place, bit):
         objects = sorted(path for path in (self.root / "repository").rglob("*") if path.is_file())
-        path = choice.choice(objects)
+        path = objects[which % len(objects)]
         content = path.read_bytes()
         broken = bytearray(content)
-        broken[choice.randrange(len(broken))] ^= 1 << choice.randrange(8)
+        broken[place % len(broken)] ^= 1 << bit
         path.write_bytes(broken)
         fresh = Repository(self.root / "repository")
         try:
