@@ -10,7 +10,7 @@ VENV ?= .venv
 JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-CODE := novabackup tests examples
+CODE := novabackup tests examples benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean

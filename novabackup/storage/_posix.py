@@ -30,6 +30,8 @@ TICK_NS = 20_000_000
 UNSYNCABLE = (errno.EROFS, errno.EINVAL, errno.EPERM, errno.ENOTSUP)
 """What fsync answers where there is nothing to flush, or no such thing as flushing."""
 
+_UNOWNABLE = (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""What is answered where the owner may not be set, is not known in this container, or does not exist at all."""
 _COARSE_NS = 2_500_000_000
 """Longer than the coarsest tick of any file system (FAT: 2 s)."""
 _PATIENCE = 5
@@ -75,7 +77,7 @@ class Draft:
     def adopt(self, uid: int, gid: int, mode: int) -> None:
         """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
         for owner in ((uid, gid), (-1, gid)):
-            with contextlib.suppress(PermissionError):
+            with tolerate(*_UNOWNABLE):
                 os.fchown(self.descriptor, *owner)
                 break
         status = os.fstat(self.descriptor)
@@ -83,7 +85,8 @@ class Draft:
             mode &= ~stat.S_ISUID
         if status.st_gid != gid:
             mode &= ~stat.S_ISGID
-        os.fchmod(self.descriptor, mode)  # after fchown, which clears those bits
+        with tolerate(*_UNOWNABLE):
+            os.fchmod(self.descriptor, mode)  # after fchown, which clears those bits
 
     def flush(self) -> None:
         with self._naming():
