@@ -10,6 +10,7 @@ folder = manuals.new_folder()
 store = IndexStore(folder)
 repo = Repository(folder / "backups")
 for name in manuals.NAMES:
+    (folder / "metadata.json").unlink(missing_ok=True)  # so that each index is built anew and shares nothing
     manuals.ingest(folder, name)
     repo.backup(store, message=name)
 

@@ -18,11 +18,25 @@ def check(data, expected, what):
     return data
 
 
+def unzip(data, size):
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+
+
 def unpack(codec, stored, size):
-    raw = stored if codec == 0 else zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
-    assert codec in (0, 1)
+    assert codec in (0, 1, 2)
+    raw = stored
+    if codec == 1:
+        raw = unzip(stored, size)
+    elif codec == 2:  # words whose first bytes stand together, then their second bytes, and so on
+        width, raw = stored[0], bytearray(size)
+        words, at = size // width, 1 + 4 * width
+        for plane, length in enumerate(struct.unpack_from(f"<{width}I", stored, 1)):
+            piece = stored[at : at + length]
+            raw[plane : words * width : width] = piece if length == words else unzip(piece, words)
+            at += length
+        raw[words * width :] = stored[at:]
     assert len(raw) == size
-    return raw
+    return bytes(raw)
 
 
 def read_chunks(pack, pack_id):
@@ -33,10 +47,11 @@ def read_chunks(pack, pack_id):
     check(pack[table_at:], pack_id, f"the table of pack {pack_id}")
     table = unpack(codec, pack[table_at:-32], size)
     _, frames, chunks = struct.unpack_from("<16sII", table)
-    rows = struct.iter_unpack("<I32s", table[24 + 48 * frames : 24 + 48 * frames + 36 * chunks])
+    rows = struct.iter_unpack("<I32s", table[24 + 80 * frames : 24 + 80 * frames + 36 * chunks])
     at, content = 16, []
-    for codec, stored, size, count, digest in struct.iter_unpack("<IIII32s", table[24 : 24 + 48 * frames]):
+    for codec, stored, size, count, digest, raw in struct.iter_unpack("<IIII32s32s", table[24 : 24 + 80 * frames]):
         frame = unpack(codec, check(pack[at : at + stored], digest.hex(), f"a frame of pack {pack_id}"), size)
+        check(frame, raw.hex(), f"the content of a frame of pack {pack_id}")
         at += stored
         start = 0
         for _, (length, chunk) in zip(range(count), rows, strict=False):
@@ -52,10 +67,17 @@ def main(repository, name, path, output):
     snapshot = json.loads(check(line[len('{"blake3":"","snapshot":') + 64 : -2], line[11:75].decode(), found))
     (file,) = [file for file in snapshot["files"] if file["path"] == path]
     packs = {}
-    for number in {run[0] for run in file["runs"]}:
-        pack_id = snapshot["packs"][number]
-        packs[number] = read_chunks(Path(repository, "packs", pack_id[:2], pack_id).read_bytes(), pack_id)
-    content = b"".join(b"".join(packs[pack][first : first + count]) for pack, first, count in file["runs"])
+
+    def read_runs(runs):
+        for pack, first, count in runs:
+            if pack not in packs:
+                pack_id = file["packs"][pack]
+                packs[pack] = read_chunks(Path(repository, "packs", pack_id[:2], pack_id).read_bytes(), pack_id)
+            yield b"".join(packs[pack][first : first + count])
+
+    content = b"".join(read_runs(file["runs"]))
+    if file["depth"]:  # that was a list of runs, since there are many
+        content = b"".join(read_runs(struct.iter_unpack("<III", content)))
     Path(output).write_bytes(check(content, file["blake3"], path))
     print(f"{path} of snapshot {found.stem}: {len(content)} bytes, every one checked")
 

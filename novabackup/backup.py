@@ -9,6 +9,8 @@ import platform
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,9 +19,10 @@ from fsspec.callbacks import Callback
 
 from novabackup import checks
 from novabackup.errors import ChangedError, ConfigurationError
+from novabackup.lanes import Lane
 from novabackup.model import FileEntry, Report, SnapshotRecord
 from novabackup.objects import Objects
-from novabackup.packer import Packer
+from novabackup.packer import Packer, Stored
 from novabackup.storage import Reader
 from novabackup.store import DeclaredFile, IndexStore
 
@@ -27,7 +30,6 @@ __all__ = ["Request", "declared_files", "take"]
 
 _LOG = logging.getLogger("novabackup")
 
-_BLOCK = 4 << 20
 _TRIES = 3
 _RECENT = 4
 """Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
@@ -103,68 +105,103 @@ def _read_all(
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)
     recent = list(itertools.islice(_of_store(objects, store.url), _RECENT))
-    packer = Packer(objects, recent)
-    try:
-        entries = tuple(_file(packer, recent[:1], store, file, callback) for file in files)
-    except (ChangedError, FileNotFoundError) as error:
-        _LOG.debug("%s", error)
-        return None
-    finally:
-        objects.close()
-    packs = packer.finish()
-    looked = time.clock_gettime(_CLOCK)
-    if packer.condemned_meanwhile() or not _still(declared_files(objects, store), entries):
-        return None
+    with Packer(objects, recent) as packer:
+        try:
+            entries = _files(packer, recent[:1], store, files, callback)
+        except (ChangedError, FileNotFoundError) as error:
+            _LOG.debug("%s", error)
+            return None
+        looked = time.clock_gettime(_CLOCK)
+        if packer.condemned_meanwhile() or not _still(declared_files(objects, store), entries):
+            return None
+        added = packer.added
     record = SnapshotRecord(
         repository=repository,
         time=datetime.now(UTC),
         store=store.url,
         declared=store.declared,
         files=entries,
-        packs=packs,
         tags=request.tags,
         message=request.message,
         host=socket.gethostname(),
         writer=f"novabackup {_versions().get('novabackup', 'not installed')}",
         versions=_versions(),
         problems=tuple(checks.run(store.checks, _reports(store, entries))),
-        added=packer.added,
+        added=added,
     )
     # A process that stood still for hours just here could commit content that `prune` has deleted by now.
     return record if time.clock_gettime(_CLOCK) - looked < COMMIT_WITHIN else None
 
 
-def _file(
-    packer: Packer, last: list[SnapshotRecord], store: IndexStore, file: DeclaredFile, callback: Callback
-) -> FileEntry:
-    """Bring one file into the repository; unread if it is the very version that the last snapshot has."""
-    for record in last:
-        for before in record.files:
-            if before.path == file.entry.key and before.identity and before.identity == file.entry.identity:
-                runs = packer.share(record, before)
-                if runs is not None:
-                    callback.relative_update(before.size)
-                    return attrs.evolve(before, runs=runs)
-    with store.storage.open(file.entry.key) as reader:
-        stored = packer.store(_blocks(reader, callback))
-        report = file.component.inspect(reader)
-        reader.confirm()
-        return FileEntry(
-            path=file.entry.key,
-            size=stored.size,
-            blake3=stored.blake3,
-            runs=stored.runs,
-            attributes=reader.entry.attributes,
-            identity=reader.entry.identity,
-            report=report,
-        )
+@attrs.frozen
+class _Read:
+    """A file that was read: all that is known of it but where it is and what the component says."""
+
+    entry: FileEntry
+    stored: Stored
+    report: Future[Report]
 
 
-def _blocks(reader: Reader, callback: Callback) -> Iterator[bytes]:
-    for start in range(0, reader.entry.size, _BLOCK):
-        block = reader.read(start, min(_BLOCK, reader.entry.size - start))
-        callback.relative_update(len(block))
-        yield block
+def _files(
+    packer: Packer, last: list[SnapshotRecord], store: IndexStore, files: list[DeclaredFile], callback: Callback
+) -> tuple[FileEntry, ...]:
+    """Bring files into the repository; unread are those that are the very version that the last snapshot has."""
+    known = {entry.path: entry for record in last for entry in record.files}
+    entries: dict[str, FileEntry] = {}
+    read: list[_Read] = []
+    with ExitStack() as stack:
+        # A file is inspected while the next one is stored, so the smallest is the last one.
+        beside = stack.enter_context(Lane(1, 1))
+        for file in sorted(files, key=lambda file: -file.entry.size):
+            before = known.get(file.entry.key)
+            unchanged = before and before.identity and before.identity == file.entry.identity
+            if before and unchanged and packer.can_share(before):
+                entries[before.path] = before
+                callback.relative_update(before.size)
+            else:
+                reader = store.storage.open(file.entry.key)
+                stack.callback(reader.close)
+                read.append(_read(packer, store, file, reader, before, beside, callback))
+        locations = packer.finish([one.stored for one in read])
+        for one, location in zip(read, locations, strict=True):
+            entries[one.entry.path] = attrs.evolve(
+                one.entry,
+                report=one.report.result(),
+                packs=location.packs,
+                runs=location.runs,
+                depth=location.depth,
+            )
+    return tuple(entries[file.entry.key] for file in files)
+
+
+def _read(
+    packer: Packer,
+    store: IndexStore,
+    file: DeclaredFile,
+    reader: Reader,
+    before: FileEntry | None,
+    beside: Lane,
+    callback: Callback,
+) -> _Read:
+    storage = store.storage
+    stored = packer.store(reader, storage.block, storage.parallel, before, callback.relative_update)
+
+    def inspect() -> Report:
+        with reader:  # closed at once: there may be more files than a process may have open
+            report = file.component.inspect(reader)
+            reader.confirm()
+            return report
+
+    entry = FileEntry(
+        path=file.entry.key,
+        size=stored.size,
+        blake3=stored.blake3,
+        packs=(),
+        runs=(),
+        attributes=reader.entry.attributes,
+        identity=reader.entry.identity,
+    )
+    return _Read(entry, stored, beside.submit(inspect))
 
 
 def _still(files: list[DeclaredFile], entries: tuple[FileEntry, ...]) -> bool:

@@ -42,7 +42,7 @@ __all__ = [
 FORMAT_VERSION = 1
 
 Run = tuple[int, int, int]
-"""Consecutive chunks of a file: number of the pack in ``SnapshotRecord.packs``, first chunk in it, count of chunks."""
+"""Consecutive chunks of a file: number of the pack in ``FileEntry.packs``, first chunk in it, count of chunks."""
 
 _HASH_DIGITS = 64
 _Record = TypeVar("_Record")
@@ -131,7 +131,10 @@ class FileEntry:
         path: Relative to the store.
         size: In bytes.
         blake3: Hash of the whole content, as ``b3sum`` prints it.
+        packs: Ids of the packs that hold the content; runs count in this list.
         runs: Where the content is, in order.
+        depth: 0 if the runs hold the content; 1 if there are so many that they are content themselves, and ``runs``
+            holds their list.
         attributes: None for files that come from an object store.
         identity: How the storage told this very version apart; empty when it could not vouch for it.
         report: What the component said of it.
@@ -140,10 +143,17 @@ class FileEntry:
     path: str = attrs.field(validator=_safe_path)
     size: int = attrs.field(validator=_natural)
     blake3: str = attrs.field(validator=_hex_hash)
+    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
     runs: tuple[Run, ...]
+    depth: int = attrs.field(default=0, validator=attrs.validators.in_((0, 1)))
     attributes: Attributes | None = None
     identity: str = ""
     report: Report | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for pack, first, count in self.runs:
+            if not 0 <= pack < len(self.packs) or first < 0 or count < 1:
+                raise ValueError(f"{self.path}: run {(pack, first, count)} cannot be")
 
 
 @attrs.frozen(kw_only=True)
@@ -157,7 +167,6 @@ class SnapshotRecord:
         store: URL of the store, without credentials.
         declared: Paths and patterns of the components; a declared file that is not in ``files`` was not there.
         files: The files.
-        packs: Ids of the packs that hold the content; runs count in this list.
         tags: Labels for people and policies.
         message: Free text.
         host: Name of the host.
@@ -173,7 +182,6 @@ class SnapshotRecord:
     store: str
     declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(_safe_path))
     files: tuple[FileEntry, ...]
-    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
     tags: tuple[str, ...] = ()
     message: str = ""
     host: str = ""
@@ -188,10 +196,11 @@ class SnapshotRecord:
         paths = [entry.path for entry in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("two files have the same path")
-        for entry in self.files:
-            for pack, first, count in entry.runs:
-                if not 0 <= pack < len(self.packs) or first < 0 or count < 1:
-                    raise ValueError(f"{entry.path}: run {(pack, first, count)} cannot be")
+
+    @property
+    def packs(self) -> tuple[str, ...]:
+        """Ids of all packs that the files need, each once."""
+        return tuple(dict.fromkeys(pack for entry in self.files for pack in entry.packs))
 
 
 @attrs.frozen(kw_only=True)
@@ -343,9 +352,9 @@ def identify(data: bytes) -> str:
     """
     said = msgspec.json.decode(_body(data, "snapshot"))
     for entry in said["files"]:
-        del entry["runs"]
-    for member in ("packs", "added"):
-        said.pop(member, None)
+        for member in ("runs", "packs", "depth"):
+            del entry[member]
+    del said["added"]
     content = msgspec.json.encode(said, order="deterministic")
     time = datetime.fromisoformat(said["time"])
     return f"{time:%Y%m%dT%H%M%SZ}-{time.microsecond:05x}{blake3(content).hexdigest()[:15]}"

@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
+import numpy as np
 from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Config, SnapshotRecord, decode, encode, identify, snapshot_id
-from novabackup.packs import HEADER, Frame, Pack, Table, open_frame, read_table
-from novabackup.storage import Entry, Reader, Storage
+from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
+from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, read_table
+from novabackup.storage import Entry, Storage
 
-__all__ = ["README_KEY", "Objects", "pack_key", "snapshot_key"]
+__all__ = ["MAP_ROW", "README_KEY", "Objects", "pack_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -31,8 +31,8 @@ _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
 """Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
 
-_OPEN_PACKS = 8
-_READ_AT_ONCE = 8 << 20
+MAP_ROW = "<u4"
+"""Type of the numbers in a list of runs that is content itself: pack, first chunk, number of chunks."""
 
 _README = """\
 This folder is a novabackup repository: snapshots of search indexes, and the content of their files.
@@ -50,8 +50,9 @@ To get data out:  pip install novabackup, then in Python:
 
 Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
 with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
-frames (codec 0 as is, codec 1 zstandard) and chunks. A file in a snapshot is the runs [pack, first chunk, count] put
-together, and its "blake3" is what b3sum must print for the result.
+frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
+the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
+b3sum must print for the result.
 
 Do not change, rename or delete single files here.
 """
@@ -90,8 +91,6 @@ class Objects:
         self.storage = storage
         self._records: dict[str, SnapshotRecord] = {}
         self._tables: dict[str, Table] = {}
-        self._readers: dict[str, Reader] = {}
-        weakref.finalize(self, _close_all, self._readers)
 
     @property
     def url(self) -> str:
@@ -113,7 +112,7 @@ class Objects:
         try:
             self._config()
         except FileNotFoundError:
-            if next(self._snapshot_entries(), None) is None:
+            if not self.names():
                 raise NotFoundError(
                     f"there is no repository at {self.url}: expected a {CONFIG_KEY} there and found none. "
                     "Check the URL; a repository comes into being with its first backup"
@@ -147,7 +146,7 @@ class Objects:
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
         """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
-        if next(self._snapshot_entries(), None) is None:
+        if not self.names():
             raise FormatError(
                 f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another "
                 "one and "
@@ -184,15 +183,10 @@ class Objects:
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
-    def _snapshot_entries(self) -> Iterator[tuple[str, Entry]]:
-        for entry in self.storage.entries("snapshots"):
-            found = _SNAPSHOT_NAME.fullmatch(entry.key)
-            if found:
-                yield found[1], entry
-
     def names(self) -> list[str]:
         """List the ids of all snapshots that are there, oldest first, readable or not."""
-        return sorted(name for name, _entry in self._snapshot_entries())
+        found = map(_SNAPSHOT_NAME.fullmatch, self.storage.keys("snapshots"))
+        return sorted(match[1] for match in found if match)
 
     def record(self, name: str) -> SnapshotRecord:
         """Read a snapshot.
@@ -256,9 +250,10 @@ class Objects:
             if found:
                 yield found[1], entry
 
-    def has_pack(self, pack_id: str) -> bool:
-        """Tell whether a pack is there."""
-        return self.storage.exists(pack_key(pack_id))
+    def present(self, packs: Iterable[str]) -> set[str]:
+        """Tell which packs are there."""
+        keys = {pack_key(pack): pack for pack in packs}
+        return {keys[key] for key in self.storage.present(keys)}
 
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
@@ -267,7 +262,6 @@ class Objects:
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""
         self._tables.pop(pack_id, None)
-        self._close(pack_id)
         self.storage.delete(pack_key(pack_id))
 
     def table(self, pack_id: str) -> Table:
@@ -277,38 +271,61 @@ class Objects:
             IntegrityError: The pack is gone or damaged.
         """
         if pack_id not in self._tables:
-            reader = self._reader(pack_id)
-            try:
-                self._tables[pack_id] = read_table(pack_id, reader.entry.size, reader.read)
-            except IntegrityError:
-                self._close(pack_id)  # so that a pack that is put right is seen at the next try
-                raise
+            self._tables[pack_id] = read_table(pack_id, lambda length: self._read(pack_id, -length, length))
         return self._tables[pack_id]
 
-    def chunks(self, pack_id: str, first: int, count: int) -> Iterator[list[memoryview]]:
-        """Read consecutive chunks.
+    def frames(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
+        """Read neighbouring frames of a pack by one request.
 
         Args:
-            pack_id: Pack that holds them.
-            first: Number of the first chunk.
-            count: How many.
+            pack_id: Which pack.
+            frames: Frames of its table that follow each other.
 
-        Yields:
-            For each frame the chunks wanted; each has been checked against its hash.
+        Returns:
+            The content of each, checked against its hash.
 
         Raises:
             IntegrityError: The pack is gone or damaged.
         """
+        start, end = frames[0].offset, frames[-1].offset + frames[-1].stored
+        stored = memoryview(self._read(pack_id, start, end - start)[0])
+        return [open_frame(pack_id, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
+
+    def runs(self, entry: FileEntry) -> Runs:
+        """Read where the content of a file is.
+
+        Returns:
+            Rows of number of the pack in ``entry.packs``, first chunk and number of chunks; shape ``(runs, 3)``.
+
+        Raises:
+            IntegrityError: The list of the runs is damaged or gone.
+        """
+        rows: Runs = np.array(entry.runs, np.int64).reshape(-1, 3)
+        if not entry.depth:
+            return rows
+        data = b"".join(self._content(entry.packs[pack], first, count) for pack, first, count in entry.runs)
+        if len(data) % 12:
+            raise IntegrityError(
+                f"{entry.path}: the list of its runs has {len(data)} bytes, which is no multiple of 12"
+            )
+        rows = np.frombuffer(data, MAP_ROW).astype(np.int64).reshape(-1, 3)
+        if len(rows) and (rows[:, 0].max() >= len(entry.packs) or rows[:, 2].min() < 1):
+            raise IntegrityError(f"{entry.path}: the list of its runs names what cannot be")
+        return rows
+
+    def _content(self, pack_id: str, first: int, count: int) -> bytes:
+        """Read a few consecutive chunks; each has been checked against its hash."""
         table = self.table(pack_id)
-        if first + count > len(table.hashes):
-            raise IntegrityError(f"pack {pack_id} has {len(table.hashes)} chunks; a snapshot names {first + count}")
-        for batch in _batches(table.frames_of(first, count)):
-            start = batch[0].offset
-            stored = memoryview(self._reader(pack_id).read(start, batch[-1].offset + batch[-1].stored - start))
-            for frame in batch:
-                at = frame.offset - start
-                pieces = open_frame(pack_id, table, frame, stored[at : at + frame.stored])
-                yield pieces[max(0, first - frame.first) : first + count - frame.first]
+        if first + count > len(table):
+            raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {first + count}")
+        parts = []
+        for frame in table.frames_of(first, count):
+            (raw,) = self.frames(pack_id, [frame])
+            ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks], dtype=np.int64)
+            begin = max(first, frame.first) - frame.first
+            end = min(first + count, frame.first + frame.chunks) - frame.first
+            parts.append(raw[int(ends[begin - 1]) if begin else 0 : int(ends[end - 1])])
+        return b"".join(parts)
 
     def check_header(self, pack_id: str) -> None:
         """Check the few bytes of a pack that no hash covers.
@@ -316,31 +333,18 @@ class Objects:
         Raises:
             IntegrityError: They are not what they must be.
         """
-        if self._reader(pack_id).read(0, len(HEADER)) != HEADER:
+        if self._read(pack_id, 0, len(HEADER))[0] != HEADER:
             raise IntegrityError(f"pack {pack_id}: the first {len(HEADER)} bytes are not the header of a pack")
 
-    def _reader(self, pack_id: str) -> Reader:
-        reader = self._readers.pop(pack_id, None)
-        if reader is None:
-            while len(self._readers) >= _OPEN_PACKS:
-                self._close(next(iter(self._readers)))
-            try:
-                reader = self.storage.open(pack_key(pack_id))
-            except FileNotFoundError:
-                raise IntegrityError(
-                    f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"
-                ) from None
-        self._readers[pack_id] = reader  # last in, so that the one used longest ago is closed first
-        return reader
-
-    def _close(self, pack_id: str) -> None:
-        reader = self._readers.pop(pack_id, None)
-        if reader is not None:
-            reader.close()
-
-    def close(self) -> None:
-        """Close what is open, at the end of a piece of work; the objects can go on being used."""
-        _close_all(self._readers)
+    def _read(self, pack_id: str, start: int, length: int) -> tuple[bytes, int]:
+        """Read a range of a pack; a negative start counts from the end. Give the size of the whole, too."""
+        try:
+            part = self.storage.read_part(pack_key(pack_id), start, length)
+        except FileNotFoundError:
+            raise IntegrityError(
+                f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"
+            ) from None
+        return part.data, part.size
 
     # -- condemned packs ---------------------------------------------------------------------------------------------
 
@@ -376,20 +380,3 @@ class Objects:
                 f"{self.url} does not tell when objects were written, so nothing can be pruned there"
             )
         return now
-
-
-def _close_all(readers: dict[str, Reader]) -> None:
-    while readers:
-        readers.popitem()[1].close()
-
-
-def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """Group neighbouring frames so that one request reads several of them."""
-    batch: list[Frame] = []
-    for frame in frames:
-        if batch and frame.offset + frame.stored - batch[0].offset > _READ_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(frame)
-    if batch:
-        yield batch

@@ -1,36 +1,123 @@
-"""Bringing content into a repository: what is stored already is named again, the rest goes into new packs."""
+"""Bringing content into a repository: what is stored already is named again, the rest goes into new packs.
+
+One thread cuts, hashes chunks and looks them up, in order. Beside it, others read ahead, see whether a frame of the
+last snapshot is still where it was, hash the whole file, compress frames and store packs. Each of these has a bound on
+what may be under way, so memory does not grow with the file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from types import TracebackType
 
 import attrs
+import numpy as np
 from blake3 import blake3
 
 from novabackup.errors import FormatError, IntegrityError
+from novabackup.lanes import Buffers, Lane, cores
 from novabackup.model import FileEntry, Run, SnapshotRecord
-from novabackup.objects import Objects
-from novabackup.packs import PackBuilder, cut
+from novabackup.objects import MAP_ROW, Objects
+from novabackup.packs import (
+    FRAME_SIZE,
+    HASH,
+    UNKNOWN,
+    Chunker,
+    Frame,
+    Hashes,
+    KnownChunks,
+    PackBuilder,
+    Piece,
+    Places,
+    Runs,
+    SealedPack,
+    SqueezedFrame,
+    Table,
+    find_regions,
+    squeeze_frame,
+)
+from novabackup.storage import Reader
 
-__all__ = ["Packer", "Stored"]
+__all__ = ["Location", "Packer", "Stored"]
+
+MOST_RUNS = 256
+"""A file of more runs keeps their list in a pack, so that a snapshot stays small enough to read thousands of them."""
+
+MOST_CRUMBS = 32
+"""Packs of which a snapshot may need less than a frame before their content is brought together."""
+
+_BLOCKS_AHEAD = 3
+_PACKS_AHEAD = 2
+_PACK = 32
+"""A place is the number of a pack, shifted by so many bits, and the number of a chunk in it."""
+_CHUNK = (1 << _PACK) - 1
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Stored:
-    """Content that a packer has dealt with: its size, its hash, and where it is."""
+    """Content that a packer has dealt with.
+
+    Attributes:
+        size: In bytes.
+        blake3: Hash of the whole.
+    """
 
     size: int
     blake3: str
-    runs: tuple[Run, ...]
+    _places: Places
+
+
+@attrs.frozen(kw_only=True)
+class Location:
+    """Where content is, as a `FileEntry` says it."""
+
+    packs: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
+    depth: int = 0
+
+
+@attrs.define
+class _Pack:
+    """A pack that places count in.
+
+    Attributes:
+        id: Its id; known of a new pack once it is stored.
+        size: Bytes of a new pack; 0 for one that was there already.
+        numbers: For a new pack, the number of each chunk in the order in which they were added.
+    """
+
+    id: str = ""
+    size: int = 0
+    numbers: Places | None = None
+
+
+_NOWHERE: Places = np.empty(0, np.int64)
+
+
+@attrs.frozen(eq=False)
+class _Part:
+    """Bytes of a file that are read at once.
+
+    Attributes:
+        start: Where they begin.
+        length: How many they are.
+        expected: BLAKE3 of what may be there; None if nothing is expected.
+        places: Where the chunks are that it consists of then.
+    """
+
+    start: int
+    length: int
+    expected: bytes | None = None
+    places: Places = _NOWHERE
 
 
 class Packer:
-    """Stores the content of one snapshot.
-
-    Attributes:
-        added: Bytes of new packs so far.
-    """
+    """Stores the content of one snapshot; a context manager that leaves nothing running."""
 
     def __init__(self, objects: Objects, recent: Iterable[SnapshotRecord]) -> None:
         """Prepare to store.
@@ -43,104 +130,318 @@ class Packer:
         self._recent = tuple(recent)
         # A pack that is condemned may be deleted before this snapshot is committed, so nothing is shared with it.
         self._condemned = {pack for _entry, record in objects.condemned() for pack in record.packs}
-        self._usable = functools.cache(self._is_usable)
-        self._packs: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._known: dict[bytes, tuple[str, int]] | None = None
-        self._builder = PackBuilder()
-        self._finished: dict[str, str] = {}
-        self.added = 0
+        self._packs: list[_Pack] = []
+        self._named: set[str] = set()
+        self._exit = ExitStack()
+        enter = self._exit.enter_context
+        self._whole = enter(Lane(1, _BLOCKS_AHEAD))
+        self._compress = enter(Lane(cores(), 1))
+        self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
+        self._frames = Buffers(FRAME_SIZE)
+        self._builder, self._building = self._new_builder()
 
-    def share(self, record: SnapshotRecord, entry: FileEntry) -> tuple[Run, ...] | None:
-        """Name the content of a file of an older snapshot again, without reading it.
+    def __enter__(self) -> Packer:
+        return self
 
-        Returns:
-            Its runs, or None if a pack of it is gone or condemned.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    # -- content that is there already -------------------------------------------------------------------------------
+
+    def can_share(self, entry: FileEntry) -> bool:
+        """Tell whether the content of a file of an older snapshot can be named again, without reading it."""
+        usable = self._usable.issuperset(entry.packs)
+        if usable:
+            self._named.update(entry.packs)
+        return usable
+
+    @functools.cached_property
+    def _usable(self) -> frozenset[str]:
+        """The packs of recent snapshots that are there and not condemned."""
+        wanted = {pack for record in self._recent for pack in record.packs} - self._condemned
+        return frozenset(self._objects.present(wanted))
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, tuple[int, Table]]:
+        """The tables of usable packs, each with the number that places count it by."""
+        usable = self._usable - self._crumbs
+        wanted = dict.fromkeys(pack for record in self._recent for pack in record.packs if pack in usable)
+        tables = {}
+        parallel = self._objects.storage.parallel
+        with Lane(parallel, 2 * parallel) as lane:
+            for pack, table in lane.each(self._table, wanted):
+                if table is not None:
+                    tables[pack] = len(self._packs), table
+                    self._packs.append(_Pack(pack))
+        return tables
+
+    @functools.cached_property
+    def _crumbs(self) -> frozenset[str]:
+        """The packs of which the last snapshot needs little, once they are many: that content is stored anew, together.
+
+        Otherwise a store that grows by a little every hour would be scattered over thousands of packs.
         """
-        if not all(self._usable(record.packs[pack]) for pack, _first, _count in entry.runs):
-            return None
-        return tuple((self._number(record.packs[pack]), first, count) for pack, first, count in entry.runs)
+        needed: Counter[str] = Counter()
+        for record in self._recent[:1]:
+            if len(record.packs) <= MOST_CRUMBS:
+                break
+            for entry in record.files:
+                with contextlib.suppress(IntegrityError, FormatError):
+                    for pack, first, count in self._objects.runs(entry).tolist():
+                        sizes = self._objects.table(entry.packs[pack]).sizes[first : first + count]
+                        needed[entry.packs[pack]] += int(sizes.sum(dtype=np.int64))
+        crumbs = frozenset(pack for pack, size in needed.items() if size < FRAME_SIZE)
+        return crumbs if len(crumbs) > MOST_CRUMBS else frozenset()
 
-    def store(self, blocks: Iterable[bytes]) -> Stored:
-        """Store content that was read.
+    @functools.cached_property
+    def _known(self) -> KnownChunks:
+        known = KnownChunks()
+        for number, table in self._tables.values():
+            known.add_new(table.hashes, _following(number, 0, len(table)))
+        return known
+
+    def _table(self, pack: str) -> tuple[str, Table | None]:
+        try:
+            return pack, self._objects.table(pack)
+        except (IntegrityError, FormatError):
+            return pack, None  # damaged: nothing is shared with it, so this snapshot will be whole
+
+    def _expected(self, before: FileEntry | None, size: int, most: int) -> Iterator[_Part]:
+        """Divide a file into parts to be read at once; a frame that may still be where it was is one of them."""
+        at = 0
+        for start, pack, frame in self._frames_of(before) if before else ():
+            if frame.size > most or start + frame.size > size:
+                continue
+            yield from _parts(at, start, most)
+            at = start + frame.size
+            yield _Part(start, frame.size, frame.raw, _following(pack, frame.first, frame.chunks))
+        yield from _parts(at, size, most)
+
+    def _frames_of(self, before: FileEntry) -> Iterator[tuple[int, int, Frame]]:
+        """Find the frames of which a file had the whole: where they were in it, and in which pack they are."""
+        if before.depth:
+            return  # its content was moved about so much that hardly any is where it was
+        at = 0
+        for pack, first, count in before.runs:
+            if before.packs[pack] not in self._tables:
+                return
+            number, table = self._tables[before.packs[pack]]
+            for frame in table.frames_of(first, count) if first + count <= len(table) else ():
+                begin, end = max(first, frame.first), min(first + count, frame.first + frame.chunks)
+                if end - begin == frame.chunks:
+                    yield at, number, frame
+                    at += frame.size
+                else:
+                    at += int(table.sizes[begin:end].sum(dtype=np.int64))
+
+    # -- content that is read ----------------------------------------------------------------------------------------
+
+    def store(
+        self,
+        reader: Reader,
+        block: int,
+        parallel: int,
+        before: FileEntry | None,
+        told: Callable[[int], object],
+    ) -> Stored:
+        """Store the content of a file.
 
         Args:
-            blocks: The content, in order.
+            reader: The file.
+            block: Bytes to read at once.
+            parallel: How many reads to have under way at once.
+            before: The same file in a recent snapshot: files mostly grow at their end, so what was there may still be.
+            told: Told of the bytes that have been dealt with.
 
         Returns:
-            Where it is; valid once `finish` has been called.
+            What `finish` needs to say where it is.
         """
-        known = self._known_chunks()
+        size = reader.entry.size
+        buffers = Buffers(min(block, size))
+
+        def read(part: _Part) -> tuple[_Part, bool, bytearray, memoryview]:
+            buffer = buffers.take()
+            data = memoryview(buffer)[: part.length]
+            reader.readinto(part.start, data)
+            return part, part.expected is not None and blake3(data).digest() == part.expected, buffer, data
+
         whole = blake3()
-        runs: list[tuple[str, int, int]] = []
-        size = 0
-        for chunk in cut(blocks):
-            whole.update(chunk)
-            size += len(chunk)
-            digest = blake3(chunk).digest()
-            place = known.get(digest)
-            if place is None:
-                place = known[digest] = self._add(chunk, digest)
-            pack, first, count = runs[-1] if runs else ("", 0, 0)
-            if (pack, first + count) == place:
-                runs[-1] = (pack, first, count + 1)
-            else:
-                runs.append((*place, 1))
-        return Stored(
-            size=size,
-            blake3=whole.hexdigest(),
-            runs=tuple((self._number(pack), first, count) for pack, first, count in runs),
-        )
 
-    def finish(self) -> tuple[str, ...]:
-        """Store the last pack.
+        def take_in(buffer: bytearray, data: memoryview) -> None:
+            whole.update(data)
+            buffers.give_back(buffer)
 
-        Returns:
-            Ids of the packs that the runs count in.
-        """
-        if len(self._builder):
-            self._flush()
-        return tuple(self._finished.get(pack, pack) for pack in self._packs)
+        chunker = Chunker(size, find_regions(size, reader.read))
+        places = []
+        threads = max(parallel, cores())
+        with Lane(threads, threads + 1) as lane:
+            parts = list(self._expected(before, size, block))
+            # A small file is not worth a thread.
+            for part, known, buffer, data in lane.each(read, parts) if len(parts) > 1 else map(read, parts):
+                places += [self._place(piece) for piece in (chunker.skip(len(data)) if known else chunker.feed(data))]
+                if known:
+                    places.append(part.places)
+                self._whole.hand_over(functools.partial(take_in, buffer, data))
+                told(len(data))
+        places += [self._place(piece) for piece in chunker.skip(0)]
+        self._whole.drain()
+        return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
 
-    def condemned_meanwhile(self) -> bool:
-        """Tell whether a pack that the runs name was condemned since; if so, this content must be stored anew."""
-        return any(not set(record.packs).isdisjoint(self._packs) for _entry, record in self._objects.condemned())
+    def _place(self, piece: Piece) -> Places:
+        """Find chunks, or put them into the pack that is being built; give the place of each."""
+        digests = list(_digests(piece))
+        hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH)
+        places = self._known.find(hashes)
+        missing = np.flatnonzero(places == UNKNOWN)
+        if not len(missing):
+            return places
+        firsts: dict[bytes, int] = {}
+        for number in missing.tolist():
+            firsts.setdefault(digests[number], number)
+        fresh = np.fromiter(firsts.values(), np.int64, len(firsts))
+        for part in np.split(fresh, np.flatnonzero(np.diff(fresh) != 1) + 1):
+            places[part] = self._add(piece, hashes, int(part[0]), int(part[-1]) + 1)
+        self._known.add(hashes[fresh], places[fresh])
+        if len(fresh) < len(missing):
+            again = [firsts[digests[number]] for number in missing.tolist()]
+            places[missing] = places[again]
+        return places
 
-    def _add(self, chunk: memoryview, digest: bytes) -> tuple[str, int]:
+    def _add(self, piece: Piece, hashes: Hashes, first: int, end: int) -> Places:
+        """Put chunks of a piece that follow each other into packs."""
         if self._builder.full:
             self._flush()
-        return self._building(), self._builder.add(chunk, digest)
+        start = int(piece.ends[first - 1]) if first else 0
+        part = Piece(piece.data[start : piece.ends[end - 1]], piece.ends[first:end] - start, piece.width)
+        number = self._builder.add(part, hashes[first:end])
+        return _following(self._building, number, end - first)
 
-    def _building(self) -> str:
-        """Name the pack that is being built: its id is known only when it is finished."""
-        return f"new {len(self._finished)}"
+    def _new_builder(self) -> tuple[PackBuilder, int]:
+        self._packs.append(_Pack())
+        return PackBuilder(self._frames.take, self._squeeze), len(self._packs) - 1
+
+    def _squeeze(self, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
+        def squeeze() -> SqueezedFrame:
+            frame = squeeze_frame(memoryview(raw)[:length], width)
+            self._frames.give_back(raw)
+            return frame
+
+        return self._compress.submit(squeeze)
 
     def _flush(self) -> None:
-        pack = self._builder.finish()
+        """Let the pack that is being built be stored, and begin another."""
+        sealed, pack = self._builder.seal(), self._packs[self._building]
+        pack.numbers = sealed.numbers
+        self._store.hand_over(functools.partial(self._save, sealed, pack))
+        self._builder, self._building = self._new_builder()
+
+    def _save(self, sealed: SealedPack, to: _Pack) -> None:
+        pack = sealed.pack()
         self._objects.add_pack(pack)
-        self._finished[self._building()] = pack.id
-        self.added += pack.size
-        self._builder = PackBuilder()
+        to.id, to.size = pack.id, pack.size
 
-    def _number(self, pack_id: str) -> int:
-        if pack_id not in self._numbers:
-            self._numbers[pack_id] = len(self._packs)
-            self._packs.append(pack_id)
-        return self._numbers[pack_id]
+    # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _is_usable(self, pack_id: str) -> bool:
-        return pack_id not in self._condemned and self._objects.has_pack(pack_id)
+    def finish(self, contents: Sequence[Stored]) -> list[Location]:
+        """Store what is left.
 
-    def _known_chunks(self) -> dict[bytes, tuple[str, int]]:
-        if self._known is None:
-            self._known = {}
-            for pack_id in dict.fromkeys(pack for record in self._recent for pack in record.packs):
-                if not self._usable(pack_id):
-                    continue
-                try:
-                    hashes = self._objects.table(pack_id).hashes
-                except (IntegrityError, FormatError):
-                    continue  # damaged: nothing is shared with it, so this snapshot will be whole
-                for chunk, digest in enumerate(hashes):
-                    self._known.setdefault(digest, (pack_id, chunk))
-        return self._known
+        Args:
+            contents: All that was stored.
+
+        Returns:
+            Where each content is.
+        """
+        self._finish_packs()
+        runs = [self._runs(stored._places) for stored in contents]
+        lists = {number: self._list(rows) for number, rows in enumerate(runs) if len(rows) > MOST_RUNS}
+        if lists:
+            self._finish_packs()
+        located = []
+        for number, rows in enumerate(runs):
+            packs, numbered = self._by_first_use(rows)
+            if number in lists:
+                located.append(self._indirect(packs, self._runs(lists[number])))
+            else:
+                located.append(Location(packs=packs, runs=_tuples(numbered)))
+            self._named.update(located[-1].packs)
+        return located
+
+    @property
+    def added(self) -> int:
+        """Bytes of new packs that are stored."""
+        return sum(pack.size for pack in self._packs)
+
+    def condemned_meanwhile(self) -> bool:
+        """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
+        return any(not self._named.isdisjoint(record.packs) for _entry, record in self._objects.condemned())
+
+    def _finish_packs(self) -> None:
+        if len(self._builder):
+            self._flush()
+        self._store.drain()
+
+    def _runs(self, places: Places) -> Runs:
+        """Turn places into rows of pack, first chunk and number of chunks; shape ``(runs, 3)``."""
+        packs, chunks = places >> _PACK, places & _CHUNK
+        for number in np.unique(packs).tolist():
+            numbers = self._packs[number].numbers
+            if numbers is not None:
+                here = packs == number
+                chunks[here] = numbers[chunks[here]]
+        breaks = np.flatnonzero((np.diff(packs) != 0) | (np.diff(chunks) != 1)) + 1
+        starts = np.concatenate(([0], breaks)) if len(places) else breaks
+        counts = np.diff(np.append(starts, len(places)))
+        return np.stack((packs[starts], chunks[starts], counts), axis=1)
+
+    def _by_first_use(self, rows: Runs) -> tuple[tuple[str, ...], Runs]:
+        """Number the packs of one file anew, in the order in which it needs them."""
+        used, firsts, inverse = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+        order = np.argsort(firsts)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        numbered = rows.copy()
+        numbered[:, 0] = rank[inverse.reshape(-1)]
+        return tuple(self._packs[number].id for number in used[order].tolist()), numbered
+
+    def _list(self, rows: Runs) -> Places:
+        """Store the list of a file's runs as content; give its places."""
+        _packs, numbered = self._by_first_use(rows)
+        data = numbered.astype(MAP_ROW).tobytes()
+        chunker = Chunker(len(data), find_regions(0, lambda start, length: b""))
+        return _joined([self._place(piece) for piece in chunker.feed(data)])
+
+    def _indirect(self, packs: tuple[str, ...], rows: Runs) -> Location:
+        """Say where a list of runs is; the packs that it counts in come first."""
+        own, _ = self._by_first_use(rows)
+        together = tuple(dict.fromkeys((*packs, *own)))
+        numbers = {pack: number for number, pack in enumerate(together)}
+        runs = tuple((numbers[self._packs[pack].id], first, count) for pack, first, count in rows.tolist())
+        return Location(packs=together, runs=runs, depth=1)
+
+
+def _following(pack: int, first: int, count: int) -> Places:
+    """Give the places of chunks of a pack that follow each other."""
+    place = (pack << _PACK) + first
+    return np.arange(place, place + count)
+
+
+def _parts(start: int, end: int, most: int) -> Iterator[_Part]:
+    return (_Part(at, min(most, end - at)) for at in range(start, end, most))
+
+
+def _digests(piece: Piece) -> Iterator[bytes]:
+    data = piece.data
+    start = 0
+    for end in piece.ends.tolist():
+        yield blake3(data[start:end]).digest()
+        start = end
+
+
+def _joined(places: list[Places]) -> Places:
+    return np.concatenate([_NOWHERE, *places])
+
+
+def _tuples(rows: Runs) -> tuple[Run, ...]:
+    return tuple((pack, first, count) for pack, first, count in rows.tolist())

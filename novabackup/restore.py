@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import logging
@@ -13,11 +14,11 @@ from fsspec.callbacks import Callback
 
 from novabackup import _html
 from novabackup._paths import RESERVED, matches
-from novabackup.content import blocks
+from novabackup.content import Base, blocks
 from novabackup.errors import ChangedError, ConfigurationError, NotFoundError
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
-from novabackup.storage import Entry, Storage
+from novabackup.storage import Block, Entry, Storage
 from novabackup.store import find
 
 __all__ = ["Action", "RestorePlan", "Step", "execute", "live_files", "plan"]
@@ -187,7 +188,7 @@ def execute(
             if action.step is Step.SET_ASIDE:
                 _take_away(storage, action.path, kept, todo.snapshot)
             else:
-                _write(objects, record, known[action.path], storage, kept, todo.snapshot, callback)
+                _write(objects, known[action.path], storage, kept, todo.snapshot, callback)
         except Exception as error:  # noqa: BLE001 - one file that cannot be had must not cost the others
             _LOG.error("%s of %s could not be restored: %s", action.path, todo.snapshot, error)
             damaged = damaged or error
@@ -197,22 +198,33 @@ def execute(
 
 def _write(
     objects: Objects,
-    record: SnapshotRecord,
     entry: FileEntry,
     storage: Storage,
     kept: Mapping[str, FileEntry],
     snapshot: str,
     callback: Callback,
 ) -> None:
-    aside = None
-    if not _is_kept(storage, entry, kept):
-        aside = _set_aside(storage, entry.path, snapshot)
-    try:
-        storage.write(entry.path, _counted(blocks(objects, record, entry), callback), entry.attributes)
-    except Exception:
-        if aside is not None:
-            storage.move(aside, entry.path)
-        raise
+    with contextlib.ExitStack() as stack:
+        base = _base(storage, kept.get(entry.path))
+        if base is not None:
+            stack.enter_context(base.source)
+        aside = None
+        if not _is_kept(storage, entry, kept):
+            aside = _set_aside(storage, entry.path, snapshot)
+        try:
+            storage.write(entry.path, _counted(blocks(objects, entry, base), callback), entry.attributes)
+        except Exception:
+            if aside is not None:
+                storage.move(aside, entry.path)
+            raise
+
+
+def _base(storage: Storage, before: FileEntry | None) -> Base | None:
+    """Open what is there now as a source of what has not changed, if a snapshot says what is in it."""
+    if before is None or not before.identity:
+        return None
+    source = storage.source(before.path, before.identity)
+    return None if source is None else Base(source=source, entry=before)
 
 
 def _take_away(storage: Storage, path: str, kept: Mapping[str, FileEntry], snapshot: str) -> None:
@@ -252,7 +264,7 @@ def _hash(storage: Storage, path: str) -> str:
     return whole.hexdigest()
 
 
-def _counted(content: Iterator[bytes], callback: Callback) -> Iterator[bytes]:
+def _counted(content: Iterator[Block], callback: Callback) -> Iterator[Block]:
     for block in content:
         yield block
         callback.relative_update(len(block))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -266,8 +265,7 @@ def _put_back(
             kept = {entry.path: entry for entry in objects.record(said.kept).files}
         except NovaBackupError as error:
             _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
-    with contextlib.closing(objects):
-        execute(todo, objects, record, store.storage, kept, callback)
+    execute(todo, objects, record, store.storage, kept, callback)
     # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer.
     store.storage.sweep(0.0, [journal.JOURNAL_KEY, *(entry.path for entry in record.files)])
     return todo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import io
@@ -187,7 +186,7 @@ class Snapshot:
             NotFoundError: The snapshot has no such file.
             IntegrityError: Its content is damaged; also raised while reading.
         """
-        return io.BufferedReader(ContentReader(self._origin.objects, self._record, self._file(path)), 1 << 20)
+        return io.BufferedReader(ContentReader(self._origin.objects, self._file(path)), 1 << 20)
 
     def _file(self, path: str) -> FileEntry:
         try:
@@ -207,13 +206,12 @@ class Snapshot:
         """
         callback.set_size(self.size)
         problems: list[Problem] = []
-        with contextlib.closing(self._origin.objects) as objects:
-            for entry in self._record.files:
-                try:
-                    for block in blocks(objects, self._record, entry):
-                        callback.relative_update(len(block))
-                except IntegrityError as error:
-                    problems.extend(error.problems)
+        for entry in self._record.files:
+            try:
+                for block in blocks(self._origin.objects, entry):
+                    callback.relative_update(len(block))
+            except IntegrityError as error:
+                problems.extend(error.problems)
         if problems:
             raise IntegrityError(
                 f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in "

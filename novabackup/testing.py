@@ -11,12 +11,12 @@ import enum
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NoReturn
 
 from novabackup.model import Attributes
-from novabackup.storage.base import Entry, Guarantees, Reader, Storage
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Storage
 from novabackup.storage.contract import StorageContract
 
 __all__ = ["Fault", "FaultyStorage", "Moment", "StorageContract", "Then", "die", "fail_with"]
@@ -88,6 +88,8 @@ class FaultyStorage(Storage):
             then: What becomes of later operations.
         """
         self.url = inner.url
+        self.block = inner.block
+        self.parallel = inner.parallel
         self.log: list[str] = []
         self._inner = inner
         self._at = at
@@ -98,6 +100,11 @@ class FaultyStorage(Storage):
 
     def __repr__(self) -> str:
         return f"FaultyStorage({self._inner!r}, at={self._at})"
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent to a server so far."""
+        return self._inner.requests
 
     @property
     def operations(self) -> int:
@@ -139,12 +146,39 @@ class FaultyStorage(Storage):
             stack.pop_all()
             return faulty
 
-    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
+    def read_part(self, key: str, start: int, length: int) -> Part:
+        """Read a range of an object that never changes."""
+        with self.step(f"read part {key}"):
+            return self._inner.read_part(key, start, length)
+
+    def present(self, keys: Collection[str]) -> set[str]:
+        """Tell which objects are there."""
+        with self.step("present"):
+            return self._inner.present(keys)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """List keys."""
+        with self.step(f"keys {prefix}"):
+            return iter(list(self._inner.keys(prefix)))
+
+    def source(self, key: str, identity: str) -> Source | None:
+        """Offer an object as a source."""
+        source: Source | None = None
+        try:
+            with self.step(f"source {key}"):
+                source = self._inner.source(key, identity)
+        except BaseException:
+            if source is not None:
+                source.close()
+            raise
+        return source
+
+    def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
         """Create or replace an object."""
         with self.step(f"write {key}"):
             return self._inner.write(key, self._counted(key, blocks), attributes)
 
-    def _counted(self, key: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    def _counted(self, key: str, blocks: Iterable[Block]) -> Iterator[Block]:
         for block in blocks:
             with self.step(f"block {key}"):
                 yield block
@@ -209,6 +243,11 @@ class _FaultyReader(Reader):
         """Read a range."""
         with self._storage.step(f"read {self.entry.key}"):
             return self._inner.read(start, length)
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer."""
+        with self._storage.step(f"read {self.entry.key}"):
+            self._inner.readinto(start, buffer)
 
     def confirm(self) -> None:
         """Make sure of one unchanged version."""

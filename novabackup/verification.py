@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.lanes import Lane, cores
 from novabackup.model import Condemned, Config, Problem, decode
 from novabackup.objects import CONFIG_KEY, README_KEY, Objects, pack_key, readme_intact, snapshot_key
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
 __all__ = ["check"]
+
+_PACKS_AHEAD = 4
 
 
 def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
@@ -47,12 +50,11 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
         problems.append(_problem("missing", objects, pack, needed, "the pack is gone"))
     chosen = choose(sorted(packs))
     callback.set_size(len(packs))
-    with contextlib.closing(objects):
-        for pack in sorted(packs):
-            try:
-                _check_pack(objects, pack, packs[pack], whole=pack in chosen)
-            except (IntegrityError, FormatError, OSError) as error:
-                problems.append(_problem("damaged", objects, pack, needed, str(error)))
+    with Lane(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as lane:
+        look = functools.partial(_look, objects, packs, chosen)
+        for pack, damage in lane.each(look, sorted(packs)):
+            if damage is not None:
+                problems.append(_problem("damaged", objects, pack, needed, damage))
             callback.relative_update(1)
     return Problems(problems)
 
@@ -77,14 +79,22 @@ def _small_objects(objects: Objects) -> list[Problem]:
     return problems
 
 
+def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str | None]:
+    try:
+        _check_pack(objects, pack, packs[pack], whole=pack in chosen)
+    except (IntegrityError, FormatError, OSError) as error:
+        return pack, str(error)
+    return pack, None
+
+
 def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
     table = objects.table(pack)
     if table.size != entry.size:
         raise IntegrityError(f"pack {pack}: expected {table.size} bytes, found {entry.size}")
     if whole:
         objects.check_header(pack)
-        for _chunks in objects.chunks(pack, 0, len(table.hashes)):
-            pass
+        for frame in table.frames:
+            objects.frames(pack, [frame])
 
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:

@@ -1,6 +1,41 @@
 """How content becomes packs: cutting into chunks, compressing frames, the pack format."""
 
-from novabackup.packs.chunking import cut
-from novabackup.packs.format import HEADER, Frame, Pack, PackBuilder, Table, open_frame, read_table
+from novabackup.packs.builder import FRAME_SIZE, PackBuilder, SealedPack
+from novabackup.packs.chunking import Chunker, Piece
+from novabackup.packs.format import (
+    HASH,
+    HEADER,
+    Frame,
+    Hashes,
+    Pack,
+    SqueezedFrame,
+    Table,
+    open_frame,
+    read_table,
+    squeeze_frame,
+)
+from novabackup.packs.known import UNKNOWN, KnownChunks, Places, Runs
+from novabackup.packs.regions import find_regions
 
-__all__ = ["HEADER", "Frame", "Pack", "PackBuilder", "Table", "cut", "open_frame", "read_table"]
+__all__ = [
+    "FRAME_SIZE",
+    "HASH",
+    "HEADER",
+    "UNKNOWN",
+    "Chunker",
+    "Frame",
+    "Hashes",
+    "KnownChunks",
+    "Pack",
+    "PackBuilder",
+    "Piece",
+    "Places",
+    "Runs",
+    "SealedPack",
+    "SqueezedFrame",
+    "Table",
+    "find_regions",
+    "open_frame",
+    "read_table",
+    "squeeze_frame",
+]

@@ -13,31 +13,56 @@ chunk, so the id covers every byte, and a part of a pack can be checked without 
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 import numpy as np
 from blake3 import blake3
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.packs.codecs import compress, decompress
+from novabackup.packs.codecs import Codec, compress, decompress
 
-__all__ = ["HEADER", "Frame", "Pack", "PackBuilder", "Table", "open_frame", "read_table"]
+__all__ = [
+    "HASH",
+    "HEADER",
+    "Frame",
+    "Hashes",
+    "Pack",
+    "Sizes",
+    "SqueezedFrame",
+    "Table",
+    "open_frame",
+    "read_table",
+    "squeeze_frame",
+    "write_pack",
+]
 
 _VERSION = 1
 HEADER = struct.pack("<8sH6x", b"NOVAPACK", _VERSION)
 _FOOTER = struct.Struct("<8sHBBII12s")
 _COUNTS = struct.Struct("<16sII")
-_HASH = 32
-_FRAME_ROW = np.dtype([("codec", "<u4"), ("stored", "<u4"), ("size", "<u4"), ("chunks", "<u4"), ("hash", f"V{_HASH}")])
-_CHUNK_ROW = np.dtype([("size", "<u4"), ("hash", f"V{_HASH}")])
+HASH = 32
+"""Bytes of a hash."""
+_FRAME_ROW = np.dtype(
+    [
+        ("codec", "<u4"),
+        ("stored", "<u4"),
+        ("size", "<u4"),
+        ("chunks", "<u4"),
+        ("hash", f"V{HASH}"),
+        ("raw", f"V{HASH}"),
+    ]
+)
+_CHUNK_ROW = np.dtype([("size", "<u4"), ("hash", f"V{HASH}")])
 
-FRAME_SIZE = 1 << 20
-PACK_SIZE = 32 << 20
+Sizes = np.ndarray[tuple[int], np.dtype[np.uint32]]
+"""Bytes of each chunk; shape ``(chunks,)``."""
+Hashes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
+"""BLAKE3 of each chunk; shape ``(chunks, 32)``."""
+
 _LARGEST_TABLE = 64 << 20
 _LARGEST_FRAME = 16 << 20
 _FIRST_LOOK = 64 << 10
@@ -45,7 +70,12 @@ _FIRST_LOOK = 64 << 10
 
 @attrs.frozen(kw_only=True)
 class Frame:
-    """One frame of a pack: where it is, and which chunks it holds."""
+    """One frame of a pack: where it is, and which chunks it holds.
+
+    Attributes:
+        hash: BLAKE3 of the stored bytes, which is checked before they are decompressed.
+        raw: BLAKE3 of the content.
+    """
 
     number: int
     codec: int
@@ -55,6 +85,7 @@ class Frame:
     first: int
     chunks: int
     hash: bytes
+    raw: bytes
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -64,15 +95,19 @@ class Table:
     Attributes:
         frames: The frames, in order.
         sizes: Size of each chunk in bytes; shape ``(chunks,)``.
-        hashes: BLAKE3 of each chunk.
+        hashes: BLAKE3 of each chunk; shape ``(chunks, 32)``.
         size: Bytes of the whole pack.
     """
 
     frames: tuple[Frame, ...]
-    sizes: np.ndarray[tuple[int], np.dtype[np.uint32]]
-    hashes: tuple[bytes, ...]
+    sizes: Sizes
+    hashes: Hashes
     size: int
     _starts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the chunks."""
+        return len(self.sizes)
 
     def frames_of(self, first: int, count: int) -> Sequence[Frame]:
         """Give the frames that hold the chunks ``first`` to ``first + count - 1``."""
@@ -90,90 +125,71 @@ class Pack:
     size: int
 
 
-class PackBuilder:
-    """Collects chunks into frames, and frames into a pack."""
+@attrs.frozen(kw_only=True)
+class SqueezedFrame:
+    """A frame as it will be stored."""
 
-    def __init__(self) -> None:
-        self._blocks: list[bytes] = [HEADER]
-        self._rows: list[tuple[int, int, int, int, bytes]] = []
-        self._chunks: list[tuple[int, bytes]] = []
-        self._open: list[bytes | memoryview] = []
-        self._open_size = 0
-        self._stored = 0
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    @property
-    def full(self) -> bool:
-        """Whether the pack has reached the size at which it should be stored."""
-        return self._stored + self._open_size >= PACK_SIZE
-
-    def add(self, chunk: bytes | memoryview, digest: bytes) -> int:
-        """Put a chunk in.
-
-        Args:
-            chunk: Its bytes.
-            digest: Their BLAKE3 hash.
-
-        Returns:
-            The number of the chunk in this pack.
-        """
-        self._chunks.append((len(chunk), digest))
-        self._open.append(bytes(chunk))
-        self._open_size += len(chunk)
-        if self._open_size >= FRAME_SIZE:
-            self._close_frame()
-        return len(self._chunks) - 1
-
-    def _close_frame(self) -> None:
-        raw = b"".join(self._open)
-        codec, stored = compress(raw)
-        self._blocks.append(stored)
-        self._rows.append((codec, len(stored), len(raw), len(self._open), blake3(stored).digest()))
-        self._stored += len(stored)
-        self._open = []
-        self._open_size = 0
-
-    def finish(self) -> Pack:
-        """Close the pack; nothing may be added afterwards."""
-        if self._open:
-            self._close_frame()
-        # Random, so that no two packs ever have the same id: one that is about to be deleted cannot be taken for
-        # one that has just been written with the same content.
-        salt = secrets.token_bytes(16)
-        raw = (
-            _COUNTS.pack(salt, len(self._rows), len(self._chunks))
-            + np.array(self._rows, _FRAME_ROW).tobytes()
-            + np.array(self._chunks, _CHUNK_ROW).tobytes()
-        )
-        codec, stored = compress(raw)
-        footer = _FOOTER.pack(b"NOVATAIL", _VERSION, codec, 0, len(stored), len(raw), bytes(12))
-        self._blocks += [stored, footer]
-        return Pack(
-            id=blake3(stored + footer).hexdigest(),
-            blocks=tuple(self._blocks),
-            size=sum(len(block) for block in self._blocks),
-        )
+    codec: Codec
+    stored: bytes
+    size: int
+    hash: bytes
+    raw: bytes
 
 
-def read_table(pack_id: str, size: int, read: Callable[[int, int], bytes]) -> Table:
+def squeeze_frame(raw: bytes | bytearray | memoryview, width: int) -> SqueezedFrame:
+    """Compress a frame.
+
+    Args:
+        raw: Its chunks, one after the other.
+        width: Bytes of the words that they consist of; 1 if unknown.
+    """
+    codec, stored = compress(raw, width)
+    return SqueezedFrame(
+        codec=codec, stored=stored, size=len(raw), hash=blake3(stored).digest(), raw=blake3(raw).digest()
+    )
+
+
+def write_pack(frames: Sequence[SqueezedFrame], counts: Iterable[int], sizes: Sizes, hashes: Hashes) -> Pack:
+    """Put a pack together.
+
+    Args:
+        frames: Its frames, in order.
+        counts: How many chunks each holds.
+        sizes: Size of each chunk, in the order of the frames.
+        hashes: BLAKE3 of each chunk.
+    """
+    rows = np.array(
+        [(f.codec, len(f.stored), f.size, n, f.hash, f.raw) for f, n in zip(frames, counts, strict=True)], _FRAME_ROW
+    )
+    chunks = np.empty(len(sizes), _CHUNK_ROW)
+    chunks["size"] = sizes
+    chunks["hash"] = np.ascontiguousarray(hashes).view(f"V{HASH}").reshape(-1)
+    # Random, so that no two packs ever have the same id: one that is about to be deleted cannot be taken for one that
+    # has just been written with the same content.
+    salt = secrets.token_bytes(16)
+    raw = _COUNTS.pack(salt, len(rows), len(chunks)) + rows.tobytes() + chunks.tobytes()
+    codec, stored = compress(raw)
+    footer = _FOOTER.pack(b"NOVATAIL", _VERSION, codec, 0, len(stored), len(raw), bytes(12))
+    blocks = (HEADER, *(frame.stored for frame in frames), stored, footer)
+    return Pack(id=blake3(stored + footer).hexdigest(), blocks=blocks, size=sum(map(len, blocks)))
+
+
+def read_table(pack_id: str, read_end: Callable[[int], tuple[bytes, int]]) -> Table:
     """Read and check the table of a pack.
 
     Args:
         pack_id: Its id, which the table must hash to.
-        size: Bytes of the whole pack, as the storage says.
-        read: Reads ``(start, length)``.
+        read_end: Reads so many bytes at the end of the pack, fewer if it has not so many; gives them and the size of
+            the whole pack.
 
     Returns:
-        The table; every size in it adds up with ``size``.
+        The table; every size in it adds up with that of the pack.
 
     Raises:
         IntegrityError: These are not the bytes that were written.
         FormatError: They are, but of a newer format.
     """
-    tail_at = max(0, size - _FIRST_LOOK)
-    tail = read(tail_at, size - tail_at)
+    tail, size = read_end(_FIRST_LOOK)
     if len(tail) < _FOOTER.size:
         raise IntegrityError(f"pack {pack_id}: expected at least {_FOOTER.size} bytes, found {size}")
     magic, version, codec, encryption, stored_size, raw_size, rest = _FOOTER.unpack(tail[-_FOOTER.size :])
@@ -181,7 +197,7 @@ def read_table(pack_id: str, size: int, read: Callable[[int, int], bytes]) -> Ta
     if magic != b"NOVATAIL" or whole > min(size, _LARGEST_TABLE) or raw_size > _LARGEST_TABLE:
         raise IntegrityError(f"pack {pack_id}: the last {_FOOTER.size} bytes are not the end of a pack")
     if whole > len(tail):
-        tail = read(size - whole, whole)
+        tail, size = read_end(whole)
     tail = tail[-whole:]
     if blake3(tail).hexdigest() != pack_id:
         raise IntegrityError(f"pack {pack_id}: its table does not match the hash that the pack is named by")
@@ -220,29 +236,29 @@ def _parse(pack_id: str, raw: bytes | memoryview, size: int, tail: int) -> Table
             first=int(first),
             chunks=int(row["chunks"]),
             hash=row["hash"].tobytes(),
+            raw=row["raw"].tobytes(),
         )
         for number, (row, offset, first) in enumerate(zip(rows, offsets[:-1], starts[:-1], strict=True))
     )
     return Table(
         frames=frames,
-        sizes=chunks["size"],
-        hashes=tuple(digest.tobytes() for digest in chunks["hash"]),
+        sizes=chunks["size"].astype(np.uint32),
+        hashes=np.frombuffer(chunks["hash"].tobytes(), np.uint8).reshape(-1, HASH),
         size=size,
         starts=tuple(frame.first for frame in frames),
     )
 
 
-def open_frame(pack_id: str, table: Table, frame: Frame, stored: bytes | memoryview) -> list[memoryview]:
-    """Check a frame's bytes and take it apart.
+def open_frame(pack_id: str, frame: Frame, stored: bytes | memoryview) -> memoryview:
+    """Check a frame's bytes, decompress them, and check what came out.
 
     Args:
         pack_id: For messages.
-        table: Table of the pack.
-        frame: Which frame.
+        frame: Which frame; from a table that was checked against the pack's id.
         stored: Its bytes as they are in the pack.
 
     Returns:
-        The chunks of the frame; each has been checked against its own hash.
+        The content of the frame: its chunks, one after the other.
 
     Raises:
         IntegrityError: The bytes are not those that were written.
@@ -253,10 +269,9 @@ def open_frame(pack_id: str, table: Table, frame: Frame, stored: bytes | memoryv
             "its hash"
         )
     raw = memoryview(decompress(frame.codec, stored, frame.size))
-    sizes = table.sizes[frame.first : frame.first + frame.chunks].tolist()
-    ends = list(itertools.accumulate(sizes))
-    pieces = [raw[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-    for number, piece in enumerate(pieces, frame.first):
-        if blake3(piece).digest() != table.hashes[number]:
-            raise IntegrityError(f"pack {pack_id}: chunk {number} does not match its hash")
-    return pieces
+    if blake3(raw).digest() != frame.raw:
+        raise IntegrityError(
+            f"pack {pack_id}: frame {frame.number} is stored as it was written, but does not give the content that "
+            "went in"
+        )
+    return raw

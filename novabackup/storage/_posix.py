@@ -24,6 +24,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
+from novabackup.errors import ChangedError
+from novabackup.storage.base import Block, Source, Span
+
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 TICK_NS = 20_000_000
 """Longer than the tick by which any usual kernel moves the times of files."""
@@ -32,6 +35,9 @@ UNSYNCABLE = (errno.EROFS, errno.EINVAL, errno.EPERM, errno.ENOTSUP)
 
 _UNOWNABLE = (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """What is answered where the owner may not be set, is not known in this container, or does not exist at all."""
+_UNCOPYABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+"""What is answered where the kernel or a file system cannot copy ranges."""
+_COPIED_AT_ONCE = 1 << 20
 _COARSE_NS = 2_500_000_000
 """Longer than the coarsest tick of any file system (FAT: 2 s)."""
 _PATIENCE = 5
@@ -67,12 +73,43 @@ class Draft:
         finally:
             os.close(self.descriptor)
 
-    def fill(self, blocks: Iterable[bytes]) -> None:
+    def fill(self, blocks: Iterable[Block]) -> None:
+        sources: set[LocalSource] = set()
         for block in blocks:
-            rest = memoryview(block)
-            while rest:
+            if isinstance(block, Span):
+                assert isinstance(block.source, LocalSource)
+                sources.add(block.source)
+                self._copy(block.source, block.start, block.length)
+            else:
+                self._write(block)
+        for source in sources:
+            source.confirm()
+
+    def _write(self, block: bytes | memoryview) -> None:
+        rest = memoryview(block)
+        while rest:
+            with self._naming():
+                rest = rest[os.write(self.descriptor, rest) :]
+
+    def _copy(self, source: LocalSource, start: int, length: int) -> None:
+        """Let the kernel copy, which shares the blocks on file systems that can (XFS, Btrfs)."""
+        while length and hasattr(os, "copy_file_range"):
+            try:
                 with self._naming():
-                    rest = rest[os.write(self.descriptor, rest) :]
+                    copied = os.copy_file_range(source.descriptor, self.descriptor, length, start)
+            except OSError as error:
+                if error.errno not in _UNCOPYABLE:
+                    raise
+                break
+            if not copied:
+                break  # the end of the file, of which reading says more
+            start += copied
+            length -= copied
+        while length:
+            block = source.read(start, min(length, _COPIED_AT_ONCE))
+            self._write(block)
+            start += len(block)
+            length -= len(block)
 
     def adopt(self, uid: int, gid: int, mode: int) -> None:
         """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
@@ -103,6 +140,46 @@ class Draft:
         except OSError as error:
             error.filename = str(self.target)
             raise
+
+
+class LocalSource(Source):
+    """An open file whose bytes are copied."""
+
+    def __init__(self, descriptor: int, url: str) -> None:
+        self.descriptor = descriptor
+        self._url = url
+        self._identity = identity_of(os.fstat(descriptor))
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range."""
+        return pread(self.descriptor, start, length, self._url)
+
+    def confirm(self) -> None:
+        """Make sure that it is still what it was when it was opened."""
+        if identity_of(os.fstat(self.descriptor)) != self._identity:
+            raise ChangedError(f"{self._url}: somebody changed it while it was copied")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def pread(descriptor: int, start: int, length: int, url: str) -> bytes:
+    """Read exactly so many bytes."""
+    blocks = []
+    while length:
+        block = os.pread(descriptor, length, start)
+        if not block:
+            raise ChangedError(
+                f"{url}: expected {length} bytes more, found the end at {start}. "
+                "Somebody cut it short while it was read"
+            )
+        blocks.append(block)
+        start += len(block)
+        length -= len(block)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
 class Lock(AbstractContextManager[None]):

@@ -50,7 +50,11 @@ class RefusedError(OSError):
 
 
 class S3Client:
-    """Sends requests, one by one, with the options that s3fs was given."""
+    """Sends requests, one by one, with the options that s3fs was given; several threads may do so at once.
+
+    Attributes:
+        requests: How many have been sent; one that the client repeats by itself counts once.
+    """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         """Keep the options; nothing is sent yet.
@@ -64,6 +68,8 @@ class S3Client:
         self._options = {**options, "config_kwargs": config, **ours}
         self._url = url
         self._made: tuple[int, s3fs.S3FileSystem] | None = None
+        self._counting = threading.Lock()
+        self.requests = 0
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -101,6 +107,8 @@ class S3Client:
 
         s3fs itself would let a request go on after Ctrl-C, and it would take effect some time later.
         """
+        with self._counting:
+            self.requests += 1
         fs = self.fs
         if asyncio._get_running_loop() is fs.loop:
             raise ConfigurationError(

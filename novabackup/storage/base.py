@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import abc
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import BinaryIO
 
 import attrs
 
-from novabackup.errors import IntegrityError
+from novabackup.errors import ChangedError, IntegrityError
 from novabackup.model import Attributes
 
-__all__ = ["Entry", "Guarantees", "Reader", "Storage"]
+__all__ = ["Block", "Entry", "Guarantees", "Part", "Reader", "Source", "Span", "Storage"]
 
 SMALL_OBJECT = 64 << 20
 """No record is larger than this; `Storage.read` refuses more, so that a forged size takes no memory."""
+
+_USUAL_RECORD = 64 << 10
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +54,55 @@ class Guarantees:
     compare_and_swap: bool
 
 
+@attrs.frozen
+class Part:
+    """A range of an object.
+
+    Attributes:
+        data: Its bytes.
+        size: Bytes of the whole object.
+    """
+
+    data: bytes
+    size: int
+
+
+class Source(abc.ABC):
+    """One version of an object whose bytes its storage can copy without handing them out; a context manager."""
+
+    @abc.abstractmethod
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range, exactly ``length`` bytes."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the object; may be called again."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@attrs.frozen
+class Span:
+    """Bytes of a source, as a block for `Storage.write`."""
+
+    source: Source
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+Block = bytes | memoryview | Span
+"""A piece of content that is to be written."""
+
+
 class Reader(abc.ABC):
     """One version of one object, open for reading; a context manager.
 
@@ -75,6 +126,10 @@ class Reader(abc.ABC):
         Raises:
             ChangedError: The object is no longer the version that was opened.
         """
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer with as many bytes from an offset on; otherwise as `read`."""
+        buffer[:] = self.read(start, len(buffer))
 
     @abc.abstractmethod
     def confirm(self) -> None:
@@ -114,9 +169,18 @@ class Storage(abc.ABC):
 
     Attributes:
         url: Where the storage is, without credentials.
+        block: Bytes that are best read at once.
+        parallel: How many reads or writes are best under way at once.
     """
 
     url: str
+    block: int = 2 << 20
+    parallel: int = 1
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent to a server so far; 0 where there is none."""
+        return 0
 
     @abc.abstractmethod
     def entries(self, prefix: str = "") -> Iterator[Entry]:
@@ -143,14 +207,14 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
+    def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
         """Create or replace an object: afterwards the new content is there in whole, before it the old.
 
         If ``blocks`` raises, nothing is changed.
 
         Args:
             key: Where.
-            blocks: The content, in order.
+            blocks: The content, in order; spans only of sources that this storage gave.
             attributes: Permission bits, owner (where permitted) and time to set, where the storage has such.
 
         Returns:
@@ -224,14 +288,32 @@ class Storage(abc.ABC):
             FileNotFoundError: There is none.
             IntegrityError: It is larger than any record can be.
         """
+        part = self.read_part(key, 0, _USUAL_RECORD)
+        if part.size > SMALL_OBJECT:
+            raise IntegrityError(
+                f"{self.url}/{key}: expected a record of at most {SMALL_OBJECT} bytes, found {part.size}"
+            )
+        if part.size > len(part.data):
+            part = self.read_part(key, 0, part.size)
+        if part.size != len(part.data):
+            raise ChangedError(f"{self.url}/{key}: somebody replaced it while it was read")
+        return part.data
+
+    def read_part(self, key: str, start: int, length: int) -> Part:
+        """Read a range of an object that never changes, so that no version has to be pinned.
+
+        Args:
+            key: Which object.
+            start: Offset in bytes; a negative one counts from the end. What lies before the object is left out.
+            length: Bytes wanted; what lies behind the end is left out.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
         with self.open(key) as reader:
-            if reader.entry.size > SMALL_OBJECT:
-                raise IntegrityError(
-                    f"{self.url}/{key}: expected a record of at most {SMALL_OBJECT} bytes, found {reader.entry.size}"
-                )
-            data = reader.read(0, reader.entry.size)
-            reader.confirm()
-            return data
+            size = reader.entry.size
+            begin = max(0, size + start) if start < 0 else min(start, size)
+            return Part(reader.read(begin, min(length, size - begin)), size)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object under the key."""
@@ -240,6 +322,30 @@ class Storage(abc.ABC):
         except FileNotFoundError:
             return False
         return True
+
+    def present(self, keys: Collection[str]) -> set[str]:
+        """Tell which of these objects are there, with as few requests as may be."""
+        return {key for key in keys if self.exists(key)}
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """List the keys of objects below a folder, freshly, in order; cheaper than `entries` where that looks at each.
+
+        Args:
+            prefix: As for `entries`.
+        """
+        return (entry.key for entry in self.entries(prefix))
+
+    def source(self, key: str, identity: str) -> Source | None:
+        """Offer an object as a source of blocks for `write`.
+
+        Args:
+            key: Which object.
+            identity: The version that is meant.
+
+        Returns:
+            The source, to be closed; None if there is no such version, or where copying is no cheaper than writing.
+        """
+        return None
 
 
 class RawFile(io.RawIOBase):

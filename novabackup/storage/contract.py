@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
-from novabackup.storage.base import Storage
+from novabackup.storage.base import Span, Storage
 
 __all__ = ["ODD_KEYS", "UNSAFE_KEYS", "StorageContract"]
 
@@ -241,6 +241,61 @@ class StorageContract:
                     assert reader.read(500, 500) == b"A" * 500
                 with _raises(ChangedError):
                     reader.confirm()
+
+    def test_parts(self, storage: Storage, other: Storage) -> None:
+        """Any range can be read of what never changes, from both ends, and less is given where there is less."""
+        content = os.urandom(200_000)
+        storage.write("small", [b"content"])
+        storage.write("large", [content])
+        for key, whole in (("small", b"content"), ("large", content)):
+            size = len(whole)
+            for start, length in ((0, 3), (0, size), (2, 4), (size - 1, 1), (0, size + 9), (3, size), (size, 1)):
+                part = other.read_part(key, start, length)
+                assert (part.data, part.size) == (whole[start : start + length], size)
+            for back in (1, 3, size, size + 9, 70_000):
+                part = other.read_part(key, -back, back)
+                assert (part.data, part.size) == (whole[-min(back, size) :], size)
+        with _raises(FileNotFoundError):
+            storage.read_part("missing", 0, 1)
+
+    def test_blocks_into_buffers(self, storage: Storage) -> None:
+        """What is read into a buffer is what is read."""
+        content = os.urandom(150_000)
+        storage.write("one", [content])
+        with storage.open("one") as reader:
+            buffer = bytearray(100_000)
+            for start, length in ((0, 100_000), (50_000, 100_000), (7, 11)):
+                reader.readinto(start, memoryview(buffer)[:length])
+                assert buffer[:length] == content[start : start + length]
+
+    def test_keys_and_presence(self, storage: Storage, other: Storage) -> None:
+        """Keys are listed as entries are, and what is there is told from what is not."""
+        names = [f"folder/{number}" for number in range(9)]
+        for name in (*names, "folder/below/a", "other/b"):
+            storage.write(name, [b"content"])
+        assert list(other.keys("folder")) == [entry.key for entry in other.entries("folder")]
+        assert list(other.keys("other")) == ["other/b"]
+        assert list(other.keys("missing")) == []
+        assert other.present([*names, "folder/missing", "missing/x"]) == set(names)
+        assert other.present(["other/b", "other/c"]) == {"other/b"}
+        assert other.present([]) == set()
+
+    def test_sources(self, storage: Storage) -> None:
+        """Where a storage copies by itself, it copies right; and never another version than the one that is meant."""
+        content = os.urandom(300_000)
+        before = storage.write("one", [content])
+        assert storage.source("missing", before.identity) is None
+        assert storage.source("one", "another") is None
+        source = storage.source("one", storage.entry("one").identity)
+        if source is None:
+            return
+        with source:
+            assert source.read(5, 10) == content[5:15]
+            blocks = [b"head", Span(source, 100_000, 200_000), b"", Span(source, 0, 100_000), memoryview(b"tail")]
+            storage.write("two", blocks)
+            assert storage.read("two") == b"head" + content[100_000:] + content[:100_000] + b"tail"
+            storage.write("one", [Span(source, 0, 299_999)])
+            assert storage.read("one") == content[:299_999]
 
     def test_move(self, storage: Storage, other: Storage) -> None:
         """An object gets another key, and replaces what was there."""

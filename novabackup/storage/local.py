@@ -21,17 +21,19 @@ from novabackup.storage._posix import (
     TICK_NS,
     UNSYNCABLE,
     Draft,
+    LocalSource,
     Lock,
     identity_of,
     make_folder,
     passing_lock,
+    pread,
     settle,
     sync_folder,
     sync_path,
     tolerate,
     wait_until_older,
 )
-from novabackup.storage.base import Entry, Guarantees, Reader, Storage
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Storage
 
 __all__ = ["LocalStorage"]
 
@@ -96,7 +98,42 @@ class LocalStorage(Storage):
             os.close(descriptor)
             raise
 
-    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
+    def read_part(self, key: str, start: int, length: int) -> Part:
+        """Read a range of an object that never changes."""
+        with self._opened(key) as (descriptor, size):
+            begin = max(0, size + start) if start < 0 else min(start, size)
+            return Part(pread(descriptor, begin, min(length, size - begin), self._url(key)), size)
+
+    @contextlib.contextmanager
+    def _opened(self, key: str) -> Iterator[tuple[int, int]]:
+        """Open a regular file; give its descriptor and its size."""
+        path = self._path(key)
+        self._regular(path, key)
+        descriptor = os.open(path, READ)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(
+                    errno.ENOENT, "somebody replaced it by something else meanwhile", self._url(key)
+                )
+            yield descriptor, status.st_size
+        finally:
+            os.close(descriptor)
+
+    def source(self, key: str, identity: str) -> Source | None:
+        """Offer a file whose bytes the kernel copies, or shares where the file system can."""
+        try:
+            path = self._path(key)
+            self._regular(path, key)
+            descriptor = os.open(path, READ)
+        except (OSError, ConfigurationError):
+            return None
+        if identity_of(os.fstat(descriptor)) != identity:
+            os.close(descriptor)
+            return None
+        return LocalSource(descriptor, self._url(key))
+
+    def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
         """Create or replace an object by renaming a finished and flushed temporary file.
 
         Without ``attributes``, a file that is replaced hands on its permission bits and owner.
@@ -215,6 +252,19 @@ class LocalStorage(Storage):
         """Say what the kernel promises: links and renames are exclusive, and locks exclude."""
         return Guarantees(exclusive_create=True, compare_and_swap=True)
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """List keys, without a look at each file where a folder holds nothing else."""
+        folder = self._path(prefix) if prefix else self._root
+        try:
+            with os.scandir(folder) as listing:
+                items = list(listing)
+        except (FileNotFoundError, NotADirectoryError):
+            return iter(())
+        if all(item.is_file(follow_symlinks=False) for item in items):
+            start = f"{prefix}/" if prefix else ""
+            return iter(sorted(start + item.name for item in items if not _OURS.fullmatch(item.name)))
+        return super().keys(prefix)
+
     def _url(self, key: str) -> str:
         return f"{self.url}/{key}"
 
@@ -269,7 +319,7 @@ class LocalStorage(Storage):
         self,
         key: str,
         path: Path,
-        blocks: Iterable[bytes],
+        blocks: Iterable[Block],
         attributes: Attributes | None,
         old: os.stat_result | None,
     ) -> Entry:
@@ -339,18 +389,13 @@ class _LocalReader(Reader):
         """Read a range."""
         if start < 0 or length < 0 or start + length > self.entry.size:
             raise ValueError(f"{self._url}: bytes {start} to {start + length} of {self.entry.size} were asked for")
-        blocks = []
-        while length:
-            block = os.pread(self._descriptor, length, start)
-            if not block:
-                raise ChangedError(
-                    f"{self._url}: expected {self.entry.size} bytes, found the end at {start}. "
-                    "Somebody cut it short while it was read"
-                )
-            blocks.append(block)
-            start += len(block)
-            length -= len(block)
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        return pread(self._descriptor, start, length, self._url)
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer."""
+        done = os.preadv(self._descriptor, [buffer], start)
+        if done < len(buffer):
+            buffer[done:] = self.read(start + done, len(buffer) - done)
 
     def confirm(self) -> None:
         """Compare number, size and times of the open file, and of what is at its path now."""

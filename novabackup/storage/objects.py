@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from novabackup._paths import unsafe
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
-from novabackup.storage.base import Entry, Guarantees, Reader, Storage
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage
 
 __all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "naming", "spool"]
 
@@ -55,7 +55,7 @@ def naming(url: str) -> Iterator[None]:
         raise OSError(number, text, url) from error
 
 
-def spool(blocks: Iterable[bytes]) -> tuple[BinaryIO, int]:
+def spool(blocks: Iterable[Block]) -> tuple[BinaryIO, int]:
     """Collect content before any of it is sent: an exception in the middle must not publish the first half.
 
     Returns:
@@ -64,7 +64,7 @@ def spool(blocks: Iterable[bytes]) -> tuple[BinaryIO, int]:
     file = cast(BinaryIO, tempfile.SpooledTemporaryFile(SPOOLED))  # noqa: SIM115
     try:
         for block in blocks:
-            file.write(block)
+            file.write(block.source.read(block.start, block.length) if isinstance(block, Span) else block)
         size = file.tell()
         file.seek(0)
     except BaseException:
@@ -123,7 +123,7 @@ class ObjectReader(Reader):
 
     def file(self) -> BinaryIO:
         """Copy the content to an anonymous temporary file."""
-        file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - closed by close()
+        file = cast(BinaryIO, tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by close()
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
             file.write(self.read(start, min(_BLOCK, self.entry.size - start)))
@@ -259,7 +259,16 @@ class ObjectStorage(KeyedStorage):
         with naming(self.locate(entry.key)):
             return bytes(self._fs.cat_file(self._path(entry.key), start=start, end=start + length))
 
-    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
+    def read_part(self, key: str, start: int, length: int) -> Part:
+        """Read a range of an object that never changes."""
+        path = self._path(key)
+        with naming(self.locate(key)):
+            size = self._fs.info(path)["size"]
+            begin = max(0, size + start) if start < 0 else min(start, size)
+            end = min(begin + length, size)
+            return Part(bytes(self._fs.cat_file(path, start=begin, end=end)) if end > begin else b"", size)
+
+    def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
         """Create or replace an object by one upload of the finished content; attributes are not kept."""
         path = self._path(key)
         file, _ = spool(blocks)

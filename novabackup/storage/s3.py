@@ -9,32 +9,36 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
+import itertools
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 import s3fs
 
 from novabackup._paths import unsafe
 from novabackup.errors import ConfigurationError
+from novabackup.lanes import Lane
 from novabackup.model import Attributes
 from novabackup.storage._s3_client import RefusedError, S3Client
-from novabackup.storage.base import Entry, Guarantees, Reader
-from novabackup.storage.objects import SPOOLED, KeyedStorage, ObjectReader, spool
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span
+from novabackup.storage.objects import KeyedStorage, ObjectReader
 
 __all__ = ["S3Storage"]
 
-_PART = 32 << 20
-_MAX_PARTS = 9_000
+_PART = 16 << 20
+_PARTS_OF_A_SIZE = 1_000
+"""Parts double after so many: 10,000, the most that a server takes, are 16 TB then, more than an object can be."""
 _MAX_COPY = 5 << 30
 """The largest object that one request can copy."""
 _BLOCK = 8 << 20
 _ATTEMPTS = 6
+_FEW = 4
+"""Objects up to which asking for each is better than a list of a folder that may hold many."""
 _UPLOAD_GRACE = 86_400.0
 """Seconds that an unfinished upload is left alone at least: it cannot be told whether its writer still lives."""
 _TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which a write is recognised
@@ -47,6 +51,9 @@ class S3Storage(KeyedStorage):
     object that is replaced by the very same bytes may keep its identity; what `swap` has to tell apart must hold
     something that is never the same.
     """
+
+    block = 8 << 20
+    parallel = 4
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
         """Name the place; nothing is sent yet.
@@ -78,6 +85,11 @@ class S3Storage(KeyedStorage):
         if reason or not self._bucket:
             raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
 
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent so far."""
+        return self._client.requests
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List objects below a folder, freshly, in the order of their keys."""
         folder = self._key(f"{self.checked(prefix)}/") if prefix else self._key("")
@@ -107,38 +119,61 @@ class S3Storage(KeyedStorage):
             ChangedError: It is another version by now, or gone.
         """
         etag = _etag(entry.identity)
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._client.translated(self.locate(entry.key)):
-                    found: str
-                    data: bytes
-                    found, data = self._client.run(lambda fs: self._get(fs, entry.key, etag, start, length))
-                    if found == etag and len(data) != length:
-                        raise ConnectionError(
-                            errno.ECONNRESET, f"expected {length} bytes at {start}, found {len(data)}"
-                        )
-            except FileNotFoundError:
-                found = "nothing"
-            except RefusedError as error:
-                found = f"another (HTTP {error.status})"
-            except (ConnectionError, TimeoutError):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                _pause(attempt)
-                continue
-            if found != etag:
-                raise self._changed(entry.key, entry.identity, found)
-            return data
-        raise AssertionError("unreachable")
+        wanted = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": etag}
+        try:
+            answer, data = self._got(entry.key, length, wanted)
+            found = f'"{answer.get("ETag", "").strip(chr(34))}"'
+        except FileNotFoundError:
+            found = "nothing"
+        except RefusedError as error:
+            found = f"another (HTTP {error.status})"
+        if found != etag:
+            raise self._changed(entry.key, entry.identity, found)
+        if len(data) != length:
+            raise ConnectionError(
+                errno.ECONNRESET, f"expected {length} bytes at {start}, found {len(data)}", self.locate(entry.key)
+            )
+        return data
 
-    def write(self, key: str, blocks: Iterable[bytes], attributes: Attributes | None = None) -> Entry:
-        """Create or replace an object by one upload of the finished content; attributes are not kept."""
+    def read_part(self, key: str, start: int, length: int) -> Part:
+        """Read a range of an object that never changes, by one request."""
         self.checked(key)
-        file, size = spool(blocks)
-        with file:
-            if size <= SPOOLED:
-                return self._put(key, file.read(), {})
-            return self._upload(key, file, size)
+        if not length:
+            return Part(b"", self.entry(key).size)
+        try:
+            span = f"bytes={start}" if start < 0 else f"bytes={start}-{start + length - 1}"
+            answer, data = self._got(key, length, {"Range": span})
+        except RefusedError as error:
+            if error.status != 416:
+                raise
+            size = self.entry(key).size
+            if start >= 0 or not size:
+                return Part(b"", size)  # there is nothing in that range
+            # Some servers refuse to give all that there is when asked for more from the end on.
+            return self.read_part(key, max(0, size + start), length)
+        if "ContentRange" not in answer and answer["ContentLength"] > len(data):
+            raise OSError(errno.ENOTSUP, "expected a part of it, found that the server sends all", self.locate(key))
+        size = int(answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"])
+        return Part(data[:length], size)
+
+    def present(self, keys: Collection[str]) -> set[str]:
+        """Tell which of these objects are there: one by one if they are few, else by a list of their folder."""
+        if len(keys) <= _FEW:
+            return super().present(keys)
+        folder = os.path.commonpath([key.rpartition("/")[0] for key in keys])
+        return set(keys) & set(self.keys(folder))
+
+    def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
+        """Create or replace an object by one request, or in parts that become visible together at the end.
+
+        Attributes are not kept.
+        """
+        self.checked(key)
+        parts = _parts(blocks)
+        first, second = next(parts, b""), next(parts, None)
+        if second is None:
+            return self._put(key, first, {})
+        return self._upload(key, itertools.chain((first, second), parts))
 
     def create(self, key: str, data: bytes) -> Entry:
         """Create an object that must not be there yet, by one conditional request."""
@@ -275,28 +310,29 @@ class S3Storage(KeyedStorage):
             return self._entry(key, len(data), answer, _date(answer))
         raise AssertionError("unreachable")
 
-    def _upload(self, key: str, file: BinaryIO, size: int) -> Entry:
-        """Write a large object in parts, which become visible together."""
+    def _upload(self, key: str, parts: Iterable[bytes]) -> Entry:
+        """Write a large object in parts, several at once, which become visible together."""
         token = secrets.token_hex(16)
-        part = max(_PART, math.ceil(size / _MAX_PARTS))
         name = self._key(key)
         upload = self._call(key, "create_multipart_upload", Key=name, Metadata=self._marked(token))["UploadId"]
+
+        def send(numbered: tuple[int, bytes]) -> tuple[dict[str, Any], int]:
+            number, body = numbered
+            answer = self._call(key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=body)
+            return {"PartNumber": number, "ETag": answer["ETag"]}, len(body)
+
         try:
-            parts: list[dict[str, Any]] = []
-            while block := file.read(part):
-                number = len(parts) + 1
-                answer = self._call(key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=block)
-                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            with Lane(self.parallel, self.parallel) as lane:
+                sent = list(lane.each(send, enumerate(parts, 1)))
+            done = {"Parts": [part for part, _size in sent]}
             try:
-                answer = self._call(
-                    key, "complete_multipart_upload", Key=name, UploadId=upload, MultipartUpload={"Parts": parts}
-                )
+                answer = self._call(key, "complete_multipart_upload", Key=name, UploadId=upload, MultipartUpload=done)
             except FileNotFoundError:
                 # The answer to the first attempt got lost, and the second one found no upload.
                 if mine := self._mine(key, token):
                     return mine
                 raise
-            return self._entry(key, size, answer, _date(answer))
+            return self._entry(key, sum(size for _part, size in sent), answer, _date(answer))
         except BaseException:
             with contextlib.suppress(Exception):
                 self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
@@ -343,20 +379,33 @@ class S3Storage(KeyedStorage):
     def _call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
         return self._client.call(self.locate(key), method, Bucket=self._bucket, **request)
 
-    async def _get(self, fs: s3fs.S3FileSystem, key: str, etag: str, start: int, length: int) -> tuple[str, bytes]:
-        """Read a range, and tell of which version it is; never more than was asked for."""
-        answer = await fs._call_s3(
-            "get_object",
-            Bucket=self._bucket,
-            Key=self._key(key),
-            Range=f"bytes={start}-{start + length - 1}",
-            IfMatch=etag,
-        )
+    def _got(self, key: str, most: int, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
+        """Read an object or a range of it; when the connection breaks, ask again."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._client.translated(self.locate(key)):
+                    found: tuple[Mapping[str, Any], bytes] = self._client.run(
+                        lambda fs: self._get(fs, key, most, request)
+                    )
+                    return found
+            except (ConnectionError, TimeoutError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                _pause(attempt)
+        raise AssertionError("unreachable")
+
+    async def _get(
+        self, fs: s3fs.S3FileSystem, key: str, most: int, request: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """Read once, never more than was asked for."""
+        answer = await fs._call_s3("get_object", Bucket=self._bucket, Key=self._key(key), **request)
         data = bytearray()
         async with answer["Body"] as body:
-            while len(data) <= length and (block := await body.read(length + 1 - len(data))):
+            while len(data) <= most and (block := await body.read(most + 1 - len(data))):
                 data += block
-        return f'"{answer.get("ETag", "").strip(chr(34))}"', bytes(data)
+        if len(data) < min(most, answer["ContentLength"]):
+            raise ConnectionError(errno.ECONNRESET, f"expected {answer['ContentLength']} bytes, found {len(data)}")
+        return answer, bytes(data)
 
 
 class _S3Reader(ObjectReader):
@@ -369,6 +418,20 @@ class _S3Reader(ObjectReader):
 def _blocks(reader: Reader) -> Iterator[bytes]:
     for start in range(0, reader.entry.size, _BLOCK):
         yield reader.read(start, min(_BLOCK, reader.entry.size - start))
+
+
+def _parts(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """Collect content into parts, which grow, since a server takes only so many of them."""
+    waiting = bytearray()
+    number = 0
+    for block in blocks:
+        waiting += block.source.read(block.start, block.length) if isinstance(block, Span) else block
+        while len(waiting) >= (size := _PART << number // _PARTS_OF_A_SIZE):
+            yield bytes(waiting[:size])
+            del waiting[:size]
+            number += 1
+    if waiting:
+        yield bytes(waiting)
 
 
 def _etag(identity: str) -> str:

@@ -68,8 +68,8 @@ SCRIPTS = {
     "forget_and_prune": [
         "last healthy snapshot of the store, last, daily",
         "Forgotten: 3 - left: 2",
-        "Condemned: 3 packs; deleted: 0",
-        "Condemned: 0 packs; deleted: 3 packs",
+        "Condemned: 2 packs; deleted: 0",
+        "Condemned: 0 packs; deleted: 2 packs",
         "Problems afterwards: 0",
     ],
     "inspect_store": [

@@ -8,6 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import faiss
+import numpy as np
+
 from novabackup import IndexStore, Repository
 from novabackup.components import Files, JsonLines
 
@@ -22,12 +25,18 @@ def main() -> None:
         store = IndexStore(folder, components=[JsonLines("entries.jsonl"), Files("*.bin"), Files("notes/**")])
         repository = Repository(to)
         expected = {}
+        vectors = np.random.default_rng(1).normal(size=(900, 16)).astype(np.float32)
+        inverted = faiss.index_factory(16, "IVF300,Flat")
+        inverted.train(vectors)
         blocks = [hashlib.sha256(bytes([number])).digest() * 8 for number in range(120)]
         for extra in (b"", b"inserted in the middle"):
             (folder / "entries.jsonl").write_text(
                 json.dumps({"text": TEXT}) + "\n" + '{"text": "Ölstand"}\n' * len(extra)
             )
             (folder / "vectors.bin").write_bytes(b"".join(blocks[:60]) + extra + b"".join(blocks[60:]))
+            # Cut between vectors, stored as planes, and of so many lists that the second snapshot has a list of runs.
+            inverted.add(vectors[:450] if not extra else vectors[450:])
+            faiss.write_index(inverted, str(folder / "inverted.bin"))
             (folder / "empty.bin").write_bytes(b"")
             (folder / "notes").mkdir(exist_ok=True)
             (folder / "notes" / "ä b.txt").write_text(TEXT * 100)

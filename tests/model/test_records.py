@@ -15,14 +15,13 @@ from novabackup._paths import matches, unsafe
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.model import Config, FileEntry, SnapshotRecord, decode, encode, snapshot_id
 
-ENTRY = FileEntry(path="metadata.json", size=3, blake3="a" * 64, runs=((0, 0, 1),))
+ENTRY = FileEntry(path="metadata.json", size=3, blake3="a" * 64, packs=("b" * 64,), runs=((0, 0, 1),))
 RECORD = SnapshotRecord(
     repository="r",
     time=datetime(2026, 1, 25, 14, 30, tzinfo=UTC),
     store="/srv/vector_db",
     declared=("metadata.json",),
     files=(ENTRY,),
-    packs=("b" * 64,),
 )
 
 
@@ -36,13 +35,18 @@ def forged(**changes: object) -> bytes:
     return seal(msgspec.json.encode({**body, **changes}))
 
 
+def file(**changes: object) -> dict[str, object]:
+    return {"path": "a", "size": 0, "blake3": "a" * 64, "packs": ["b" * 64], "runs": [[0, 0, 1]], **changes}
+
+
 def test_a_record_comes_back():
     assert decode(encode(RECORD), SnapshotRecord, "here") == RECORD
 
 
 def test_the_id_tells_the_time_and_does_not_depend_on_where_the_content_is():
     assert snapshot_id(RECORD).startswith("20260125T143000Z-")
-    moved = attrs.evolve(RECORD, packs=("c" * 64,), files=(attrs.evolve(ENTRY, runs=((0, 5, 2),)),), added=7)
+    elsewhere = attrs.evolve(ENTRY, packs=("c" * 64,), runs=((0, 5, 2),), depth=1)
+    moved = attrs.evolve(RECORD, files=(elsewhere,), added=7)
     assert snapshot_id(moved) == snapshot_id(RECORD)
     assert snapshot_id(attrs.evolve(RECORD, message="x")) != snapshot_id(RECORD)
 
@@ -76,9 +80,8 @@ def test_garbage_is_not_a_record(garbage):
 )
 def test_a_path_that_could_leave_its_root_is_refused(path):
     assert unsafe(path)
-    files = [{"path": path, "size": 0, "blake3": "a" * 64, "runs": []}]
     with pytest.raises(FormatError, match="cannot be used"):
-        decode(forged(files=files, packs=[]), SnapshotRecord, "here")
+        decode(forged(files=[file(path=path)]), SnapshotRecord, "here")
 
 
 @pytest.mark.parametrize(
@@ -87,13 +90,15 @@ def test_a_path_that_could_leave_its_root_is_refused(path):
         {"version": "1"},
         {"time": "2026-01-25T14:30:00"},
         {"time": 0},
-        {"packs": ["../../x"]},
-        {"packs": []},
-        {"files": [{"path": "a", "size": -1, "blake3": "a" * 64, "runs": []}]},
-        {"files": [{"path": "a", "size": 0, "blake3": "x" * 64, "runs": []}]},
-        {"files": [{"path": "a", "size": 0, "blake3": "a" * 64, "runs": [[0, 0, 0]]}]},
-        {"files": [{"path": "a", "size": 0, "blake3": "a" * 64, "runs": [[0, -1, 1]]}]},
-        {"files": [{"path": "a", "size": 0, "blake3": "a" * 64, "runs": []}] * 2, "packs": []},
+        {"files": [file(packs=["../../x"])]},
+        {"files": [file(packs=[])]},
+        {"files": [file(size=-1)]},
+        {"files": [file(blake3="x" * 64)]},
+        {"files": [file(runs=[[0, 0, 0]])]},
+        {"files": [file(runs=[[0, -1, 1]])]},
+        {"files": [file(runs=[[1, 0, 1]])]},
+        {"files": [file(depth=2)]},
+        {"files": [file(), file()]},
         {"declared": ["../x"]},
         {"tags": "one"},
         {"files": None},
@@ -102,6 +107,11 @@ def test_a_path_that_could_leave_its_root_is_refused(path):
 def test_a_well_sealed_record_with_values_that_cannot_be_is_refused(changes):
     with pytest.raises(FormatError):
         decode(forged(**changes), SnapshotRecord, "here")
+
+
+def test_a_well_sealed_record_with_good_values_is_believed():
+    record = decode(forged(files=[file(), file(path="b")]), SnapshotRecord, "here")
+    assert record.packs == ("b" * 64,)
 
 
 def test_a_deeply_nested_record_is_refused():

@@ -1,74 +1,54 @@
-"""Cutting and packing: content comes back exactly, sharing survives edits, and no forged byte is believed."""
+"""Packing: content comes back exactly, and no forged byte is believed."""
 
 from __future__ import annotations
 
-import itertools
-import random
-
+import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
+from making import builder, chunks, hashes, noise, pack, pieces, table_of, unpack
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.packs import PackBuilder, cut, open_frame, read_table
-from novabackup.packs.chunking import LARGEST_CHUNK
-from novabackup.packs.format import FRAME_SIZE
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
-def pack(content: bytes):
-    builder = PackBuilder()
-    for chunk in cut([content]):
-        builder.add(chunk, blake3(chunk).digest())
-    return builder.finish()
-
-
-def unpack(pack_id: str, data: bytes) -> bytes:
-    table = read_table(pack_id, len(data), lambda start, length: data[start : start + length])
-    pieces = [
-        bytes(piece)
-        for frame in table.frames
-        for piece in open_frame(pack_id, table, frame, data[frame.offset : frame.offset + frame.stored])
-    ]
-    return b"".join(pieces)
-
-
-@given(
-    content=st.integers(0, 400_000).map(noise) | st.binary(max_size=3000),
-    places=st.lists(st.integers(0, 400_000), max_size=6),
-)
-def test_chunks_are_the_content_and_do_not_depend_on_how_it_was_read(content, places):
-    ends = sorted({min(place, len(content)) for place in places} | {0, len(content)})
-    blocks = [content[start:end] for start, end in itertools.pairwise(ends)]
-    chunks = [bytes(chunk) for chunk in cut(blocks)]
-    assert b"".join(chunks) == content
-    assert all(0 < len(chunk) <= LARGEST_CHUNK for chunk in chunks)
-    assert chunks == [bytes(chunk) for chunk in cut([content])]
-
-
-def test_an_insertion_changes_only_the_chunks_around_it():
-    before = noise(1_000_000)
-    after = before[:300_000] + b"something new" + before[300_000:]
-    old = {bytes(chunk) for chunk in cut([before])}
-    new = [chunk for chunk in map(bytes, cut([after])) if chunk not in old]
-    assert sum(map(len, new)) < 3 * LARGEST_CHUNK
+from novabackup.packs import FRAME_SIZE, Piece
 
 
 @given(st.binary(max_size=5000) | st.integers(0, 3 * FRAME_SIZE).map(noise))
 def test_a_pack_gives_back_what_was_put_in(content):
+    if not content:
+        return
     made = pack(content)
     data = b"".join(made.blocks)
     assert len(data) == made.size
-    assert unpack(made.id, data) == content
+    assert b"".join(unpack(made.id, data)) == content
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 4, 8]), st.integers(1, 400_000)), min_size=1, max_size=12))
+def test_chunks_of_different_kinds_are_found_under_their_numbers(kinds):
+    made, expected = builder(), []
+    for seed, (width, size) in enumerate(kinds):
+        ends = np.unique(np.append(np.arange(8000, size, 8000), size))
+        piece = Piece(memoryview(noise(size, seed)), ends, width)
+        assert made.add(piece, hashes(piece)) == len(expected)
+        expected += chunks([piece])
+    sealed = made.seal()
+    done = sealed.pack()
+    there = unpack(done.id, b"".join(done.blocks))
+    assert [there[number] for number in sealed.numbers] == expected
+
+
+def test_a_chunk_larger_than_a_frame_has_one_of_its_own():
+    made = builder()
+    for size in (1000, 3 * FRAME_SIZE, 1000):
+        piece = Piece(memoryview(noise(size)), np.array([size]), 1)
+        made.add(piece, hashes(piece))
+    done = made.seal().pack()
+    assert [frame.size for frame in table_of(done.id, b"".join(done.blocks)).frames] == [1000, 3 * FRAME_SIZE, 1000]
 
 
 def test_text_is_compressed_and_noise_is_stored_as_it_is():
     assert pack(b"check the brake pads " * 50_000).size < 20_000
-    assert pack(noise(500_000)).size < 502_500
+    assert pack(noise(500_000)).size < 504_500
 
 
 def test_two_packs_of_the_same_content_have_different_names():
@@ -97,12 +77,23 @@ def test_a_pack_that_was_cut_short_is_noticed(length):
 @given(st.binary(max_size=400))
 def test_garbage_is_never_taken_for_a_table(garbage):
     with pytest.raises((IntegrityError, FormatError)):
-        read_table("0" * 64, len(garbage), lambda start, length: garbage[start : start + length])
+        table_of("0" * 64, garbage)
 
 
-@given(raw=st.binary(max_size=300), codec=st.integers(0, 3), size=st.integers(0, 2**32 - 1), version=st.integers(0, 2))
+@given(raw=st.binary(max_size=300), codec=st.integers(0, 4), size=st.integers(0, 2**32 - 1), version=st.integers(0, 2))
 def test_a_forged_table_with_the_right_hash_takes_no_memory_and_is_refused(raw, codec, size, version):
     tail = raw + b"NOVATAIL" + version.to_bytes(2, "little") + bytes([codec, 0])
     tail += len(raw).to_bytes(4, "little") + size.to_bytes(4, "little") + bytes(12)
     with pytest.raises((IntegrityError, FormatError)):
-        read_table(blake3(tail).hexdigest(), len(tail), lambda start, length: tail[start : start + length])
+        table_of(blake3(tail).hexdigest(), tail)
+
+
+def test_a_table_larger_than_the_first_look_is_read_in_whole():
+    content = noise(6 << 20)
+    made = builder()
+    for piece in pieces(content):
+        made.add(piece, hashes(piece))
+    piece = Piece(memoryview(noise(100_000, 1)), np.arange(20, 100_001, 20), 1)
+    made.add(piece, hashes(piece))
+    done = made.seal().pack()
+    assert len(table_of(done.id, b"".join(done.blocks))) > 5000

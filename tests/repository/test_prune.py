@@ -79,11 +79,17 @@ def test_a_grace_period_that_proves_nothing_is_refused(repository, orphaned):
         repository.prune(grace=timedelta(minutes=5))
 
 
+def naming(record, packs):
+    """Make a snapshot that needs these packs, too."""
+    first, *others = record.files
+    return attrs.evolve(record, files=(attrs.evolve(first, packs=(*first.packs, *packs)), *others), message="late")
+
+
 def test_a_condemned_pack_that_a_snapshot_names_again_stays(repository, store, orphaned, folder):
     plan = repository.prune(grace=NO_GRACE)
     # A writer that had read the packs before they were condemned, and commits now.
     record = repository._objects.record(repository["latest"].id)
-    name = repository._objects.save(attrs.evolve(record, packs=(*record.packs, *plan.condemn), message="late"))
+    name = repository._objects.save(naming(record, plan.condemn))
     assert not repository.prune(grace=NO_GRACE).delete
     assert packs(repository) >= orphaned
     assert name in repository
@@ -93,7 +99,7 @@ def test_a_snapshot_that_comes_between_plan_and_prune_keeps_its_packs(repository
     repository.prune(grace=NO_GRACE)
     plan = repository.plan_prune(grace=NO_GRACE)
     record = repository._objects.record(repository["latest"].id)
-    repository._objects.save(attrs.evolve(record, packs=(*record.packs, *plan.delete), message="late"))
+    repository._objects.save(naming(record, plan.delete))
     repository.prune(plan)
     assert packs(repository) >= orphaned
 

@@ -41,7 +41,6 @@ def answers_lost(monkeypatch):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(s3_module, "SPOOLED", 1000)
     monkeypatch.setattr(objects_module, "SPOOLED", 1000)
     monkeypatch.setattr(s3_module, "_PART", 5 << 20)
 

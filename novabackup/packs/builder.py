@@ -1,0 +1,144 @@
+"""Building packs: chunks are collected into frames of their own kind, which are compressed while others are filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import attrs
+import numpy as np
+
+from novabackup.packs.chunking import Piece
+from novabackup.packs.format import Hashes, Pack, Sizes, SqueezedFrame, write_pack
+
+__all__ = ["FRAME_SIZE", "PACK_SIZE", "PackBuilder", "SealedPack"]
+
+FRAME_SIZE = 1 << 20
+PACK_SIZE = 16 << 20
+"""Bytes before compression at which a pack is stored."""
+
+Squeeze = Callable[[bytearray, int, int], "Future[SqueezedFrame]"]
+"""Lets a frame be compressed, now or later: a buffer, how many bytes of it, and the width of the words in it."""
+
+Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@attrs.define
+class _Open:
+    """A frame that is being filled."""
+
+    frame: int
+    width: int
+    raw: bytearray
+    length: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class SealedPack:
+    """A pack to which nothing will be added.
+
+    Attributes:
+        numbers: For each chunk, in the order in which they were added, its number in the pack; shape ``(chunks,)``.
+    """
+
+    numbers: Numbers
+    _frames: tuple[Future[SqueezedFrame], ...]
+    _counts: tuple[int, ...]
+    _sizes: Sizes
+    _hashes: Hashes
+
+    def pack(self) -> Pack:
+        """Wait until all frames are compressed, and put the pack together."""
+        return write_pack([frame.result() for frame in self._frames], self._counts, self._sizes, self._hashes)
+
+
+class PackBuilder:
+    """Collects chunks into frames, and frames into a pack.
+
+    Content of different kinds goes into frames of its own, since a frame has one codec; so the order of chunks in the
+    pack is known only when the pack is sealed.
+    """
+
+    def __init__(self, buffer: Callable[[], bytearray], squeeze: Squeeze) -> None:
+        """Begin a pack.
+
+        Args:
+            buffer: Gives a buffer of `FRAME_SIZE` bytes.
+            squeeze: Starts the compression of a frame.
+        """
+        self._buffer = buffer
+        self._squeeze = squeeze
+        self._open: dict[int, _Open] = {}
+        self._frames: list[Future[SqueezedFrame] | None] = []
+        self._of_frame: list[tuple[int, int]] = []
+        self._sizes: list[Sizes] = []
+        self._hashes: list[Hashes] = []
+        self._count = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def full(self) -> bool:
+        """Whether the pack has reached the size at which it should be stored."""
+        return self._size >= PACK_SIZE
+
+    def add(self, piece: Piece, hashes: Hashes) -> int:
+        """Put chunks in that follow each other.
+
+        Args:
+            piece: The chunks.
+            hashes: The BLAKE3 hash of each; shape ``(chunks, 32)``.
+
+        Returns:
+            How many chunks were added before them.
+        """
+        before = self._count
+        sizes = np.diff(piece.ends, prepend=0)
+        begin = start = 0
+        while begin < len(sizes):
+            frame = self._open.get(piece.width) or self._begin(piece.width, int(sizes[begin]))
+            # As many chunks as there is room for.
+            end = int(np.searchsorted(piece.ends, start + len(frame.raw) - frame.length, side="right"))
+            stop = int(piece.ends[end - 1]) if end > begin else start
+            frame.raw[frame.length : frame.length + stop - start] = piece.data[start:stop]
+            frame.length += stop - start
+            if end > begin:
+                self._of_frame.append((frame.frame, end - begin))
+            if end < len(sizes):
+                self._close(frame)
+            begin, start = end, stop
+        self._sizes.append(sizes.astype(np.uint32))
+        self._hashes.append(hashes)
+        self._count += len(sizes)
+        self._size += start
+        return before
+
+    def _begin(self, width: int, first: int) -> _Open:
+        """Begin a frame that has room for its first chunk at least, however long that is."""
+        raw = self._buffer() if first <= FRAME_SIZE else bytearray(first)
+        frame = self._open[width] = _Open(len(self._frames), width, raw)
+        self._frames.append(None)
+        return frame
+
+    def _close(self, frame: _Open) -> None:
+        del self._open[frame.width]
+        self._frames[frame.frame] = self._squeeze(frame.raw, frame.length, frame.width)
+
+    def seal(self) -> SealedPack:
+        """Close the pack; nothing may be added afterwards."""
+        for frame in list(self._open.values()):
+            self._close(frame)
+        frames, counts = np.array(self._of_frame, np.int64).reshape(-1, 2).T
+        of_frame = np.repeat(frames, counts)
+        order = np.argsort(of_frame, kind="stable")
+        numbers = np.empty(len(order), np.int64)
+        numbers[order] = np.arange(len(order))
+        return SealedPack(
+            numbers=numbers,
+            frames=tuple(frame for frame in self._frames if frame is not None),
+            counts=tuple(np.bincount(of_frame, minlength=len(self._frames)).tolist()),
+            sizes=np.concatenate(self._sizes)[order],
+            hashes=np.concatenate(self._hashes)[order],
+        )
