@@ -10,6 +10,7 @@ the very bytes that follow, so that a change of any single byte is noticed befor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -45,6 +46,7 @@ Run = tuple[int, int, int]
 """Consecutive chunks of a file: number of the pack in ``FileEntry.packs``, first chunk in it, count of chunks."""
 
 _HASH_DIGITS = 64
+_HASH = re.compile(f"[0-9a-f]{{{_HASH_DIGITS}}}")
 _Record = TypeVar("_Record")
 
 
@@ -55,13 +57,14 @@ def _safe_path(_instance: object, _field: attrs.Attribute[str], value: str) -> N
 
 
 def _hex_hash(_instance: object, field: attrs.Attribute[Any], value: str) -> None:
-    if len(value) != _HASH_DIGITS or not set(value) <= set("0123456789abcdef"):
+    if not _HASH.fullmatch(value):
         raise ValueError(f"{field.name} is not 64 hexadecimal digits: {value!r}")
 
 
 def _hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[str]) -> None:
-    for value in values:
-        _hex_hash(instance, field, value)
+    if not all(map(_HASH.fullmatch, values)):  # all at once, since a snapshot may name thousands
+        for value in values:
+            _hex_hash(instance, field, value)
 
 
 _natural = attrs.validators.ge(0)

@@ -27,6 +27,7 @@ _LOG = logging.getLogger("novabackup")
 CONFIG_KEY = "config.json"
 README_KEY = "README.txt"
 _SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
+_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
 """Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
@@ -185,8 +186,9 @@ class Objects:
 
     def names(self) -> list[str]:
         """List the ids of all snapshots that are there, oldest first, readable or not."""
-        found = map(_SNAPSHOT_NAME.fullmatch, self.storage.keys("snapshots"))
-        return sorted(match[1] for match in found if match)
+        # All at once, since there may be thousands, and each backup looks.
+        keys = "\0".join(("", *self.storage.keys("snapshots"), ""))
+        return sorted(_SNAPSHOT_NAMES.findall(keys))
 
     def record(self, name: str) -> SnapshotRecord:
         """Read a snapshot.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -28,6 +29,7 @@ from novabackup.packs import (
     HASH,
     UNKNOWN,
     Chunker,
+    Compressor,
     Frame,
     Hashes,
     KnownChunks,
@@ -51,8 +53,8 @@ MOST_RUNS = 256
 MOST_CRUMBS = 32
 """Packs of which a snapshot may need less than a frame before their content is brought together."""
 
-_BLOCKS_AHEAD = 3
-_PACKS_AHEAD = 2
+_BLOCKS_AHEAD = 2
+_PACKS_AHEAD = 1
 _PACK = 32
 """A place is the number of a pack, shifted by so many bits, and the number of a chunk in it."""
 _CHUNK = (1 << _PACK) - 1
@@ -116,6 +118,13 @@ class _Part:
     places: Places = _NOWHERE
 
 
+class _Compressors(threading.local):
+    """A compressor for each thread."""
+
+    def __init__(self) -> None:
+        self.own = Compressor()
+
+
 class Packer:
     """Stores the content of one snapshot; a context manager that leaves nothing running."""
 
@@ -138,6 +147,7 @@ class Packer:
         self._compress = enter(Lane(cores(), 1))
         self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
         self._frames = Buffers(FRAME_SIZE)
+        self._compressors = _Compressors()
         self._builder, self._building = self._new_builder()
 
     def __enter__(self) -> Packer:
@@ -324,8 +334,11 @@ class Packer:
 
     def _squeeze(self, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
         def squeeze() -> SqueezedFrame:
-            frame = squeeze_frame(memoryview(raw)[:length], width)
-            self._frames.give_back(raw)
+            into = bytearray(length) if length > FRAME_SIZE else self._frames.take()
+            frame = squeeze_frame(self._compressors.own, memoryview(raw)[:length], width, into)
+            for buffer in (raw, into):
+                if not (isinstance(frame.stored, memoryview) and frame.stored.obj is buffer):
+                    self._frames.give_back(buffer)
             return frame
 
         return self._compress.submit(squeeze)
@@ -341,6 +354,8 @@ class Packer:
         pack = sealed.pack()
         self._objects.add_pack(pack)
         to.id, to.size = pack.id, pack.size
+        for buffer in sealed.buffers():
+            self._frames.give_back(buffer)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from novabackup.packs.builder import FRAME_SIZE, PackBuilder, SealedPack
 from novabackup.packs.chunking import Chunker, Piece
+from novabackup.packs.codecs import Compressor
 from novabackup.packs.format import (
     HASH,
     HEADER,
@@ -23,6 +24,7 @@ __all__ = [
     "HEADER",
     "UNKNOWN",
     "Chunker",
+    "Compressor",
     "Frame",
     "Hashes",
     "KnownChunks",

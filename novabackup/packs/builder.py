@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import attrs
@@ -50,6 +50,13 @@ class SealedPack:
     def pack(self) -> Pack:
         """Wait until all frames are compressed, and put the pack together."""
         return write_pack([frame.result() for frame in self._frames], self._counts, self._sizes, self._hashes)
+
+    def buffers(self) -> Iterator[bytearray]:
+        """Give the buffers that the pack is in, which can be used again once it is stored."""
+        for frame in self._frames:
+            stored = frame.result().stored
+            if isinstance(stored, memoryview) and isinstance(stored.obj, bytearray):
+                yield stored.obj
 
 
 class PackBuilder:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import enum
 import struct
+from typing import TypeVar
 
 import numpy as np
 import zstandard
 
 from novabackup.errors import FormatError, IntegrityError
 
-__all__ = ["WIDEST", "Codec", "compress", "decompress"]
+__all__ = ["WIDEST", "Codec", "Compressor", "decompress"]
+
+Plane = np.ndarray[tuple[int], np.dtype[np.uint8]]
+_Content = TypeVar("_Content", memoryview, Plane)
 
 WIDEST = 8
 """Bytes of the widest words that `Codec.PLANES` takes apart."""
@@ -41,20 +45,94 @@ class Codec(enum.IntEnum):
     PLANES = 2
 
 
-def compress(raw: bytes | bytearray | memoryview, width: int = 1) -> tuple[Codec, bytes]:
-    """Store a frame in the smaller way.
+class Compressor:
+    """Compresses frames, one after the other; each thread needs one of its own.
 
-    Args:
-        raw: Content of the frame.
-        width: Bytes of the words that it consists of, such as 4 for floats of 32 bits; 1 for any other content.
-
-    Returns:
-        The codec that was chosen, and the bytes to store.
+    What it works with is kept from frame to frame: fresh memory costs a page fault for each 4 KiB, which for a frame is
+    about as much as the compression.
     """
-    if width > 1:
-        return _planes(raw, width)
-    packed = _squeeze(raw)
-    return (Codec.STORED, bytes(raw)) if packed is None else (Codec.ZSTD, packed)
+
+    def __init__(self) -> None:
+        """Prepare."""
+        self._by_matches = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
+        self._by_entropy = zstandard.ZstdCompressor(compression_params=_ENTROPY)
+        self._scratch = np.empty(0, np.uint8)
+
+    def compress(
+        self, raw: bytes | bytearray | memoryview, width: int = 1, into: bytearray | None = None
+    ) -> tuple[Codec, bytes | memoryview]:
+        """Store a frame in the smaller way.
+
+        Args:
+            raw: Content of the frame.
+            width: Bytes of the words that it consists of, such as 4 for floats of 32 bits; 1 for any other content.
+            into: A buffer at least as long as the content, which the result may be part of.
+
+        Returns:
+            The codec that was chosen, and the bytes to store: a part of ``raw`` or of ``into``, or bytes of their own.
+        """
+        view = memoryview(raw)
+        if width > 1:
+            packed: bytes | memoryview | None = self._planes(view, width, into)
+            return (Codec.STORED, view) if packed is None else (Codec.PLANES, packed)
+        packed = self._squeeze(view)
+        return (Codec.STORED, view) if packed is None else (Codec.ZSTD, packed)
+
+    def _squeeze(self, view: memoryview) -> bytes | None:
+        """Compress; None if that is not worth it, which a sample tells at once of most that cannot be compressed."""
+        if len(view) > 8 * _SAMPLE:
+            sample = b"".join(_samples(view))
+            if len(self._by_matches.compress(sample)) >= _WORTH_IT * len(sample):
+                return None
+        packed = self._by_matches.compress(view)
+        return packed if len(packed) < _WORTH_IT * len(view) else None
+
+    def _planes(self, view: memoryview, width: int, into: bytearray | None) -> memoryview | None:
+        """Sort words into planes, one for the first byte of each word and so on, and compress each that shrinks."""
+        count = len(view) // width
+        words = np.frombuffer(view, np.uint8, count * width).reshape(-1, width)
+        compressors = [self._choose(words[:, number]) for number in range(width)]
+        if not any(compressors):
+            return None
+        room = memoryview(into or bytearray(len(view)))[: len(view)]
+        lengths = []
+        end = 1 + 4 * width
+        for number, compressor in enumerate(compressors):
+            plane = words[:, number]
+            if compressor is not None:
+                packed = compressor.compress(self._contiguous(plane))
+                # A plane of its own length would be taken for one that is stored as it is.
+                compressor = compressor if len(packed) < count else None
+            length = count if compressor is None else len(packed)
+            if end + length > len(room):
+                return None
+            if compressor is None:
+                np.frombuffer(room, np.uint8)[end : end + length] = plane
+            else:
+                room[end : end + length] = packed
+            lengths.append(length)
+            end += length
+        rest = view[count * width :]
+        if end + len(rest) >= _WORTH_IT * len(view):
+            return None
+        room[: 1 + 4 * width] = struct.pack(f"<B{width}I", width, *lengths)
+        room[end : end + len(rest)] = rest
+        return room[: end + len(rest)]
+
+    def _choose(self, plane: Plane) -> zstandard.ZstdCompressor | None:
+        """Decide by a sample how a plane is compressed, if at all."""
+        sample = np.concatenate(_samples(plane)).data
+        by_entropy = len(self._by_entropy.compress(sample))
+        by_matches = len(self._by_matches.compress(sample))
+        if min(by_entropy, by_matches) >= _WORTH_IT * len(sample):
+            return None
+        return self._by_matches if by_matches < _WORTH_IT * by_entropy else self._by_entropy
+
+    def _contiguous(self, plane: Plane) -> memoryview:
+        if len(self._scratch) < len(plane):
+            self._scratch = np.empty(len(plane), np.uint8)
+        self._scratch[: len(plane)] = plane
+        return self._scratch[: len(plane)].data
 
 
 def decompress(codec: int, stored: bytes | memoryview, size: int) -> bytes | memoryview:
@@ -85,49 +163,10 @@ def decompress(codec: int, stored: bytes | memoryview, size: int) -> bytes | mem
     return raw
 
 
-def _squeeze(raw: bytes | bytearray | memoryview) -> bytes | None:
-    """Compress; None if that is not worth it, which a sample tells at once for most of what cannot be compressed."""
-    view = memoryview(raw)
-    if len(view) > 8 * _SAMPLE and not _shrinks(_sample(view)):
-        return None
-    packed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(view)
-    return packed if len(packed) < _WORTH_IT * len(view) else None
-
-
-def _sample(view: memoryview) -> bytes:
+def _samples(content: _Content) -> tuple[_Content, _Content, _Content]:
     """Take some of the beginning, the middle and the end."""
-    middle = len(view) // 2
-    return b"".join((view[:_SAMPLE], view[middle : middle + _SAMPLE], view[-_SAMPLE:]))
-
-
-def _shrinks(sample: bytes) -> bool:
-    return len(zstandard.ZstdCompressor(level=_LEVEL).compress(sample)) < _WORTH_IT * len(sample)
-
-
-def _planes(raw: bytes | bytearray | memoryview, width: int) -> tuple[Codec, bytes]:
-    """Sort words into planes, one for the first byte of each word and so on, and compress each that shrinks."""
-    whole = len(raw) // width * width
-    words = np.frombuffer(raw, np.uint8, whole).reshape(-1, width)
-    planes = [memoryview(plane) for plane in np.ascontiguousarray(words.T)]
-    stored = [_smallest(plane) for plane in planes]
-    head = struct.pack(f"<B{width}I", width, *map(len, stored))
-    packed = b"".join((head, *stored, memoryview(raw)[whole:]))
-    return (Codec.PLANES, packed) if len(packed) < _WORTH_IT * len(raw) else (Codec.STORED, bytes(raw))
-
-
-def _smallest(plane: memoryview) -> bytes | memoryview:
-    sample = _sample(plane)
-    by_entropy = len(zstandard.ZstdCompressor(compression_params=_ENTROPY).compress(sample))
-    by_matches = len(zstandard.ZstdCompressor(level=_LEVEL).compress(sample))
-    if min(by_entropy, by_matches) >= _WORTH_IT * len(sample):
-        return plane
-    if by_matches < _WORTH_IT * by_entropy:
-        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
-    else:
-        compressor = zstandard.ZstdCompressor(compression_params=_ENTROPY)
-    packed = compressor.compress(plane)
-    # A plane of its own length is taken for one that is stored as it is.
-    return packed if len(packed) < len(plane) else plane
+    middle = len(content) // 2
+    return content[:_SAMPLE], content[middle : middle + _SAMPLE], content[-_SAMPLE:]
 
 
 def _join(stored: memoryview, size: int) -> memoryview:

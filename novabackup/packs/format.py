@@ -23,7 +23,7 @@ import numpy as np
 from blake3 import blake3
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.packs.codecs import Codec, compress, decompress
+from novabackup.packs.codecs import Codec, Compressor, decompress
 
 __all__ = [
     "HASH",
@@ -121,29 +121,35 @@ class Pack:
     """A finished pack, ready to be stored."""
 
     id: str
-    blocks: tuple[bytes, ...]
+    blocks: tuple[bytes | memoryview, ...]
     size: int
 
 
 @attrs.frozen(kw_only=True)
 class SqueezedFrame:
-    """A frame as it will be stored."""
+    """A frame as it will be stored.
+
+    Attributes:
+        stored: Its bytes; may be part of a buffer, which must not be used again before the frame is stored.
+    """
 
     codec: Codec
-    stored: bytes
+    stored: bytes | memoryview
     size: int
     hash: bytes
     raw: bytes
 
 
-def squeeze_frame(raw: bytes | bytearray | memoryview, width: int) -> SqueezedFrame:
+def squeeze_frame(compressor: Compressor, raw: memoryview, width: int, into: bytearray) -> SqueezedFrame:
     """Compress a frame.
 
     Args:
-        raw: Its chunks, one after the other.
+        compressor: Of this thread.
+        raw: The chunks of the frame, one after the other.
         width: Bytes of the words that they consist of; 1 if unknown.
+        into: A buffer at least as long, which the result may be part of.
     """
-    codec, stored = compress(raw, width)
+    codec, stored = compressor.compress(raw, width, into)
     return SqueezedFrame(
         codec=codec, stored=stored, size=len(raw), hash=blake3(stored).digest(), raw=blake3(raw).digest()
     )
@@ -168,7 +174,8 @@ def write_pack(frames: Sequence[SqueezedFrame], counts: Iterable[int], sizes: Si
     # has just been written with the same content.
     salt = secrets.token_bytes(16)
     raw = _COUNTS.pack(salt, len(rows), len(chunks)) + rows.tobytes() + chunks.tobytes()
-    codec, stored = compress(raw)
+    codec, packed = Compressor().compress(raw)
+    stored = bytes(packed)
     footer = _FOOTER.pack(b"NOVATAIL", _VERSION, codec, 0, len(stored), len(raw), bytes(12))
     blocks = (HEADER, *(frame.stored for frame in frames), stored, footer)
     return Pack(id=blake3(stored + footer).hexdigest(), blocks=blocks, size=sum(map(len, blocks)))

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 import time
@@ -27,6 +28,8 @@ from types import TracebackType
 from novabackup.errors import ChangedError
 from novabackup.storage.base import Block, Source, Span
 
+OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock)")
+"""Names of the files that a writer needs for a while."""
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 TICK_NS = 20_000_000
 """Longer than the tick by which any usual kernel moves the times of files."""
@@ -257,6 +260,30 @@ def passing_lock(path: Path) -> Iterator[None]:
                 finally:
                     path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone and starts anew
                 return
+
+
+def remains(root: Path) -> list[Path]:
+    """Find what interrupted writes left behind below a folder, without following links."""
+    return [Path(folder, name) for folder, _, names in os.walk(root) for name in names if OURS.fullmatch(name)]
+
+
+def remains_in(folders: Iterable[Path]) -> list[Path]:
+    """Find what interrupted writes left behind in some folders, not below them."""
+    return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if OURS.fullmatch(path.name)]
+
+
+def remove_remains(path: Path, before: float) -> bool:
+    """Remove what an interrupted write left behind, if it is old and nobody holds it."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_mtime <= before:
+            # Whoever swaps an object right now holds its lock file; nobody ever locks a temporary file.
+            with (lock := Lock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
+                if path.suffix == ".lock":
+                    lock.take()
+                path.unlink()
+                return True
+    return False
 
 
 def make_folder(folder: Path) -> None:

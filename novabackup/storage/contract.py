@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
-from novabackup.storage.base import Span, Storage
+from novabackup.storage.base import Block, Span, Storage
 
 __all__ = ["ODD_KEYS", "UNSAFE_KEYS", "StorageContract"]
 
@@ -291,7 +291,13 @@ class StorageContract:
             return
         with source:
             assert source.read(5, 10) == content[5:15]
-            blocks = [b"head", Span(source, 100_000, 200_000), b"", Span(source, 0, 100_000), memoryview(b"tail")]
+            blocks: list[Block] = [
+                b"head",
+                Span(source, 100_000, 200_000),
+                b"",
+                Span(source, 0, 100_000),
+                memoryview(b"tail"),
+            ]
             storage.write("two", blocks)
             assert storage.read("two") == b"head" + content[100_000:] + content[:100_000] + b"tail"
             storage.write("one", [Span(source, 0, 299_999)])

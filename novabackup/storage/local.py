@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from novabackup._paths import unsafe
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
 from novabackup.storage._posix import (
+    OURS,
     READ,
     TICK_NS,
     UNSYNCABLE,
@@ -27,6 +27,9 @@ from novabackup.storage._posix import (
     make_folder,
     passing_lock,
     pread,
+    remains,
+    remains_in,
+    remove_remains,
     settle,
     sync_folder,
     sync_path,
@@ -37,7 +40,6 @@ from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Sour
 
 __all__ = ["LocalStorage"]
 
-_OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock)")
 _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -245,8 +247,8 @@ class LocalStorage(Storage):
         with Draft(self._root / "clock", secret=True) as draft:
             # The times of files are the server's where the folder is mounted from one, so its clock has to tell.
             now = os.fstat(draft.descriptor).st_mtime
-            remains = _remains(self._root) if keys is None else _remains_in({self._path(key).parent for key in keys})
-            return sum(_remove_remains(path, now - older_than) for path in remains if path != draft.path)
+            found = remains(self._root) if keys is None else remains_in({self._path(key).parent for key in keys})
+            return sum(remove_remains(path, now - older_than) for path in found if path != draft.path)
 
     def probe(self) -> Guarantees:
         """Say what the kernel promises: links and renames are exclusive, and locks exclude."""
@@ -257,13 +259,14 @@ class LocalStorage(Storage):
         folder = self._path(prefix) if prefix else self._root
         try:
             with os.scandir(folder) as listing:
-                items = list(listing)
+                items = [(item.name, item.is_file(follow_symlinks=False)) for item in listing]
         except (FileNotFoundError, NotADirectoryError):
             return iter(())
-        if all(item.is_file(follow_symlinks=False) for item in items):
-            start = f"{prefix}/" if prefix else ""
-            return iter(sorted(start + item.name for item in items if not _OURS.fullmatch(item.name)))
-        return super().keys(prefix)
+        if not all(is_file for _name, is_file in items):
+            return super().keys(prefix)
+        start = f"{prefix}/" if prefix else ""
+        names = (name for name, _is_file in items if not (name.startswith(".novabackup-") and OURS.fullmatch(name)))
+        return iter(sorted([start + name for name in names]))
 
     def _url(self, key: str) -> str:
         return f"{self.url}/{key}"
@@ -276,11 +279,11 @@ class LocalStorage(Storage):
                 key.encode()
             except UnicodeEncodeError:
                 reason = "it is not valid Unicode"
-            if any(_OURS.fullmatch(part) for part in key.split("/")):
+            if any(OURS.fullmatch(part) for part in key.split("/")):
                 reason = "names of this form are for temporary files"
         if reason:
             raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
-        path = Path(os.path.realpath(self._root / key))
+        path = self._direct(key) or Path(os.path.realpath(self._root / key))
         if not path.is_relative_to(self._root):
             link = self._root
             for part in key.split("/"):
@@ -292,6 +295,20 @@ class LocalStorage(Storage):
                 "Replace the link by what it stands for, or open the folder that it leads to"
             )
         return path
+
+    def _direct(self, key: str) -> Path | None:
+        """Give the path of a key if no link is on the way from the root, as is nearly always so."""
+        path = self.url
+        for part in key.split("/"):
+            path = f"{path}/{part}"
+            try:
+                if stat.S_ISLNK(os.lstat(path).st_mode):
+                    return None
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            except OSError:
+                return None
+        return Path(self.url, key)
 
     def _look(self, path: Path, key: str) -> os.stat_result | None:
         """Look at a file that may be missing.
@@ -366,7 +383,7 @@ class LocalStorage(Storage):
             if is_folder:
                 if path not in above:
                     yield from self._walk(path, prefix + name, (*above, path))
-            elif not _OURS.fullmatch(name):
+            elif not OURS.fullmatch(name):
                 # What goes away between listing and looking is no entry; nor are pipes, sockets and devices.
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     status = os.lstat(path)
@@ -437,30 +454,6 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         if error.errno == errno.ELOOP:  # a link to itself is no folder, nor anything else
             return False
         raise
-
-
-def _remains(root: Path) -> list[Path]:
-    """Find what interrupted writes left behind below a folder, without following links."""
-    return [Path(folder, name) for folder, _, names in os.walk(root) for name in names if _OURS.fullmatch(name)]
-
-
-def _remains_in(folders: Iterable[Path]) -> list[Path]:
-    """Find what interrupted writes left behind in some folders, not below them."""
-    return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if _OURS.fullmatch(path.name)]
-
-
-def _remove_remains(path: Path, before: float) -> bool:
-    """Remove what an interrupted write left behind, if it is old and nobody holds it."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError):
-        status = os.lstat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_mtime <= before:
-            # Whoever swaps an object right now holds its lock file; nobody ever locks a temporary file.
-            with (lock := Lock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
-                if path.suffix == ".lock":
-                    lock.take()
-                path.unlink()
-                return True
-    return False
 
 
 def _entry(key: str, status: os.stat_result, *, trusted: bool = True) -> Entry:

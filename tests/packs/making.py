@@ -14,6 +14,7 @@ from novabackup.packs import (
     FRAME_SIZE,
     HASH,
     Chunker,
+    Compressor,
     Pack,
     PackBuilder,
     Piece,
@@ -54,7 +55,7 @@ def builder() -> PackBuilder:
 
     def squeeze(raw, length, width):
         done = Future()
-        done.set_result(squeeze_frame(memoryview(raw)[:length], width))
+        done.set_result(squeeze_frame(Compressor(), memoryview(raw)[:length], width, bytearray(length)))
         return done
 
     return PackBuilder(lambda: bytearray(FRAME_SIZE), squeeze)

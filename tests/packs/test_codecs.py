@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from making import noise
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.packs.codecs import Codec, compress, decompress
+from novabackup.packs.codecs import Codec, Compressor, decompress
+
+compress = Compressor().compress
 
 WIDTHS = [1, 2, 3, 4, 8]
 
@@ -46,6 +48,14 @@ def test_numbers_that_count_up_nearly_vanish():
 def test_noise_is_stored_as_it_is(width):
     content = noise(300_000)
     assert compress(content, width) == (Codec.STORED, content)
+
+
+def test_results_may_share_a_buffer_and_a_compressor_may_be_used_again():
+    compressor, into = Compressor(), bytearray(200_000)
+    for seed, width in enumerate([4, 1, 8, 4, 2]):
+        content = np.random.default_rng(seed).normal(size=20_000).astype("<f4").tobytes()
+        codec, stored = compressor.compress(content, width, into)
+        assert decompress(codec, bytes(stored), len(content)) == content
 
 
 def test_an_unknown_codec_is_told_from_damage():
