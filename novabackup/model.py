@@ -290,6 +290,15 @@ _KINDS: dict[type, str] = {
 }
 
 
+class _Versioned(msgspec.Struct, gc=False):
+    """Any record, to look at its version before the rest is believed."""
+
+    version: msgspec.Raw = msgspec.Raw(b"0")
+
+
+_VERSION = msgspec.json.Decoder(_Versioned)
+
+
 def encode(record: Config | SnapshotRecord | Condemned | Journal) -> bytes:
     """Turn a record into the bytes that are stored."""
     body = msgspec.json.encode(record, order="deterministic")
@@ -327,10 +336,10 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
             [Problem(code="damaged", paths=(where,), message=f"the {name} record does not match its hash")],
         )
     try:
-        version = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get("version", msgspec.Raw(b"0"))
-        if bytes(version) != str(FORMAT_VERSION).encode():
+        version = bytes(_VERSION.decode(body).version)
+        if version != str(FORMAT_VERSION).encode():
             raise FormatError(
-                f"{where}: expected format version {FORMAT_VERSION}, found {bytes(version)[:20]!r}. "
+                f"{where}: expected format version {FORMAT_VERSION}, found {version[:20]!r}. "
                 "It was written by a newer novabackup: upgrade this one"
             )
         return msgspec.json.decode(body, type=kind)

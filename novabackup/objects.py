@@ -188,7 +188,7 @@ class Objects:
         """List the ids of all snapshots that are there, oldest first, readable or not."""
         # All at once, since there may be thousands, and each backup looks.
         keys = "\0".join(("", *self.storage.keys("snapshots"), ""))
-        return sorted(_SNAPSHOT_NAMES.findall(keys))
+        return _SNAPSHOT_NAMES.findall(keys)
 
     def record(self, name: str) -> SnapshotRecord:
         """Read a snapshot.

@@ -99,19 +99,14 @@ class Compressor:
         end = 1 + 4 * width
         for number, compressor in enumerate(compressors):
             plane = words[:, number]
-            if compressor is not None:
-                packed = compressor.compress(self._contiguous(plane))
-                # A plane of its own length would be taken for one that is stored as it is.
-                compressor = compressor if len(packed) < count else None
-            length = count if compressor is None else len(packed)
-            if end + length > len(room):
+            packed = compressor.compress(self._contiguous(plane)) if compressor else b""
+            # A plane of its own length would be taken for one that is stored as it is.
+            stored = np.frombuffer(packed, np.uint8) if 0 < len(packed) < count else plane
+            if end + len(stored) > len(room):
                 return None
-            if compressor is None:
-                np.frombuffer(room, np.uint8)[end : end + length] = plane
-            else:
-                room[end : end + length] = packed
-            lengths.append(length)
-            end += length
+            np.frombuffer(room, np.uint8)[end : end + len(stored)] = stored
+            lengths.append(len(stored))
+            end += len(stored)
         rest = view[count * width :]
         if end + len(rest) >= _WORTH_IT * len(view):
             return None

@@ -283,7 +283,10 @@ class LocalStorage(Storage):
                 reason = "names of this form are for temporary files"
         if reason:
             raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
-        path = self._direct(key) or Path(os.path.realpath(self._root / key))
+        direct = self._direct(key)
+        if direct is not None:
+            return direct
+        path = Path(os.path.realpath(self._root / key))
         if not path.is_relative_to(self._root):
             link = self._root
             for part in key.split("/"):
