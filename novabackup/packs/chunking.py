@@ -17,8 +17,8 @@ from novabackup.packs.regions import Layout
 
 __all__ = ["AVERAGE_CHUNK", "LARGEST_CHUNK", "SMALLEST_CHUNK", "Chunker", "Piece"]
 
-SMALLEST_CHUNK = 2 << 10
-AVERAGE_CHUNK = 8 << 10
+SMALLEST_CHUNK = 4 << 10
+AVERAGE_CHUNK = 16 << 10
 LARGEST_CHUNK = 64 << 10
 
 _SPREAD = 4

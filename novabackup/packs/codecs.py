@@ -19,10 +19,20 @@ _Content = TypeVar("_Content", memoryview, Plane)
 WIDEST = 8
 """Bytes of the widest words that `Codec.PLANES` takes apart."""
 
-_LEVEL = 2
 _WORTH_IT = 0.97
 """What saves less than 3 % is stored as it is: reading it back is then free."""
 _SAMPLE = 8 << 10
+
+_MATCHES = zstandard.ZstdCompressionParameters(
+    strategy=zstandard.STRATEGY_FAST,
+    window_log=20,
+    hash_log=15,
+    chain_log=15,
+    search_log=1,
+    min_match=7,
+    target_length=0,
+)
+"""Between levels 1 and 2: on pickles and JSON as small as the second, to 1 %, and nearly as fast as the first."""
 
 _ENTROPY = zstandard.ZstdCompressionParameters(
     strategy=zstandard.STRATEGY_FAST,
@@ -54,7 +64,7 @@ class Compressor:
 
     def __init__(self) -> None:
         """Prepare."""
-        self._by_matches = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
+        self._by_matches = zstandard.ZstdCompressor(compression_params=_MATCHES)
         self._by_entropy = zstandard.ZstdCompressor(compression_params=_ENTROPY)
         self._scratch = np.empty(0, np.uint8)
 
