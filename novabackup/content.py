@@ -22,8 +22,8 @@ from novabackup.storage.base import Block, RawFile
 
 __all__ = ["Base", "ContentReader", "blocks"]
 
-_LOADS_AHEAD = 3
-_LOADS_KEPT = 5
+_LOADS_AHEAD = 2
+_LOADS_KEPT = 4
 """Runs go to and fro between frames of different kinds, and between old packs and new ones."""
 _HASHED_AT_ONCE = 1 << 20
 _SHORTEST_SPAN = 16 << 10
@@ -300,7 +300,7 @@ class ContentReader(RawFile):
         key = (piece.pack, piece.frame.number)
         if self._frame[0] != key:
             try:
-                self._frame = key, self._objects.frames(piece.pack, [piece.frame])[0]
+                self._frame = key, self._objects.frame(piece.pack, piece.frame)
             except (IntegrityError, FormatError) as error:
                 raise _damaged(self._objects, self._entry, str(error.args[0])) from error
         return self._starts[number], self._frame[1][piece.start : piece.stop]

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
-from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, read_table
+from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
 from novabackup.storage import Entry, Storage
 
 __all__ = ["MAP_ROW", "README_KEY", "Objects", "pack_key", "snapshot_key"]
@@ -284,7 +284,8 @@ class Objects:
             frames: Frames of its table that follow each other.
 
         Returns:
-            The content of each, checked against its hash.
+            The content of each. The stored bytes have been checked; whoever does not check the hash of a whole file
+            calls `frame` instead.
 
         Raises:
             IntegrityError: The pack is gone or damaged.
@@ -292,6 +293,16 @@ class Objects:
         start, end = frames[0].offset, frames[-1].offset + frames[-1].stored
         stored = memoryview(self._read(pack_id, start, end - start)[0])
         return [open_frame(pack_id, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
+
+    def frame(self, pack_id: str, frame: Frame) -> memoryview:
+        """Read one frame and check what came out, too.
+
+        Raises:
+            IntegrityError: The pack is gone or damaged.
+        """
+        (raw,) = self.frames(pack_id, [frame])
+        prove_frame(pack_id, frame, raw)
+        return raw
 
     def runs(self, entry: FileEntry) -> Runs:
         """Read where the content of a file is.
@@ -322,7 +333,7 @@ class Objects:
             raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {first + count}")
         parts = []
         for frame in table.frames_of(first, count):
-            (raw,) = self.frames(pack_id, [frame])
+            raw = self.frame(pack_id, frame)
             ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks], dtype=np.int64)
             begin = max(first, frame.first) - frame.first
             end = min(first + count, frame.first + frame.chunks) - frame.first

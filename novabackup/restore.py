@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import itertools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import attrs
 from blake3 import blake3
@@ -16,6 +18,7 @@ from novabackup import _html
 from novabackup._paths import RESERVED, matches
 from novabackup.content import Base, blocks
 from novabackup.errors import ChangedError, ConfigurationError, NotFoundError
+from novabackup.lanes import Lane
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.storage import Block, Entry, Storage
@@ -27,6 +30,8 @@ _LOG = logging.getLogger("novabackup")
 
 ASIDE = f"{RESERVED}/aside"
 _BLOCK = 4 << 20
+_FILES_AT_ONCE = 2
+"""One thread writes a file in order; two files keep two of them at work."""
 
 
 class Step(enum.StrEnum):
@@ -179,21 +184,63 @@ def execute(
         OSError: The store cannot be written to.
     """
     known = {entry.path: entry for entry in record.files}
-    callback.set_size(sum(action.size for action in todo.actions))
-    damaged: Exception | None = None
-    for action in todo.actions:
-        if action.step is Step.KEEP:
-            continue
+    progress = _Progress(callback, sum(action.size for action in todo.actions))
+
+    def write(action: Action) -> None:
+        _write(objects, known[action.path], storage, kept, todo.snapshot, progress)
+
+    def take_away(action: Action) -> None:
+        _take_away(storage, action.path, kept, todo.snapshot)
+
+    writes = [action for action in todo.actions if action.step is Step.WRITE]
+    writes.sort(key=lambda action: -action.size)  # so that no large file is left for the end, alone
+    with Lane(_FILES_AT_ONCE, len(writes) + 1) as lane:
         try:
-            if action.step is Step.SET_ASIDE:
-                _take_away(storage, action.path, kept, todo.snapshot)
-            else:
-                _write(objects, known[action.path], storage, kept, todo.snapshot, callback)
-        except Exception as error:  # noqa: BLE001 - one file that cannot be had must not cost the others
-            _LOG.error("%s of %s could not be restored: %s", action.path, todo.snapshot, error)
-            damaged = damaged or error
-    if damaged is not None:
-        raise damaged
+            errors = [_failure(todo, take_away, action) for action in todo.actions if action.step is Step.SET_ASIDE]
+            errors += lane.each(functools.partial(_failure, todo, write), writes)
+        except BaseException:
+            progress.stop()  # so that an interrupt need not wait for the end of a large file
+            raise
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _failure(todo: RestorePlan, work: Callable[[Action], None], action: Action) -> Exception | None:
+    """Do something with one file; give the error, since one file that cannot be had must not cost the others."""
+    try:
+        work(action)
+    except Exception as error:  # noqa: BLE001 - raised when the others are done
+        _LOG.error("%s of %s could not be restored: %s", action.path, todo.snapshot, error)
+        return error
+    return None
+
+
+class _StoppedError(Exception):
+    """The restore was given up while another thread was writing."""
+
+
+class _Progress:
+    """Tells of bytes that were written, from several threads; stops them all when told to."""
+
+    def __init__(self, callback: Callback, size: int) -> None:
+        callback.set_size(size)
+        self._callback = callback
+        self._telling = threading.Lock()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let each thread end at its next block."""
+        self._stopped.set()
+
+    def follow(self, content: Iterator[Block]) -> Iterator[Block]:
+        """Hand content on, and tell of it."""
+        for block in content:
+            if self._stopped.is_set():
+                raise _StoppedError
+            yield block
+            with self._telling:
+                self._callback.relative_update(len(block))
 
 
 def _write(
@@ -202,7 +249,7 @@ def _write(
     storage: Storage,
     kept: Mapping[str, FileEntry],
     snapshot: str,
-    callback: Callback,
+    progress: _Progress,
 ) -> None:
     with contextlib.ExitStack() as stack:
         base = _base(storage, kept.get(entry.path))
@@ -212,7 +259,7 @@ def _write(
         if not _is_kept(storage, entry, kept):
             aside = _set_aside(storage, entry.path, snapshot)
         try:
-            storage.write(entry.path, _counted(blocks(objects, entry, base), callback), entry.attributes)
+            storage.write(entry.path, progress.follow(blocks(objects, entry, base)), entry.attributes)
         except Exception:
             if aside is not None:
                 storage.move(aside, entry.path)
@@ -262,12 +309,6 @@ def _hash(storage: Storage, path: str) -> str:
             whole.update(reader.read(start, min(_BLOCK, reader.entry.size - start)))
         reader.confirm()
     return whole.hexdigest()
-
-
-def _counted(content: Iterator[Block], callback: Callback) -> Iterator[Block]:
-    for block in content:
-        yield block
-        callback.relative_update(len(block))
 
 
 def _set_aside(storage: Storage, path: str, snapshot: str) -> str:

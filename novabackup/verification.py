@@ -94,7 +94,7 @@ def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> No
     if whole:
         objects.check_header(pack)
         for frame in table.frames:
-            objects.frames(pack, [frame])
+            objects.frame(pack, frame)
 
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:

@@ -12,6 +12,7 @@ from novabackup.packs.format import (
     SqueezedFrame,
     Table,
     open_frame,
+    prove_frame,
     read_table,
     squeeze_frame,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Table",
     "find_regions",
     "open_frame",
+    "prove_frame",
     "read_table",
     "squeeze_frame",
 ]

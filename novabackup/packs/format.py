@@ -35,6 +35,7 @@ __all__ = [
     "SqueezedFrame",
     "Table",
     "open_frame",
+    "prove_frame",
     "read_table",
     "squeeze_frame",
     "write_pack",
@@ -257,7 +258,7 @@ def _parse(pack_id: str, raw: bytes | memoryview, size: int, tail: int) -> Table
 
 
 def open_frame(pack_id: str, frame: Frame, stored: bytes | memoryview) -> memoryview:
-    """Check a frame's bytes, decompress them, and check what came out.
+    """Check a frame's bytes and decompress them.
 
     Args:
         pack_id: For messages.
@@ -265,7 +266,8 @@ def open_frame(pack_id: str, frame: Frame, stored: bytes | memoryview) -> memory
         stored: Its bytes as they are in the pack.
 
     Returns:
-        The content of the frame: its chunks, one after the other.
+        The content of the frame: its chunks, one after the other. Whoever does not check the hash of the whole file
+        that it belongs to has to call `prove_frame`.
 
     Raises:
         IntegrityError: The bytes are not those that were written.
@@ -275,10 +277,17 @@ def open_frame(pack_id: str, frame: Frame, stored: bytes | memoryview) -> memory
             f"pack {pack_id}: frame {frame.number}, {frame.stored} bytes from {frame.offset} on, does not match "
             "its hash"
         )
-    raw = memoryview(decompress(frame.codec, stored, frame.size))
+    return memoryview(decompress(frame.codec, stored, frame.size))
+
+
+def prove_frame(pack_id: str, frame: Frame, raw: memoryview) -> None:
+    """Check what came out of a frame, where no hash of a whole file will.
+
+    Raises:
+        IntegrityError: It is not what went in.
+    """
     if blake3(raw).digest() != frame.raw:
         raise IntegrityError(
             f"pack {pack_id}: frame {frame.number} is stored as it was written, but does not give the content that "
             "went in"
         )
-    return raw

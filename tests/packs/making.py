@@ -22,7 +22,7 @@ from novabackup.packs import (
     read_table,
     squeeze_frame,
 )
-from novabackup.packs.format import open_frame
+from novabackup.packs.format import open_frame, prove_frame
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -78,6 +78,7 @@ def unpack(pack_id: str, data: bytes) -> list[bytes]:
     found = []
     for frame in table.frames:
         raw = open_frame(pack_id, frame, data[frame.offset : frame.offset + frame.stored])
+        prove_frame(pack_id, frame, raw)
         ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks]).tolist()
         found += [bytes(raw[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
     return found
