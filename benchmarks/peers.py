@@ -291,16 +291,19 @@ class Restic(Peer):
 
     def prepare(self, store: Path) -> None:
         super().prepare(store)
-        temporary = self.home / "tmp"
-        temporary.mkdir()
-        self._env = {
+        (self.home / "tmp").mkdir()
+        self._env = self.environment()
+        self._restic("init", "--repository-version", "2")
+
+    def environment(self) -> dict[str, str]:
+        """Give what tells restic where everything is."""
+        return {
             **os.environ,
             "RESTIC_REPOSITORY": str(self.repository),
             "RESTIC_PASSWORD": "benchmark",
             "RESTIC_CACHE_DIR": str(self.home / "cache"),
-            "TMPDIR": str(temporary),
+            "TMPDIR": str(self.home / "tmp"),
         }
-        self._restic("init", "--repository-version", "2")
 
     def backup(self, label: str) -> Measure:
         return self._restic("backup", "--tag", label, "live")

@@ -281,6 +281,15 @@ def _measured(found: Samples) -> str:
     return table(head, rows, words=2)
 
 
+def _s3(part: dict[str, Any]) -> str:
+    text = ""
+    for kind, run in part.items():
+        text += f"## Repository on S3: {kind}, {run['vectors']:,} vectors\n\n"
+        text += f"moto's server on the same host. Median (least to most) of {run['repeat']} runs.\n\n"
+        text += _measured(Samples(run)) + "\n"
+    return text
+
+
 def _growth(part: dict[str, Any]) -> str:
     text = ""
     for kind, run in part.items():
@@ -385,6 +394,7 @@ def write(results: dict[str, Any], out: Path) -> None:
         _growth(results.get("growth", {})),
         _size(results.get("size", {})),
         _many(results.get("many", {})),
+        _s3(results.get("s3", {})),
     ]
     (out / "results.md").write_text("\n".join(part.strip("\n") + "\n" for part in parts if part))
 

@@ -1,6 +1,6 @@
 """Measure novabackup beside restic, borg, the usual shell script and plain copies; see README.md.
 
-Usage: python benchmarks/run.py --work FOLDER [--only operations,growth,size,many] [--out docs/benchmarks]
+Usage: python benchmarks/run.py --work FOLDER [--only operations,growth,size,many,s3] [--out docs/benchmarks]
 
 Each experiment replaces only its own part of OUT/results.json, so they can be run one by one.
 """
@@ -44,7 +44,7 @@ from peers import (
 
 KINDS = ("Flat", "IVF1024,Flat", "IVF1024,PQ48", "HNSW16")
 SIZES = "10000,30000,100000,300000,1000000,2000000"
-EXPERIMENTS = ("operations", "growth", "size", "many")
+EXPERIMENTS = ("operations", "growth", "size", "many", "s3")
 
 _STORES = str(HERE / "stores.py")
 _CHAIN = ("first", "ingest", "unchanged", "restore", "verify")
@@ -219,6 +219,21 @@ def _compare(expected: Path, found: Path) -> None:
     assert same == names, f"expected {names}, found right only {same}"
 
 
+def s3(bench: Bench, vectors: int, repeat: int) -> None:
+    """Measure the tools that can keep their repository on S3, and count their requests."""
+    from s3 import NovabackupS3, ResticS3, Server  # noqa: PLC0415 - s3fs and moto only where they are needed
+
+    store = bench.store("Flat", vectors)
+    samples: Samples = {}
+    with Server(bench.scratch / "server") as server:
+        ours = NovabackupS3(bench.scratch / "s3-novabackup", bench.tiny(), server)
+        with ours, ResticS3(bench.scratch / "s3-restic", server) as restic:
+            for number in range(repeat):
+                say(f"s3: {number + 1} of {repeat}")
+                _measure_chain([ours, restic], store, number, samples)
+    bench.save("s3", "Flat", vectors=vectors, repeat=repeat, store_bytes=store.size, samples=samples)
+
+
 # -- growth ------------------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +342,8 @@ def main() -> None:
             size(bench, chosen.sizes, chosen.repeat)
         if "many" in chosen.only:
             many(bench, chosen.snapshots)
+        if "s3" in chosen.only:
+            s3(bench, chosen.vectors, chosen.repeat)
 
 
 def _arguments() -> argparse.Namespace:

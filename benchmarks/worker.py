@@ -50,10 +50,10 @@ def _cpu() -> float:
 class Library:
     """The operations; the first request of all is `open`."""
 
-    def open(self, store: str, repository: str) -> dict[str, float]:
+    def open(self, store: str, repository: str, options: dict[str, Any] | None = None) -> dict[str, float]:
         self._live = Path(store)
         self._store = IndexStore(store)
-        self._repository = Repository(repository)
+        self._repository = Repository(repository, storage_options=options)
         self._taken: dict[str, Snapshot] = {}
         return {}
 

@@ -102,8 +102,8 @@ _NOWHERE: Places = np.empty(0, np.int64)
 
 
 @attrs.frozen(eq=False)
-class _Part:
-    """Bytes of a file that are read at once.
+class _Segment:
+    """Bytes of a file, and what they may be.
 
     Attributes:
         start: Where they begin.
@@ -116,6 +116,10 @@ class _Part:
     length: int
     expected: bytes | None = None
     places: Places = _NOWHERE
+
+
+_Part = list[_Segment]
+"""Segments that follow each other and are read at once."""
 
 
 class _Compressors(threading.local):
@@ -218,16 +222,16 @@ class Packer:
         except (IntegrityError, FormatError):
             return pack, None  # damaged: nothing is shared with it, so this snapshot will be whole
 
-    def _expected(self, before: FileEntry | None, size: int, most: int) -> Iterator[_Part]:
-        """Divide a file into parts to be read at once; a frame that may still be where it was is one of them."""
+    def _segments(self, before: FileEntry | None, size: int, most: int) -> Iterator[_Segment]:
+        """Divide a file; a frame that may still be where it was is a segment."""
         at = 0
         for start, pack, frame in self._frames_of(before) if before else ():
             if frame.size > most or start + frame.size > size:
                 continue
-            yield from _parts(at, start, most)
+            yield from _unknown(at, start, most)
             at = start + frame.size
-            yield _Part(start, frame.size, frame.raw, _following(pack, frame.first, frame.chunks))
-        yield from _parts(at, size, most)
+            yield _Segment(start, frame.size, frame.raw, _following(pack, frame.first, frame.chunks))
+        yield from _unknown(at, size, most)
 
     def _frames_of(self, before: FileEntry) -> Iterator[tuple[int, int, Frame]]:
         """Find the frames of which a file had the whole: where they were in it, and in which pack they are."""
@@ -271,11 +275,12 @@ class Packer:
         size = reader.entry.size
         buffers = Buffers(min(block, size))
 
-        def read(part: _Part) -> tuple[_Part, bool, bytearray, memoryview]:
+        def read(part: _Part) -> tuple[_Part, list[bool], bytearray, memoryview]:
             buffer = buffers.take()
-            data = memoryview(buffer)[: part.length]
-            reader.readinto(part.start, data)
-            return part, part.expected is not None and blake3(data).digest() == part.expected, buffer, data
+            start = part[0].start
+            data = memoryview(buffer)[: part[-1].start + part[-1].length - start]
+            reader.readinto(start, data)
+            return part, [_is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
 
         whole = blake3()
 
@@ -287,12 +292,16 @@ class Packer:
         places = []
         threads = max(parallel, cores())
         with Lane(threads, threads + 1) as lane:
-            parts = list(self._expected(before, size, block))
+            parts = list(_parts(self._segments(before, size, block), block))
             # A small file is not worth a thread.
             for part, known, buffer, data in lane.each(read, parts) if len(parts) > 1 else map(read, parts):
-                places += [self._place(piece) for piece in (chunker.skip(len(data)) if known else chunker.feed(data))]
-                if known:
-                    places.append(part.places)
+                for segment, is_known in zip(part, known, strict=True):
+                    begin = segment.start - part[0].start
+                    content = data[begin : begin + segment.length]
+                    pieces = chunker.skip(segment.length) if is_known else chunker.feed(content)
+                    places += [self._place(piece) for piece in pieces]
+                    if is_known:
+                        places.append(segment.places)
                 self._whole.hand_over(functools.partial(take_in, buffer, data))
                 told(len(data))
         places += [self._place(piece) for piece in chunker.skip(0)]
@@ -442,8 +451,24 @@ def _following(pack: int, first: int, count: int) -> Places:
     return np.arange(place, place + count)
 
 
-def _parts(start: int, end: int, most: int) -> Iterator[_Part]:
-    return (_Part(at, min(most, end - at)) for at in range(start, end, most))
+def _unknown(start: int, end: int, most: int) -> Iterator[_Segment]:
+    return (_Segment(at, min(most, end - at)) for at in range(start, end, most))
+
+
+def _parts(segments: Iterable[_Segment], most: int) -> Iterator[_Part]:
+    """Put segments together that are read at once."""
+    part: _Part = []
+    for segment in segments:
+        if part and segment.start + segment.length - part[0].start > most:
+            yield part
+            part = []
+        part.append(segment)
+    if part:
+        yield part
+
+
+def _is_there(segment: _Segment, data: memoryview) -> bool:
+    return segment.expected is not None and blake3(data[: segment.length]).digest() == segment.expected
 
 
 def _digests(piece: Piece) -> Iterator[bytes]:
