@@ -142,6 +142,8 @@ class Peer:
 
     name = ""
     operations: tuple[str, ...] = OPERATIONS
+    once = False
+    """Whether it is so slow that it is measured in the first repetition only."""
 
     def __init__(self, home: Path):
         self.home = home
@@ -356,6 +358,7 @@ class Reference(Peer):
     """The usual shell script: a dated folder with copies and their sums, and an archive of it."""
 
     name = "cp, tar, sha256sum"
+    once = True
 
     def prepare(self, store: Path) -> None:
         super().prepare(store)

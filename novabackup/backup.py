@@ -86,10 +86,22 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
     """
     declared_files(objects, store)  # a URL that cannot be is refused before a repository comes into being
     repository = objects.ensure()
+    before = store.storage.requests, objects.storage.requests
     for _try in range(_TRIES):
         record = _read_all(objects, store, request, repository, callback)
         if record is not None:
-            return objects.save(record), record
+            name = objects.save(record)
+            _LOG.info(
+                "snapshot %s of %s: %d files, %d bytes, %d bytes added, %d requests for the store, %d for the repository",
+                name,
+                store.url,
+                len(record.files),
+                sum(entry.size for entry in record.files),
+                record.added,
+                store.storage.requests - before[0],
+                objects.storage.requests - before[1],
+            )
+            return name, record
         _LOG.info("%s or the content that it shares with older snapshots changed meanwhile: once more", store.url)
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "

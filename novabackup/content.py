@@ -23,7 +23,7 @@ from novabackup.storage.base import Block, RawFile
 __all__ = ["Base", "ContentReader", "blocks"]
 
 _LOADS_AHEAD = 2
-_LOADS_KEPT = 4
+_LOADS_KEPT = 3
 """Runs go to and fro between frames of different kinds, and between old packs and new ones."""
 _HASHED_AT_ONCE = 1 << 20
 _SHORTEST_SPAN = 16 << 10

@@ -14,7 +14,7 @@ from novabackup.packs.format import Hashes, Pack, Sizes, SqueezedFrame, write_pa
 __all__ = ["FRAME_SIZE", "PACK_SIZE", "PackBuilder", "SealedPack"]
 
 FRAME_SIZE = 1 << 20
-PACK_SIZE = 16 << 20
+PACK_SIZE = 12 << 20
 """Bytes before compression at which a pack is stored."""
 
 Squeeze = Callable[[bytearray, int, int], "Future[SqueezedFrame]"]
