@@ -92,7 +92,7 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
         if record is not None:
             name = objects.save(record)
             _LOG.info(
-                "snapshot %s of %s: %d files, %d bytes, %d bytes added, %d requests for the store, %d for the repository",
+                "snapshot %s of %s: %d files, %d bytes, %d added, %d requests for the store, %d for the repository",
                 name,
                 store.url,
                 len(record.files),
