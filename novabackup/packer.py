@@ -7,10 +7,8 @@ what may be under way, so memory does not grow with the file.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -20,7 +18,6 @@ import attrs
 import numpy as np
 from blake3 import blake3
 
-from novabackup.errors import FormatError, IntegrityError
 from novabackup.lanes import Buffers, Lane, cores
 from novabackup.model import FileEntry, Run, SnapshotRecord
 from novabackup.objects import MAP_ROW, Objects
@@ -30,19 +27,17 @@ from novabackup.packs import (
     UNKNOWN,
     Chunker,
     Compressor,
-    Frame,
     Hashes,
-    KnownChunks,
     PackBuilder,
     Piece,
     Places,
     Runs,
     SealedPack,
     SqueezedFrame,
-    Table,
     find_regions,
     squeeze_frame,
 )
+from novabackup.stock import NOWHERE, Segment, Stock, following, split
 from novabackup.storage import Reader
 
 __all__ = ["Location", "Packer", "Stored"]
@@ -50,14 +45,10 @@ __all__ = ["Location", "Packer", "Stored"]
 MOST_RUNS = 256
 """A file of more runs keeps their list in a pack, so that a snapshot stays small enough to read thousands of them."""
 
-MOST_CRUMBS = 32
-"""Packs of which a snapshot may need less than a frame before their content is brought together."""
-
 _BLOCKS_AHEAD = 2
 _PACKS_AHEAD = 1
-_PACK = 32
-"""A place is the number of a pack, shifted by so many bits, and the number of a chunk in it."""
-_CHUNK = (1 << _PACK) - 1
+_NEW = 1 << 30
+"""New packs are numbered from here on; below are those of the stock."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -84,41 +75,20 @@ class Location:
 
 
 @attrs.define
-class _Pack:
-    """A pack that places count in.
+class _NewPack:
+    """A pack that is or was built here.
 
     Attributes:
-        id: Its id; known of a new pack once it is stored.
-        size: Bytes of a new pack; 0 for one that was there already.
-        numbers: For a new pack, the number of each chunk in the order in which they were added.
+        id: Its id; known once it is stored, and so is its size in bytes.
+        numbers: The number of each chunk, in the order in which they were added; known once it is sealed.
     """
 
     id: str = ""
     size: int = 0
-    numbers: Places | None = None
+    numbers: Places = NOWHERE
 
 
-_NOWHERE: Places = np.empty(0, np.int64)
-
-
-@attrs.frozen(eq=False)
-class _Segment:
-    """Bytes of a file, and what they may be.
-
-    Attributes:
-        start: Where they begin.
-        length: How many they are.
-        expected: BLAKE3 of what may be there; None if nothing is expected.
-        places: Where the chunks are that it consists of then.
-    """
-
-    start: int
-    length: int
-    expected: bytes | None = None
-    places: Places = _NOWHERE
-
-
-_Part = list[_Segment]
+_Part = list[Segment]
 """Segments that follow each other and are read at once."""
 
 
@@ -140,10 +110,8 @@ class Packer:
             recent: Snapshots whose packs are searched for chunks that need not be stored again.
         """
         self._objects = objects
-        self._recent = tuple(recent)
-        # A pack that is condemned may be deleted before this snapshot is committed, so nothing is shared with it.
-        self._condemned = {pack for _entry, record in objects.condemned() for pack in record.packs}
-        self._packs: list[_Pack] = []
+        self._stock = Stock(objects, recent)
+        self._new: list[_NewPack] = []
         self._named: set[str] = set()
         self._exit = ExitStack()
         enter = self._exit.enter_context
@@ -152,7 +120,7 @@ class Packer:
         self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
         self._frames = Buffers(FRAME_SIZE)
         self._compressors = _Compressors()
-        self._builder, self._building = self._new_builder()
+        self._builder = self._new_builder()
 
     def __enter__(self) -> Packer:
         return self
@@ -162,93 +130,12 @@ class Packer:
     ) -> None:
         self._exit.close()
 
-    # -- content that is there already -------------------------------------------------------------------------------
-
     def can_share(self, entry: FileEntry) -> bool:
         """Tell whether the content of a file of an older snapshot can be named again, without reading it."""
-        usable = self._usable.issuperset(entry.packs)
+        usable = self._stock.has(entry.packs)
         if usable:
             self._named.update(entry.packs)
         return usable
-
-    @functools.cached_property
-    def _usable(self) -> frozenset[str]:
-        """The packs of recent snapshots that are there and not condemned."""
-        wanted = {pack for record in self._recent for pack in record.packs} - self._condemned
-        return frozenset(self._objects.present(wanted))
-
-    @functools.cached_property
-    def _tables(self) -> dict[str, tuple[int, Table]]:
-        """The tables of usable packs, each with the number that places count it by."""
-        usable = self._usable - self._crumbs
-        wanted = dict.fromkeys(pack for record in self._recent for pack in record.packs if pack in usable)
-        tables = {}
-        parallel = self._objects.storage.parallel
-        with Lane(parallel, 2 * parallel) as lane:
-            for pack, table in lane.each(self._table, wanted):
-                if table is not None:
-                    tables[pack] = len(self._packs), table
-                    self._packs.append(_Pack(pack))
-        return tables
-
-    @functools.cached_property
-    def _crumbs(self) -> frozenset[str]:
-        """The packs of which the last snapshot needs little, once they are many: that content is stored anew, together.
-
-        Otherwise a store that grows by a little every hour would be scattered over thousands of packs.
-        """
-        needed: Counter[str] = Counter()
-        for record in self._recent[:1]:
-            if len(record.packs) <= MOST_CRUMBS:
-                break
-            for entry in record.files:
-                with contextlib.suppress(IntegrityError, FormatError):
-                    for pack, first, count in self._objects.runs(entry).tolist():
-                        sizes = self._objects.table(entry.packs[pack]).sizes[first : first + count]
-                        needed[entry.packs[pack]] += int(sizes.sum(dtype=np.int64))
-        crumbs = frozenset(pack for pack, size in needed.items() if size < FRAME_SIZE)
-        return crumbs if len(crumbs) > MOST_CRUMBS else frozenset()
-
-    @functools.cached_property
-    def _known(self) -> KnownChunks:
-        known = KnownChunks()
-        for number, table in self._tables.values():
-            known.add_new(table.hashes, _following(number, 0, len(table)))
-        return known
-
-    def _table(self, pack: str) -> tuple[str, Table | None]:
-        try:
-            return pack, self._objects.table(pack)
-        except (IntegrityError, FormatError):
-            return pack, None  # damaged: nothing is shared with it, so this snapshot will be whole
-
-    def _segments(self, before: FileEntry | None, size: int, most: int) -> Iterator[_Segment]:
-        """Divide a file; a frame that may still be where it was is a segment."""
-        at = 0
-        for start, pack, frame in self._frames_of(before) if before else ():
-            if frame.size > most or start + frame.size > size:
-                continue
-            yield from _unknown(at, start, most)
-            at = start + frame.size
-            yield _Segment(start, frame.size, frame.raw, _following(pack, frame.first, frame.chunks))
-        yield from _unknown(at, size, most)
-
-    def _frames_of(self, before: FileEntry) -> Iterator[tuple[int, int, Frame]]:
-        """Find the frames of which a file had the whole: where they were in it, and in which pack they are."""
-        if before.depth:
-            return  # its content was moved about so much that hardly any is where it was
-        at = 0
-        for pack, first, count in before.runs:
-            if before.packs[pack] not in self._tables:
-                return
-            number, table = self._tables[before.packs[pack]]
-            for frame in table.frames_of(first, count) if first + count <= len(table) else ():
-                begin, end = max(first, frame.first), min(first + count, frame.first + frame.chunks)
-                if end - begin == frame.chunks:
-                    yield at, number, frame
-                    at += frame.size
-                else:
-                    at += int(table.sizes[begin:end].sum(dtype=np.int64))
 
     # -- content that is read ----------------------------------------------------------------------------------------
 
@@ -292,7 +179,7 @@ class Packer:
         places = []
         threads = max(parallel, cores())
         with Lane(threads, threads + 1) as lane:
-            parts = list(_parts(self._segments(before, size, block), block))
+            parts = list(_parts(self._stock.segments(before, size, block), block))
             # A small file is not worth a thread.
             for part, known, buffer, data in lane.each(read, parts) if len(parts) > 1 else map(read, parts):
                 for segment, is_known in zip(part, known, strict=True):
@@ -312,7 +199,7 @@ class Packer:
         """Find chunks, or put them into the pack that is being built; give the place of each."""
         digests = list(_digests(piece))
         hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH)
-        places = self._known.find(hashes)
+        places = self._stock.find(hashes)
         missing = np.flatnonzero(places == UNKNOWN)
         if not len(missing):
             return places
@@ -322,7 +209,7 @@ class Packer:
         fresh = np.fromiter(firsts.values(), np.int64, len(firsts))
         for part in np.split(fresh, np.flatnonzero(np.diff(fresh) != 1) + 1):
             places[part] = self._add(piece, hashes, int(part[0]), int(part[-1]) + 1)
-        self._known.add(hashes[fresh], places[fresh])
+        self._stock.note(hashes[fresh], places[fresh])
         if len(fresh) < len(missing):
             again = [firsts[digests[number]] for number in missing.tolist()]
             places[missing] = places[again]
@@ -335,11 +222,11 @@ class Packer:
         start = int(piece.ends[first - 1]) if first else 0
         part = Piece(piece.data[start : piece.ends[end - 1]], piece.ends[first:end] - start, piece.width)
         number = self._builder.add(part, hashes[first:end])
-        return _following(self._building, number, end - first)
+        return following(_NEW + len(self._new) - 1, number, end - first)
 
-    def _new_builder(self) -> tuple[PackBuilder, int]:
-        self._packs.append(_Pack())
-        return PackBuilder(self._frames.take, self._squeeze), len(self._packs) - 1
+    def _new_builder(self) -> PackBuilder:
+        self._new.append(_NewPack())
+        return PackBuilder(self._frames.take, self._squeeze)
 
     def _squeeze(self, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
         def squeeze() -> SqueezedFrame:
@@ -354,12 +241,12 @@ class Packer:
 
     def _flush(self) -> None:
         """Let the pack that is being built be stored, and begin another."""
-        sealed, pack = self._builder.seal(), self._packs[self._building]
+        sealed, pack = self._builder.seal(), self._new[-1]
         pack.numbers = sealed.numbers
         self._store.hand_over(functools.partial(self._save, sealed, pack))
-        self._builder, self._building = self._new_builder()
+        self._builder = self._new_builder()
 
-    def _save(self, sealed: SealedPack, to: _Pack) -> None:
+    def _save(self, sealed: SealedPack, to: _NewPack) -> None:
         pack = sealed.pack()
         self._objects.add_pack(pack)
         to.id, to.size = pack.id, pack.size
@@ -395,7 +282,7 @@ class Packer:
     @property
     def added(self) -> int:
         """Bytes of new packs that are stored."""
-        return sum(pack.size for pack in self._packs)
+        return sum(pack.size for pack in self._new)
 
     def condemned_meanwhile(self) -> bool:
         """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
@@ -408,16 +295,17 @@ class Packer:
 
     def _runs(self, places: Places) -> Runs:
         """Turn places into rows of pack, first chunk and number of chunks; shape ``(runs, 3)``."""
-        packs, chunks = places >> _PACK, places & _CHUNK
-        for number in np.unique(packs).tolist():
-            numbers = self._packs[number].numbers
-            if numbers is not None:
-                here = packs == number
-                chunks[here] = numbers[chunks[here]]
+        packs, chunks = split(places)
+        for number in np.unique(packs[packs >= _NEW]).tolist():
+            here = packs == number
+            chunks[here] = self._new[number - _NEW].numbers[chunks[here]]
         breaks = np.flatnonzero((np.diff(packs) != 0) | (np.diff(chunks) != 1)) + 1
         starts = np.concatenate(([0], breaks)) if len(places) else breaks
         counts = np.diff(np.append(starts, len(places)))
         return np.stack((packs[starts], chunks[starts], counts), axis=1)
+
+    def _id(self, number: int) -> str:
+        return self._new[number - _NEW].id if number >= _NEW else self._stock.packs[number]
 
     def _by_first_use(self, rows: Runs) -> tuple[tuple[str, ...], Runs]:
         """Number the packs of one file anew, in the order in which it needs them."""
@@ -427,7 +315,7 @@ class Packer:
         rank[order] = np.arange(len(order))
         numbered = rows.copy()
         numbered[:, 0] = rank[inverse.reshape(-1)]
-        return tuple(self._packs[number].id for number in used[order].tolist()), numbered
+        return tuple(map(self._id, used[order].tolist())), numbered
 
     def _list(self, rows: Runs) -> Places:
         """Store the list of a file's runs as content; give its places."""
@@ -441,21 +329,11 @@ class Packer:
         own, _ = self._by_first_use(rows)
         together = tuple(dict.fromkeys((*packs, *own)))
         numbers = {pack: number for number, pack in enumerate(together)}
-        runs = tuple((numbers[self._packs[pack].id], first, count) for pack, first, count in rows.tolist())
+        runs = tuple((numbers[self._id(pack)], first, count) for pack, first, count in rows.tolist())
         return Location(packs=together, runs=runs, depth=1)
 
 
-def _following(pack: int, first: int, count: int) -> Places:
-    """Give the places of chunks of a pack that follow each other."""
-    place = (pack << _PACK) + first
-    return np.arange(place, place + count)
-
-
-def _unknown(start: int, end: int, most: int) -> Iterator[_Segment]:
-    return (_Segment(at, min(most, end - at)) for at in range(start, end, most))
-
-
-def _parts(segments: Iterable[_Segment], most: int) -> Iterator[_Part]:
+def _parts(segments: Iterable[Segment], most: int) -> Iterator[_Part]:
     """Put segments together that are read at once."""
     part: _Part = []
     for segment in segments:
@@ -467,7 +345,7 @@ def _parts(segments: Iterable[_Segment], most: int) -> Iterator[_Part]:
         yield part
 
 
-def _is_there(segment: _Segment, data: memoryview) -> bool:
+def _is_there(segment: Segment, data: memoryview) -> bool:
     return segment.expected is not None and blake3(data[: segment.length]).digest() == segment.expected
 
 
@@ -480,7 +358,7 @@ def _digests(piece: Piece) -> Iterator[bytes]:
 
 
 def _joined(places: list[Places]) -> Places:
-    return np.concatenate([_NOWHERE, *places])
+    return np.concatenate([NOWHERE, *places])
 
 
 def _tuples(rows: Runs) -> tuple[Run, ...]:
