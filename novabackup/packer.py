@@ -183,21 +183,22 @@ class Packer:
             # A small file is not worth a thread.
             for part, known, buffer, data in lane.each(read, parts) if len(parts) > 1 else map(read, parts):
                 for segment, is_known in zip(part, known, strict=True):
-                    begin = segment.start - part[0].start
-                    content = data[begin : begin + segment.length]
-                    pieces = chunker.skip(segment.length) if is_known else chunker.feed(content)
-                    places += [self._place(piece) for piece in pieces]
                     if is_known:
-                        places.append(segment.places)
+                        places += [self._place(list(chunker.skip(segment.length))), segment.places]
+                    else:
+                        begin = segment.start - part[0].start
+                        places.append(self._place(list(chunker.feed(data[begin : begin + segment.length]))))
                 self._whole.hand_over(functools.partial(take_in, buffer, data))
                 told(len(data))
-        places += [self._place(piece) for piece in chunker.skip(0)]
+        places.append(self._place(list(chunker.skip(0))))
         self._whole.drain()
         return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
 
-    def _place(self, piece: Piece) -> Places:
+    def _place(self, pieces: list[Piece]) -> Places:
         """Find chunks, or put them into the pack that is being built; give the place of each."""
-        digests = list(_digests(piece))
+        digests = [digest for piece in pieces for digest in _digests(piece)]
+        if not digests:
+            return NOWHERE
         hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH)
         places = self._stock.find(hashes)
         missing = np.flatnonzero(places == UNKNOWN)
@@ -207,8 +208,13 @@ class Packer:
         for number in missing.tolist():
             firsts.setdefault(digests[number], number)
         fresh = np.fromiter(firsts.values(), np.int64, len(firsts))
-        for part in np.split(fresh, np.flatnonzero(np.diff(fresh) != 1) + 1):
-            places[part] = self._add(piece, hashes, int(part[0]), int(part[-1]) + 1)
+        starts = np.cumsum([0, *(len(piece.ends) for piece in pieces)])
+        breaks = np.append(np.flatnonzero(np.diff(fresh) != 1) + 1, np.searchsorted(fresh, starts[1:-1]))
+        for run in np.split(fresh, np.unique(breaks)):
+            if len(run):
+                number = int(np.searchsorted(starts, run[0], side="right")) - 1
+                first, end = int(run[0] - starts[number]), int(run[-1] - starts[number]) + 1
+                places[run] = self._add(pieces[number], hashes[run], first, end)
         self._stock.note(hashes[fresh], places[fresh])
         if len(fresh) < len(missing):
             again = [firsts[digests[number]] for number in missing.tolist()]
@@ -221,7 +227,7 @@ class Packer:
             self._flush()
         start = int(piece.ends[first - 1]) if first else 0
         part = Piece(piece.data[start : piece.ends[end - 1]], piece.ends[first:end] - start, piece.width)
-        number = self._builder.add(part, hashes[first:end])
+        number = self._builder.add(part, hashes)
         return following(_NEW + len(self._new) - 1, number, end - first)
 
     def _new_builder(self) -> PackBuilder:
@@ -322,7 +328,7 @@ class Packer:
         _packs, numbered = self._by_first_use(rows)
         data = numbered.astype(MAP_ROW).tobytes()
         chunker = Chunker(len(data), find_regions(0, lambda start, length: b""))
-        return _joined([self._place(piece) for piece in chunker.feed(data)])
+        return self._place(list(chunker.feed(data)))
 
     def _indirect(self, packs: tuple[str, ...], rows: Runs) -> Location:
         """Say where a list of runs is; the packs that it counts in come first."""
