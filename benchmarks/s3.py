@@ -47,7 +47,7 @@ class Server:
 
     def requests(self) -> int:
         """Give how many requests it has answered."""
-        return self._log.read_bytes().count(b' HTTP/1.1" ')
+        return self._log.read_bytes().count(b" HTTP/1.1")  # a quote follows, or a change of colour
 
     def bucket(self) -> str:
         """Make a new bucket."""
