@@ -7,13 +7,15 @@ under way at once bounds the memory, whatever the size of a file.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["Buffers", "Lane", "cores"]
 
@@ -55,7 +57,11 @@ class Buffers:
 
 
 class Lane:
-    """Threads for one kind of task; a context manager that leaves nothing running."""
+    """Threads for one kind of task; a context manager that leaves nothing running.
+
+    Not `ThreadPoolExecutor`: that one refuses all work as soon as the main thread has ended, and a guard in another
+    thread must be able to roll back even then. Where no thread can be had, tasks run in the caller's.
+    """
 
     def __init__(self, threads: int, ahead: int) -> None:
         """Start no thread before there is a task.
@@ -64,8 +70,10 @@ class Lane:
             threads: How many tasks run at once; with one, they run in the order in which they came.
             ahead: How many may be under way or finished and not yet asked for.
         """
-        self._pool = ThreadPoolExecutor(threads, "novabackup")
+        self._most = threads
         self._ahead = ahead
+        self._threads: list[threading.Thread] = []
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._waiting: deque[Future[object]] = deque()
 
     def __enter__(self) -> Lane:
@@ -74,11 +82,27 @@ class Lane:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with contextlib.suppress(queue.Empty):
+            while task := self._tasks.get_nowait():
+                task[0].cancel()
+        for _thread in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Start a task whose result somebody will ask for."""
-        return self._pool.submit(task)
+        future: Future[_Result] = Future()
+        if len(self._threads) < self._most:
+            thread = threading.Thread(target=_work, args=(self._tasks,), name="novabackup", daemon=True)
+            with contextlib.suppress(RuntimeError):  # there can be no more of them
+                thread.start()
+                self._threads.append(thread)
+        if self._threads:
+            self._tasks.put((future, task))
+        else:
+            _do(future, task)
+        return future
 
     def hand_over(self, task: Callable[[], object]) -> None:
         """Start a task that only has to be done; waits while too many are under way.
@@ -88,7 +112,7 @@ class Lane:
         """
         while len(self._waiting) >= self._ahead:
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(task))
+        self._waiting.append(self.submit(task))
 
     def drain(self) -> None:
         """Wait for all that was handed over.
@@ -113,9 +137,23 @@ class Lane:
             for item in items:
                 if len(under_way) >= self._ahead:
                     yield under_way.popleft().result()
-                under_way.append(self._pool.submit(function, item))
+                under_way.append(self.submit(functools.partial(function, item)))
             while under_way:
                 yield under_way.popleft().result()
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def _work(tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while task := tasks.get():
+        _do(*task)
+        del task  # what it held is not kept until the next one comes
+
+
+def _do(future: Future[Any], task: Callable[[], Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(task())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the result
+            future.set_exception(error)
