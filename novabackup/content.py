@@ -15,7 +15,7 @@ from blake3 import blake3
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.lanes import Lane, cores
 from novabackup.model import FileEntry, Problem
-from novabackup.objects import Objects
+from novabackup.objects import Objects, neighbours
 from novabackup.packs import Frame, Places, Runs
 from novabackup.storage import Source, Span
 from novabackup.storage.base import Block, RawFile
@@ -234,20 +234,10 @@ def _loads(plan: list[_Slice | Span], most: int) -> dict[tuple[str, int], _Load]
             needed.setdefault(piece.pack, {})[piece.frame.number] = piece.frame
     loads: dict[tuple[str, int], _Load] = {}
     for pack, frames in needed.items():
-        group: list[Frame] = []
-        for number in sorted(frames):
-            frame = frames[number]
-            if group and (number != group[-1].number + 1 or sum(one.size for one in group) + frame.size > most):
-                loads.update(_grouped(pack, group))
-                group = []
-            group.append(frame)
-        loads.update(_grouped(pack, group))
+        for group in neighbours([frames[number] for number in sorted(frames)], most):
+            load = _Load(pack, group)
+            loads.update({(pack, frame.number): load for frame in group})
     return loads
-
-
-def _grouped(pack: str, group: list[Frame]) -> dict[tuple[str, int], _Load]:
-    load = _Load(pack, tuple(group))
-    return {(pack, frame.number): load for frame in group}
 
 
 class ContentReader(RawFile):
@@ -300,7 +290,7 @@ class ContentReader(RawFile):
         key = (piece.pack, piece.frame.number)
         if self._frame[0] != key:
             try:
-                self._frame = key, self._objects.frame(piece.pack, piece.frame)
+                self._frame = key, self._objects.proved(piece.pack, [piece.frame])[0]
             except (IntegrityError, FormatError) as error:
                 raise _damaged(self._objects, self._entry, str(error.args[0])) from error
         return self._starts[number], self._frame[1][piece.start : piece.stop]

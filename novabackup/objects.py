@@ -20,7 +20,7 @@ from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decod
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
 from novabackup.storage import Entry, Storage
 
-__all__ = ["MAP_ROW", "README_KEY", "Objects", "pack_key", "snapshot_key"]
+__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -285,7 +285,7 @@ class Objects:
 
         Returns:
             The content of each. The stored bytes have been checked; whoever does not check the hash of a whole file
-            calls `frame` instead.
+            calls `proved` instead.
 
         Raises:
             IntegrityError: The pack is gone or damaged.
@@ -294,15 +294,16 @@ class Objects:
         stored = memoryview(self._read(pack_id, start, end - start)[0])
         return [open_frame(pack_id, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
 
-    def frame(self, pack_id: str, frame: Frame) -> memoryview:
-        """Read one frame and check what came out, too.
+    def proved(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
+        """Read neighbouring frames and check what came out of them, too.
 
         Raises:
             IntegrityError: The pack is gone or damaged.
         """
-        (raw,) = self.frames(pack_id, [frame])
-        prove_frame(pack_id, frame, raw)
-        return raw
+        content = self.frames(pack_id, frames)
+        for frame, raw in zip(frames, content, strict=True):
+            prove_frame(pack_id, frame, raw)
+        return content
 
     def runs(self, entry: FileEntry) -> Runs:
         """Read where the content of a file is.
@@ -333,7 +334,7 @@ class Objects:
             raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {first + count}")
         parts = []
         for frame in table.frames_of(first, count):
-            raw = self.frame(pack_id, frame)
+            (raw,) = self.proved(pack_id, [frame])
             ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks], dtype=np.int64)
             begin = max(first, frame.first) - frame.first
             end = min(first + count, frame.first + frame.chunks) - frame.first
@@ -393,3 +394,20 @@ class Objects:
                 f"{self.url} does not tell when objects were written, so nothing can be pruned there"
             )
         return now
+
+
+def neighbours(frames: Iterable[Frame], most: int) -> Iterator[tuple[Frame, ...]]:
+    """Group frames of one pack, which come in order, so that each group can be read by one request.
+
+    Args:
+        frames: Some frames of the pack.
+        most: Bytes of content that a group may have, unless it is a single frame.
+    """
+    group: list[Frame] = []
+    for frame in frames:
+        if group and (frame.number != group[-1].number + 1 or sum(one.size for one in group) + frame.size > most):
+            yield tuple(group)
+            group = []
+        group.append(frame)
+    if group:
+        yield tuple(group)

@@ -13,7 +13,7 @@ from fsspec.callbacks import Callback
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.lanes import Lane, cores
 from novabackup.model import Condemned, Config, Problem, decode
-from novabackup.objects import CONFIG_KEY, README_KEY, Objects, pack_key, readme_intact, snapshot_key
+from novabackup.objects import CONFIG_KEY, README_KEY, Objects, neighbours, pack_key, readme_intact, snapshot_key
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
@@ -93,8 +93,8 @@ def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> No
         raise IntegrityError(f"pack {pack}: expected {table.size} bytes, found {entry.size}")
     if whole:
         objects.check_header(pack)
-        for frame in table.frames:
-            objects.frame(pack, frame)
+        for group in neighbours(table.frames, objects.storage.block):
+            objects.proved(pack, group)
 
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:
