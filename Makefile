@@ -40,7 +40,7 @@ demo: $(VENV)/.package
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.tools
 	$(BIN)/python -m ruff check $(CODE)
