@@ -24,7 +24,7 @@ def describe(work: Path) -> dict[str, str]:
     about = {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{memory / 1e9:.0f} GB",
-        "system": f"{platform.system()} {platform.release().split("-")[0]}, {platform.machine()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}, {platform.machine()}",
         "file system": _file_system(work),
         "Python": platform.python_version(),
     }
