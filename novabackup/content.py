@@ -52,6 +52,9 @@ class _Slice:
     start: int
     stop: int
 
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 @attrs.frozen(eq=False)
 class _Load:
@@ -82,6 +85,8 @@ def blocks(objects: Objects, entry: FileEntry, base: Base | None = None) -> Iter
     size = 0
     try:
         plan = _plan(objects, entry, base)
+        if (planned := sum(map(len, plan))) != entry.size:
+            raise IntegrityError(f"expected {entry.size} bytes, found runs of {planned}")
         with Lane(1, _LOADS_AHEAD) as hashing:
             for block in _fetched(objects, plan):
                 if isinstance(block, Span):
@@ -262,7 +267,7 @@ class ContentReader(RawFile):
             self._slices = [piece for piece in _plan(objects, entry, None) if isinstance(piece, _Slice)]
         except (IntegrityError, FormatError) as error:
             raise _damaged(objects, entry, str(error.args[0])) from error
-        sizes = [0, *(piece.stop - piece.start for piece in self._slices)]
+        sizes = [0, *map(len, self._slices)]
         self._starts: list[int] = np.cumsum(sizes).tolist()
         if self._starts[-1] != entry.size:
             raise _damaged(objects, entry, f"expected {entry.size} bytes, found {self._starts[-1]}")

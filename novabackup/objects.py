@@ -32,6 +32,8 @@ _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
 """Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
 
+LARGEST_LIST = 64 << 20
+"""Bytes of the longest list of runs that is read: as much as a snapshot itself may have."""
 MAP_ROW = "<u4"
 """Type of the numbers in a list of runs that is content itself: pack, first chunk, number of chunks."""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import attrs
 import pytest
 from blake3 import blake3
 
 import nova
 from novabackup import FormatError, IntegrityError, NotFoundError, Repository
+from novabackup import objects as objects_module
+from novabackup.content import blocks
 
 
 @pytest.fixture
@@ -182,3 +185,21 @@ def test_content_of_a_damaged_pack_is_stored_anew_when_its_table_is_gone(reposit
     fresh.verify()
     with pytest.raises(NotFoundError):
         again["19990101"]
+
+
+def test_a_forged_list_of_runs_takes_no_memory(repository, store, monkeypatch):
+    entry = repository.backup(store).files["a.bin"]
+    monkeypatch.setattr(objects_module, "LARGEST_LIST", 1 << 20)
+    forged = attrs.evolve(entry, runs=entry.runs * 100, depth=1)
+    with pytest.raises(IntegrityError, match="list of runs"):
+        repository._objects.runs(forged)
+    with pytest.raises(IntegrityError, match="names what cannot be"):
+        repository._objects.runs(attrs.evolve(entry, depth=1))
+
+
+def test_runs_that_are_not_the_size_of_the_file_are_refused_before_anything_is_read(repository, store):
+    entry = repository.backup(store).files["a.bin"]
+    forged = attrs.evolve(entry, runs=entry.runs * 1000)
+    with pytest.raises(IntegrityError) as caught:
+        next(blocks(repository._objects, forged))
+    assert "found runs of 300000000" in str(caught.value)
