@@ -137,9 +137,7 @@ def _plan(objects: Objects, entry: FileEntry, base: Base | None) -> list[_Slice 
 
 def _slices(objects: Objects, pack: str, first: int, count: int) -> list[_Slice]:
     """Find the parts of frames that hold consecutive chunks."""
-    table = objects.table(pack)
-    if first + count > len(table):
-        raise IntegrityError(f"pack {pack} has {len(table)} chunks; a snapshot names {first + count}")
+    table = objects.table(pack, reaching=first + count)
     found = []
     for frame in table.frames_of(first, count):
         before = max(first - frame.first, 0)
@@ -183,9 +181,7 @@ def _chunks(objects: Objects, entry: FileEntry, runs: Runs, packs: dict[str, int
     """Give the place and the size of every chunk of a file."""
     places, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for pack, first, count in runs.tolist():
-        table = objects.table(entry.packs[pack])
-        if first + count > len(table):
-            raise IntegrityError(f"pack {entry.packs[pack]} has {len(table)} chunks; a snapshot names {first + count}")
+        table = objects.table(entry.packs[pack], reaching=first + count)
         place = (packs[entry.packs[pack]] << 32) + first
         places.append(np.arange(place, place + count))
         sizes.append(table.sizes[first : first + count].astype(np.int64))

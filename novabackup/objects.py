@@ -268,15 +268,22 @@ class Objects:
         self._tables.pop(pack_id, None)
         self.storage.delete(pack_key(pack_id))
 
-    def table(self, pack_id: str) -> Table:
+    def table(self, pack_id: str, *, reaching: int = 0) -> Table:
         """Read and check the table of a pack.
 
+        Args:
+            pack_id: Which pack.
+            reaching: How many chunks it must have at least, since a snapshot names them.
+
         Raises:
-            IntegrityError: The pack is gone or damaged.
+            IntegrityError: The pack is gone or damaged, or has fewer chunks.
         """
         if pack_id not in self._tables:
             self._tables[pack_id] = read_table(pack_id, lambda length: self._read(pack_id, -length, length))
-        return self._tables[pack_id]
+        table = self._tables[pack_id]
+        if reaching > len(table):
+            raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {reaching}")
+        return table
 
     def frames(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
         """Read neighbouring frames of a pack by one request.
@@ -319,11 +326,15 @@ class Objects:
         rows: Runs = np.array(entry.runs, np.int64).reshape(-1, 3)
         if not entry.depth:
             return rows
-        data = b"".join(self._content(entry.packs[pack], first, count) for pack, first, count in entry.runs)
-        if len(data) % 12:
+        size = 0
+        for pack, first, count in entry.runs:
+            sizes = self.table(entry.packs[pack], reaching=first + count).sizes[first : first + count]
+            size += int(sizes.sum(dtype=np.int64))
+        if size > LARGEST_LIST or size % 12:
             raise IntegrityError(
-                f"{entry.path}: the list of its runs has {len(data)} bytes, which is no multiple of 12"
+                f"{entry.path}: expected a list of runs, a multiple of 12 bytes up to {LARGEST_LIST}, found {size}"
             )
+        data = b"".join(self._content(entry.packs[pack], first, count) for pack, first, count in entry.runs)
         rows = np.frombuffer(data, MAP_ROW).astype(np.int64).reshape(-1, 3)
         if len(rows) and (rows[:, 0].max() >= len(entry.packs) or rows[:, 2].min() < 1):
             raise IntegrityError(f"{entry.path}: the list of its runs names what cannot be")
@@ -332,8 +343,6 @@ class Objects:
     def _content(self, pack_id: str, first: int, count: int) -> bytes:
         """Read a few consecutive chunks; each has been checked against its hash."""
         table = self.table(pack_id)
-        if first + count > len(table):
-            raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {first + count}")
         parts = []
         for frame in table.frames_of(first, count):
             (raw,) = self.proved(pack_id, [frame])
