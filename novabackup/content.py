@@ -16,7 +16,7 @@ from novabackup.errors import FormatError, IntegrityError
 from novabackup.lanes import Lane, cores
 from novabackup.model import FileEntry, Problem
 from novabackup.objects import Objects, neighbours
-from novabackup.packs import Frame, Places, Runs
+from novabackup.packs import NOWHERE, Frame, Places, Runs, following, split
 from novabackup.storage import Source, Span
 from novabackup.storage.base import Block, RawFile
 
@@ -172,18 +172,17 @@ def _overlap(objects: Objects, entry: FileEntry, runs: Runs, base: FileEntry) ->
     counts = np.diff(np.append(firsts, len(wanted)))
     lengths = np.add.reduceat(sizes, firsts) if len(wanted) else sizes
     # The packs of the file come first in this numbering, so their numbers are its own.
-    rows = (wanted[firsts] >> 32, wanted[firsts] & 0xFFFFFFFF, counts, starts[firsts], lengths)
+    rows = (*split(wanted[firsts]), counts, starts[firsts], lengths)
     found_rows: list[list[int]] = np.stack(rows, axis=1).tolist()
     return found_rows
 
 
 def _chunks(objects: Objects, entry: FileEntry, runs: Runs, packs: dict[str, int]) -> tuple[Places, Places]:
     """Give the place and the size of every chunk of a file."""
-    places, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    places, sizes = [NOWHERE], [np.empty(0, np.int64)]
     for pack, first, count in runs.tolist():
         table = objects.table(entry.packs[pack], reaching=first + count)
-        place = (packs[entry.packs[pack]] << 32) + first
-        places.append(np.arange(place, place + count))
+        places.append(following(packs[entry.packs[pack]], first, count))
         sizes.append(table.sizes[first : first + count].astype(np.int64))
     return np.concatenate(places), np.concatenate(sizes)
 

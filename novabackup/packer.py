@@ -24,6 +24,7 @@ from novabackup.objects import MAP_ROW, Objects
 from novabackup.packs import (
     FRAME_SIZE,
     HASH,
+    NOWHERE,
     UNKNOWN,
     Chunker,
     Compressor,
@@ -35,9 +36,11 @@ from novabackup.packs import (
     SealedPack,
     SqueezedFrame,
     find_regions,
+    following,
+    split,
     squeeze_frame,
 )
-from novabackup.stock import NOWHERE, Segment, Stock, following, split
+from novabackup.stock import Segment, Stock
 from novabackup.storage import Reader
 
 __all__ = ["Location", "Packer", "Stored"]

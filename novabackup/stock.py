@@ -14,29 +14,12 @@ from novabackup.errors import FormatError, IntegrityError
 from novabackup.lanes import Lane
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
-from novabackup.packs import FRAME_SIZE, Frame, Hashes, KnownChunks, Places, Table
+from novabackup.packs import FRAME_SIZE, NOWHERE, Frame, Hashes, KnownChunks, Places, Table, following
 
-__all__ = ["MOST_CRUMBS", "NOWHERE", "Segment", "Stock", "following", "split"]
+__all__ = ["MOST_CRUMBS", "Segment", "Stock"]
 
 MOST_CRUMBS = 32
 """Packs of which a snapshot may need less than a frame before their content is brought together."""
-
-_PACK = 32
-"""A place is the number of a pack, shifted by so many bits, and the number of a chunk in it."""
-_CHUNK = (1 << _PACK) - 1
-
-NOWHERE: Places = np.empty(0, np.int64)
-
-
-def following(pack: int, first: int, count: int) -> Places:
-    """Give the places of chunks of a pack that follow each other."""
-    place = (pack << _PACK) + first
-    return np.arange(place, place + count)
-
-
-def split(places: Places) -> tuple[Places, Places]:
-    """Take places apart into the numbers of packs and of the chunks in them."""
-    return places >> _PACK, places & _CHUNK
 
 
 @attrs.frozen(eq=False)

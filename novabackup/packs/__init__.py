@@ -16,13 +16,14 @@ from novabackup.packs.format import (
     read_table,
     squeeze_frame,
 )
-from novabackup.packs.known import UNKNOWN, KnownChunks, Places, Runs
+from novabackup.packs.known import NOWHERE, UNKNOWN, KnownChunks, Places, Runs, following, split
 from novabackup.packs.regions import find_regions
 
 __all__ = [
     "FRAME_SIZE",
     "HASH",
     "HEADER",
+    "NOWHERE",
     "UNKNOWN",
     "Chunker",
     "Compressor",
@@ -38,8 +39,10 @@ __all__ = [
     "SqueezedFrame",
     "Table",
     "find_regions",
+    "following",
     "open_frame",
     "prove_frame",
     "read_table",
+    "split",
     "squeeze_frame",
 ]

@@ -23,26 +23,24 @@ _WORTH_IT = 0.97
 """What saves less than 3 % is stored as it is: reading it back is then free."""
 _SAMPLE = 8 << 10
 
-_MATCHES = zstandard.ZstdCompressionParameters(
-    strategy=zstandard.STRATEGY_FAST,
-    window_log=20,
-    hash_log=15,
-    chain_log=15,
-    search_log=1,
-    min_match=7,
-    target_length=0,
-)
+
+def _fast(window: int, table: int) -> zstandard.ZstdCompressionParameters:
+    """Give parameters of the fastest strategy, with a window and a hash table of so many bits."""
+    return zstandard.ZstdCompressionParameters(
+        strategy=zstandard.STRATEGY_FAST,
+        window_log=window,
+        hash_log=table,
+        chain_log=table,
+        search_log=1,
+        min_match=7,
+        target_length=0,
+    )
+
+
+_MATCHES = _fast(window=20, table=15)
 """Between levels 1 and 2: on pickles and JSON as small as the second, to 1 %, and nearly as fast as the first."""
 
-_ENTROPY = zstandard.ZstdCompressionParameters(
-    strategy=zstandard.STRATEGY_FAST,
-    window_log=18,
-    hash_log=6,
-    chain_log=6,
-    search_log=1,
-    min_match=7,
-    target_length=0,
-)
+_ENTROPY = _fast(window=18, table=6)
 """Hardly looks for repetitions, of which the exponents of floats have none: 3.5 times as fast as level 1 on them, and
 14 % smaller, since nothing is spent on chance matches."""
 

@@ -10,17 +10,33 @@ import numpy as np
 
 from novabackup.packs.format import Hashes
 
-__all__ = ["UNKNOWN", "KnownChunks", "Places", "Runs"]
+__all__ = ["NOWHERE", "UNKNOWN", "KnownChunks", "Places", "Runs", "following", "split"]
 
 Places = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""Where chunks are, as numbers that mean something to the caller only."""
+"""Where chunks are: a number of a pack, which means something to the caller, and the number of the chunk in it."""
 
 Runs = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 """Number of a pack, first chunk in it, number of chunks; shape ``(runs, 3)``."""
 
+NOWHERE: Places = np.empty(0, np.int64)
 UNKNOWN = -1
+
+_PACK = 32
+"""A place is the number of a pack, shifted by so many bits, and the number of a chunk in it."""
+_CHUNK = (1 << _PACK) - 1
 _SMALLEST = 1 << 12
 _EMPTY = -1
+
+
+def following(pack: int, first: int, count: int) -> Places:
+    """Give the places of chunks of a pack that follow each other."""
+    place = (pack << _PACK) + first
+    return np.arange(place, place + count)
+
+
+def split(places: Places) -> tuple[Places, Places]:
+    """Take places apart into the numbers of packs and of the chunks in them."""
+    return places >> _PACK, places & _CHUNK
 
 
 class KnownChunks:

@@ -311,9 +311,7 @@ class Storage(abc.ABC):
             FileNotFoundError: There is none.
         """
         with self.open(key) as reader:
-            size = reader.entry.size
-            begin = max(0, size + start) if start < 0 else min(start, size)
-            return Part(reader.read(begin, min(length, size - begin)), size)
+            return Part(reader.read(*clipped(start, length, reader.entry.size)), reader.entry.size)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object under the key."""
@@ -346,6 +344,12 @@ class Storage(abc.ABC):
             The source, to be closed; None if there is no such version, or where copying is no cheaper than writing.
         """
         return None
+
+
+def clipped(start: int, length: int, size: int) -> tuple[int, int]:
+    """Say which offset and how many bytes of an object `Storage.read_part` means."""
+    begin = max(0, size + start) if start < 0 else min(start, size)
+    return begin, min(length, size - begin)
 
 
 class RawFile(io.RawIOBase):

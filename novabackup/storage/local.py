@@ -36,7 +36,7 @@ from novabackup.storage._posix import (
     tolerate,
     wait_until_older,
 )
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Storage
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Storage, clipped
 
 __all__ = ["LocalStorage"]
 
@@ -103,8 +103,7 @@ class LocalStorage(Storage):
     def read_part(self, key: str, start: int, length: int) -> Part:
         """Read a range of an object that never changes."""
         with self._opened(key) as (descriptor, size):
-            begin = max(0, size + start) if start < 0 else min(start, size)
-            return Part(pread(descriptor, begin, min(length, size - begin), self._url(key)), size)
+            return Part(pread(descriptor, *clipped(start, length, size), self._url(key)), size)
 
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, int]]:

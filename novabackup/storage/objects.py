@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from novabackup._paths import unsafe
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
 __all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "naming", "spool"]
 
@@ -264,9 +264,8 @@ class ObjectStorage(KeyedStorage):
         path = self._path(key)
         with naming(self.locate(key)):
             size = self._fs.info(path)["size"]
-            begin = max(0, size + start) if start < 0 else min(start, size)
-            end = min(begin + length, size)
-            return Part(bytes(self._fs.cat_file(path, start=begin, end=end)) if end > begin else b"", size)
+            begin, count = clipped(start, length, size)
+            return Part(bytes(self._fs.cat_file(path, start=begin, end=begin + count)) if count else b"", size)
 
     def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
         """Create or replace an object by one upload of the finished content; attributes are not kept."""
