@@ -11,7 +11,7 @@ the very bytes that follow, so that a change of any single byte is noticed befor
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ import attrs
 import msgspec
 from blake3 import blake3
 
-from novabackup._paths import unsafe
+from novabackup._paths import RESERVED, above, printable, unsafe
 from novabackup.errors import FormatError, IntegrityError
 
 __all__ = [
@@ -28,7 +28,9 @@ __all__ = [
     "Condemned",
     "Config",
     "FileEntry",
+    "FolderEntry",
     "Journal",
+    "LinkEntry",
     "Owner",
     "Problem",
     "Report",
@@ -85,7 +87,7 @@ class Problem:
     message: str = ""
 
     def __str__(self) -> str:
-        where = f" ({', '.join(self.paths)})" if self.paths else ""
+        where = f" ({printable(', '.join(self.paths))})" if self.paths else ""
         return f"{self.code}{where}: {self.message}"
 
 
@@ -159,6 +161,39 @@ class FileEntry:
                 raise ValueError(f"{self.path}: run {(pack, first, count)} cannot be")
 
 
+def _link_target(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
+    if not value or "\0" in value:
+        raise ValueError(f"{value!r} is nothing that a link can lead to")
+
+
+@attrs.frozen(kw_only=True)
+class LinkEntry:
+    """One symbolic link of a snapshot.
+
+    Attributes:
+        path: Relative to the store.
+        target: What it says; any text, which is never followed.
+        attributes: Owner and times; links have no permission bits of their own.
+    """
+
+    path: str = attrs.field(validator=_safe_path)
+    target: str = attrs.field(validator=_link_target)
+    attributes: Attributes | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FolderEntry:
+    """One folder of a snapshot, empty or not.
+
+    Attributes:
+        path: Relative to the store.
+        attributes: Permission bits, owner and times.
+    """
+
+    path: str = attrs.field(validator=_safe_path)
+    attributes: Attributes | None = None
+
+
 @attrs.frozen(kw_only=True)
 class SnapshotRecord:
     """What a snapshot object says: the state of a store at one time.
@@ -177,6 +212,12 @@ class SnapshotRecord:
         versions: Installed versions of the packages that write such files.
         problems: What the checks found at that time; empty for a healthy store.
         added: Bytes of new objects that were written for it.
+        trees: Which of ``declared`` stand for links and folders, too, and not only for files.
+        excluded: Patterns of what is no part of the store, whatever pattern selects it.
+        links: The symbolic links of the trees.
+        folders: The folders of the trees.
+        skipped: What is in the trees and not in the snapshot: sockets, and what links that lead out of the store lead
+            to.
     """
 
     version: int = FORMAT_VERSION
@@ -192,13 +233,32 @@ class SnapshotRecord:
     versions: dict[str, str] = attrs.field(factory=dict)
     problems: tuple[Problem, ...] = ()
     added: int = attrs.field(default=0, validator=_natural)
+    trees: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    links: tuple[LinkEntry, ...] = ()
+    folders: tuple[FolderEntry, ...] = ()
+    skipped: tuple[Problem, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.time.tzinfo is None:
             raise ValueError(f"time {self.time} has no time zone")
-        paths = [entry.path for entry in self.files]
+        if not set(self.trees) <= set(self.declared):
+            raise ValueError("a tree is not declared")
+        paths = [entry.path for entry in self.items]
         if len(set(paths)) != len(paths):
             raise ValueError("two files have the same path")
+        if any(path.startswith(RESERVED) and path.partition("/")[0] == RESERVED for path in paths):
+            raise ValueError(f"a file is in {RESERVED}, where only journals are")
+        if self.links:
+            # Otherwise whoever forged the record could write through a link that the restore itself made.
+            links = {entry.path for entry in self.links}
+            if any(folder in links for path in paths for folder in above(path)):
+                raise ValueError("a file is in a folder that is a link")
+
+    @property
+    def items(self) -> tuple[FileEntry | LinkEntry | FolderEntry, ...]:
+        """The files, the links and the folders."""
+        return (*self.files, *self.links, *self.folders)
 
     @property
     def packs(self) -> tuple[str, ...]:
@@ -299,9 +359,21 @@ class _Versioned(msgspec.Struct, gc=False):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
+_YOUNGER = frozenset({"trees", "excluded", "links", "folders", "skipped"})
+"""Members that earlier versions did not know. They are left out where they say nothing, so that a snapshot has the same
+bytes and the same id whichever version writes it."""
+
+
 def encode(record: Config | SnapshotRecord | Condemned | Journal) -> bytes:
     """Turn a record into the bytes that are stored."""
-    body = msgspec.json.encode(record, order="deterministic")
+    said = {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
+    said = {name: value for name, value in said.items() if value or name not in _YOUNGER}
+    try:
+        body = msgspec.json.encode(said, order="deterministic")
+    except UnicodeEncodeError:
+        body = b""
+    if not body or _NUL in body:
+        body = msgspec.json.encode(_with_texts(msgspec.to_builtins(said), _escape), order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)
 
 
@@ -342,6 +414,8 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
                 f"{where}: expected format version {FORMAT_VERSION}, found {version[:20]!r}. "
                 "It was written by a newer novabackup: upgrade this one"
             )
+        if _NUL in body:
+            return msgspec.convert(_with_texts(msgspec.json.decode(body), _unescape), kind)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise FormatError(f"{where}: the {name} record has a value that cannot be: {error}") from error
@@ -374,3 +448,31 @@ def identify(data: bytes) -> str:
 
 def _body(data: bytes, name: str) -> bytes:
     return data[len(b'{"blake3":"') + _HASH_DIGITS + len(f'","{name}":') : -2]
+
+
+# Names of files are bytes, and JSON holds text. A byte that is no UTF-8 is in the program what Python makes of it, half
+# a character, and in a record NUL, which no name can hold, and two hexadecimal digits.
+
+_NUL = b"\\u0000"
+"""How JSON spells it."""
+_ESCAPED = re.compile("\0(00|[89a-f][0-9a-f])")
+_TO_ESCAPE = re.compile("[\udc80-\udcff]|\0(?=00|[89a-f][0-9a-f])")
+
+
+def _escape(text: str) -> str:
+    return _TO_ESCAPE.sub(lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPED.sub(lambda found: chr(0xDC00 + int(found[1], 16)) if found[1] != "00" else "\0", text)
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Change every text in plain data."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _with_texts(one, change) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_texts(one, change) for one in value]
+    return value

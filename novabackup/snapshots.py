@@ -157,6 +157,21 @@ class Snapshot:
         return MappingProxyType({entry.path: entry for entry in self._record.files})
 
     @property
+    def links(self) -> Mapping[str, str]:
+        """What its symbolic links lead to, by path."""
+        return MappingProxyType({entry.path: entry.target for entry in self._record.links})
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Paths of its folders, empty ones among them, where a `Tree` was declared."""
+        return tuple(entry.path for entry in self._record.folders)
+
+    @property
+    def skipped(self) -> tuple[Problem, ...]:
+        """What was in the store and is not in the snapshot, such as sockets, and why."""
+        return self._record.skipped
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What the checks found when it was taken; empty for a healthy store."""
         return self._record.problems
@@ -221,16 +236,16 @@ class Snapshot:
             )
 
     def diff(self, other: Snapshot) -> Diff:
-        """Compare with a later snapshot, file by file."""
-        before, after = self.files, other.files
+        """Compare with a later snapshot, file by file and link by link."""
+        before, after = _contents(self), _contents(other)
         both = sorted(before.keys() & after.keys())
         return Diff(
             before=self.id,
             after=other.id,
             added=tuple(sorted(after.keys() - before.keys())),
             removed=tuple(sorted(before.keys() - after.keys())),
-            changed=tuple(path for path in both if before[path].blake3 != after[path].blake3),
-            unchanged=tuple(path for path in both if before[path].blake3 == after[path].blake3),
+            changed=tuple(path for path in both if before[path] != after[path]),
+            unchanged=tuple(path for path in both if before[path] == after[path]),
         )
 
     # -- restoring ---------------------------------------------------------------------------------------------------
@@ -286,7 +301,7 @@ class Snapshot:
             return own
         if isinstance(to, IndexStore):
             return to
-        return IndexStore(to, components=own.components, checks=own.checks)
+        return IndexStore(to, components=own.components, checks=own.checks, exclude=own.exclude)
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 
@@ -387,6 +402,14 @@ class Snapshot:
             seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
             rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
         return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
+
+
+def _contents(snapshot: Snapshot) -> dict[str, str]:
+    """Give something for each file and link that differs when its content does."""
+    return {
+        **{path: f"link {target}" for path, target in snapshot.links.items()},
+        **{path: entry.blake3 for path, entry in snapshot.files.items()},
+    }
 
 
 async def _uninterrupted(work: Callable[[], None]) -> None:

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import abc
 import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 import attrs
 
-from novabackup.errors import ChangedError, IntegrityError
+from novabackup._paths import printable, unportable
+from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
+from novabackup.storage.items import Entry, Folder, Item, Link, Other
 
-__all__ = ["Block", "Entry", "Guarantees", "Part", "Reader", "Source", "Span", "Storage"]
+__all__ = [
+    "Block",
+    "Entry",
+    "Folder",
+    "Guarantees",
+    "Item",
+    "Link",
+    "Other",
+    "Part",
+    "Reader",
+    "Source",
+    "Span",
+    "Storage",
+]
 
 SMALL_OBJECT = 64 << 20
 """No record is larger than this; `Storage.read` refuses more, so that a forged size takes no memory."""
 
 _USUAL_RECORD = 64 << 10
-
-
-@attrs.frozen(kw_only=True)
-class Entry:
-    """What a storage says of an object without reading it.
-
-    Attributes:
-        key: Relative path in POSIX form.
-        size: In bytes.
-        identity: Differs whenever the content may differ; empty when the storage cannot vouch for it just now.
-        modified: Time of the last change in seconds since the epoch, by the storage's own clock.
-        attributes: Permission bits, owner and time, where the storage has such.
-    """
-
-    key: str
-    size: int
-    identity: str
-    modified: float
-    attributes: Attributes | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -171,11 +168,13 @@ class Storage(abc.ABC):
         url: Where the storage is, without credentials.
         block: Bytes that are best read at once.
         parallel: How many reads or writes are best under way at once.
+        kinds: What can be under its keys; `Entry` everywhere, `Link` and `Folder` where there are such.
     """
 
     url: str
     block: int = 2 << 20
     parallel: int = 1
+    kinds: frozenset[type[Item]] = frozenset({Entry})
 
     @property
     def requests(self) -> int:
@@ -344,6 +343,70 @@ class Storage(abc.ABC):
             The source, to be closed; None if there is no such version, or where copying is no cheaper than writing.
         """
         return None
+
+    def refuses(self, key: str) -> str | None:
+        """Say why nothing can be under a key here; None for a key that can be used."""
+        return unportable(key)
+
+    def local_path(self, key: str) -> Path | None:
+        """Say where on this host an object is, for programs that can only open files; None where it is elsewhere."""
+        return None
+
+    # -- links and folders, where a storage has such; others know objects alone ------------------------------------
+
+    def look(self, key: str) -> Item | None:
+        """Describe what stands under a key itself: a link is not followed. None if there is nothing."""
+        try:
+            return self.entry(key)
+        except FileNotFoundError:
+            return None
+
+    def walk(self, prefix: str, enter: Callable[[str], bool]) -> Iterator[Item]:
+        """List all that is below a folder, freshly, in the order of keys; a folder comes before what is in it.
+
+        Links are listed and not followed; on the way to the folder they are, as by every other method.
+
+        Args:
+            prefix: The folder; empty for all. One that is not there has nothing in it.
+            enter: Whether to look into a folder, by its key.
+        """
+        return self.entries(prefix)
+
+    def make_link(self, key: str, target: str, attributes: Attributes | None = None) -> None:
+        """Create a link, or replace one, at once and durably; nothing of it is followed.
+
+        Args:
+            key: Where.
+            target: What it says.
+            attributes: Owner (where permitted) and time to set.
+
+        Raises:
+            FileExistsError: Something else than a link is there.
+            ConfigurationError: Links cannot be kept here.
+        """
+        raise ConfigurationError(f"{self.url}: expected objects only, found the link {printable(key)}")
+
+    def make_folder(self, key: str, attributes: Attributes | None = None) -> None:
+        """Create a folder and those that it is in; do nothing to one that is there but what is asked for.
+
+        Args:
+            key: Where.
+            attributes: Permission bits, owner (where permitted) and time to set. Without, its owner gets the right to
+                change what is in it.
+
+        Raises:
+            OSError: Something else than a folder is there.
+            ConfigurationError: Folders cannot be kept here.
+        """
+        raise ConfigurationError(f"{self.url}: expected objects only, found the folder {printable(key)}")
+
+    def remove(self, key: str) -> bool:
+        """Remove a link itself or an empty folder, durably; nothing else.
+
+        Returns:
+            Whether there is nothing under the key now.
+        """
+        return self.look(key) is None
 
 
 def clipped(start: int, length: int, size: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import s3fs
 
-from novabackup._paths import unsafe
+from novabackup._paths import unportable
 from novabackup.errors import ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes
@@ -81,7 +81,7 @@ class S3Storage(KeyedStorage):
         super().__init__(f"s3://{rest}")
         self._client = S3Client(self.url, storage_options or {})
         self._bucket, self._root, _ = self._client.fs.split_path(rest)
-        reason = unsafe(self._root) if self._root else None
+        reason = unportable(self._root) if self._root else None
         if reason or not self._bucket:
             raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
 
