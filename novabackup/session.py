@@ -261,7 +261,8 @@ def _put_back(
     """
     # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer. It goes first,
     # since that moves the times of folders.
-    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *(entry.path for entry in record.items)])
+    paths = [entry.path for entry in record.items if not store.storage.refuses(entry.path)]
+    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *paths])
     todo = survey(store, objects, held.journal.snapshot, record, held.journal.paths)
     if held.journal.phase == "block":
         held.update(phase="rollback", kept=_keep(store, objects, tag) if todo.changes else "")
