@@ -11,65 +11,52 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
-from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
+from novabackup.founding import (
+    CONFIG_KEY,
+    FOREIGN,
+    Opened,
+    open_with,
+    read_config,
+    rewrite_config,
+    slots,
+    write_founding,
+)
+from novabackup.keys import Key
+from novabackup.model import (
+    Condemned,
+    Config,
+    FileEntry,
+    Forgotten,
+    Record,
+    SnapshotRecord,
+    decode,
+    encode,
+    identify,
+    snapshot_id,
+)
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
+from novabackup.sealing import Protection
 from novabackup.storage import Entry, Storage
 
-__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
+__all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
-CONFIG_KEY = "config.json"
-README_KEY = "README.txt"
 _SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
-_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
-_FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
-"""Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
-
+_Record = TypeVar("_Record")
+_OURS = re.compile(rf"{_PACK_NAME.pattern}|{_SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
+_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 LARGEST_LIST = 64 << 20
 """Bytes of the longest list of runs that is read: as much as a snapshot itself may have."""
+_MANY_NOTES = 2
 MAP_ROW = "<u4"
 """Type of the numbers in a list of runs that is content itself: pack, first chunk, number of chunks."""
-
-_README = """\
-This folder is a novabackup repository: snapshots of search indexes, and the content of their files.
-
-  config.json           format version and identity of the repository
-  snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
-  packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
-  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
-
-To get data out:  pip install novabackup, then in Python:
-
-  from novabackup import Repository
-  repository = Repository("path or URL of this folder")
-  repository["latest"].restore(to="a folder")
-
-Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
-with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
-frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
-the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
-b3sum must print for the result.
-
-Do not change, rename or delete single files here.
-"""
-
-
-def sealed_readme() -> bytes:
-    """Give the README with a last line that tells whether the text above has been altered."""
-    return f"{_README}\nblake3 of the text above: {blake3(_README.encode()).hexdigest()}\n".encode()
-
-
-def readme_intact(data: bytes) -> bool:
-    """Tell whether a README is as some version of novabackup wrote it."""
-    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
-    return seal == blake3(text).hexdigest().encode() + b"\n"
 
 
 def pack_key(pack_id: str) -> str:
@@ -85,14 +72,19 @@ def snapshot_key(name: str) -> str:
 class Objects:
     """Reads and writes the objects of one repository. Objects never change, so what has been read stays true."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, key: Key | None = None) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
+            key: What opens it if it is encrypted, or is to open it once it is created.
         """
         self.storage = storage
+        self._key = key
+        self._opened: Opened | None = None
+        self._saved = ""
         self._records: dict[str, SnapshotRecord] = {}
+        self._previous: dict[str, str] = {}
         self._tables: dict[str, Table] = {}
 
     @property
@@ -102,8 +94,37 @@ class Objects:
 
     # -- the repository itself ---------------------------------------------------------------------------------------
 
+    @property
+    def opened(self) -> Opened:
+        """How the repository is sealed, and with what it was opened.
+
+        Raises:
+            NotFoundError: There is no repository.
+            DecryptionError: It is encrypted, and the key does not open it.
+            ConfigurationError: It is not encrypted, and a key was given.
+            FormatError: It is one of a newer format.
+        """
+        if self._opened is None:
+            self.require()
+        assert self._opened is not None
+        return self._opened
+
+    @property
+    def protection(self) -> Protection:
+        """How the repository is sealed; see `opened`."""
+        return self.opened.protection
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether whoever has the storage alone can read nothing."""
+        return bool(self.protection.key)
+
+    def reopen(self, key: Key) -> None:
+        """Open the repository with another key from now on."""
+        self._key, self._opened = key, None
+
     def require(self) -> None:
-        """Make sure that there is a repository to read.
+        """Make sure that there is a repository to read, and open it.
 
         A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is
         needed.
@@ -111,9 +132,11 @@ class Objects:
         Raises:
             NotFoundError: There is none.
             FormatError: It is one of a newer format.
+            DecryptionError: It is encrypted, and the key does not open it.
         """
+        config = None
         try:
-            self._config()
+            config = read_config(self.storage)
         except FileNotFoundError:
             if not self.names():
                 raise NotFoundError(
@@ -124,6 +147,7 @@ class Objects:
         except IntegrityError as error:
             self._refuse_foreign_config(error)
             _LOG.warning("%s; the snapshots are read without it", error.args[0])
+        self._open(config)
 
     def ensure(self) -> str:
         """Make sure that there is a repository to write to, and create it where there is nothing.
@@ -134,18 +158,24 @@ class Objects:
         Raises:
             FormatError: There is something else, or a repository of a newer format.
             IntegrityError: Its ``config.json`` is damaged.
+            DecryptionError: It is encrypted, and the key does not open it.
         """
         try:
-            return self._config().id
+            config = read_config(self.storage)
         except FileNotFoundError:
-            pass
+            config = self._found()
         except IntegrityError as error:
             self._refuse_foreign_config(error)
             raise IntegrityError(
                 f"{error.args[0]}, or rename it: the next backup writes it anew from what the snapshots say",
                 error.problems,
             ) from error
-        return self._found()
+        self._open(config)
+        return config.id
+
+    def _open(self, config: Config | None) -> None:
+        if self._opened is None:
+            self._opened = open_with(self.storage, self._key, config)
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
         """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
@@ -156,33 +186,53 @@ class Objects:
                 "no snapshots. Check the URL, or choose another folder"
             ) from error
 
-    def _config(self) -> Config:
-        return decode(self.storage.read(CONFIG_KEY), Config, f"{self.url}/{CONFIG_KEY}")
-
-    def _found(self) -> str:
-        known = next(self.records(), None)
-        if known is None:
-            names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
-            if names & _FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
-                raise FormatError(
-                    f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
-                    f"{', '.join(sorted(names & _FOREIGN))}. Choose another folder"
-                )
-        config = Config(id=known.repository if known else secrets.token_hex(16))
-        try:
-            self.storage.create(CONFIG_KEY, encode(config))
-            self.storage.write(README_KEY, [sealed_readme()])
-        except FileExistsError:
-            _LOG.debug("%s was created by somebody else at the same moment", self.url)
+    def _found(self) -> Config:
+        if self.names():
+            # A ruin: what it was is told by those who know.
+            self._open(None)
+            known = next(self.records(), None)
+            kept = next((slot.repository for _name, slot in slots(self.storage)), known.repository if known else "")
+            rewrite_config(self.storage, kept or secrets.token_hex(16), encrypted=self.encrypted)
+            return read_config(self.storage)
+        names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
+        if names & FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
+            raise FormatError(
+                f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
+                f"{', '.join(sorted(names & FOREIGN))}. Choose another folder"
+            )
+        write_founding(self.storage, self._key, secrets.token_hex(16))
         # Read back rather than believed: where creation does not exclude, the last of several writers wins.
-        return self._config().id
+        return read_config(self.storage)
 
     @staticmethod
     def _is_ours(entry: Entry) -> bool:
         name = entry.key
-        if name.partition("/")[0] not in _FOREIGN:
-            return True
-        return bool(_PACK_NAME.fullmatch(name) or _SNAPSHOT_NAME.fullmatch(name) or name.startswith("condemned/"))
+        return name.partition("/")[0] not in FOREIGN or bool(_OURS.fullmatch(name))
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def read_record(self, key: str, kind: type[_Record]) -> tuple[_Record, bytes, str]:
+        """Read a record.
+
+        Args:
+            key: Under which key.
+            kind: Its class.
+
+        Returns:
+            The record, its bytes once they are no longer sealed, and the snapshot that it says was there before it.
+
+        Raises:
+            FileNotFoundError: There is none.
+            IntegrityError: It is damaged, or not what was sealed for that place.
+            FormatError: It is of a newer format.
+        """
+        where = f"{self.url}/{key}"
+        data, previous = self.protection.open_record(self.storage.read(key), key, where)
+        return decode(data, kind, where), data, previous
+
+    def write_record(self, key: str, record: Record, previous: str = "") -> None:
+        """Write a record, sealed as the repository is."""
+        self.storage.write(key, [self.protection.close_record(encode(record), key, previous)])
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -202,10 +252,9 @@ class Objects:
         if name not in self._records:
             key = snapshot_key(name)
             try:
-                data = self.storage.read(key)
+                record, data, previous = self.read_record(key, SnapshotRecord)
             except FileNotFoundError:
                 raise NotFoundError(f"there is no snapshot {name} in {self.url}") from None
-            record = decode(data, SnapshotRecord, f"{self.url}/{key}")
             found = identify(data)
             if found != name:
                 raise IntegrityError(
@@ -213,6 +262,7 @@ class Objects:
                     "The object was renamed or replaced"
                 )
             self._records[name] = record
+            self._previous[name] = previous
         return self._records[name]
 
     def records(self) -> Iterator[SnapshotRecord]:
@@ -236,14 +286,66 @@ class Objects:
             Its id.
         """
         name = snapshot_id(record)
-        self.storage.write(snapshot_key(name), [encode(record)])
-        self._records[name] = record
+        previous = self._newest() if self.encrypted else ""
+        self.write_record(snapshot_key(name), record, previous)
+        self._records[name], self._previous[name], self._saved = record, previous, name
         return name
 
-    def forget(self, name: str) -> None:
-        """Remove a snapshot; the packs that only it needed are for `prune`."""
-        self._records.pop(name, None)
-        self.storage.delete(snapshot_key(name))
+    def _newest(self) -> str:
+        """Name a snapshot that is there, whose absence whoever reads the next one will notice."""
+        names = self.names()
+        return self._saved if self._saved in names else names[-1] if names else ""
+
+    def previous(self, name: str) -> str:
+        """Give the snapshot that was there when this one was written; empty if that was not noted."""
+        self.record(name)
+        return self._previous[name]
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Remove snapshots; the packs that only they needed are for `prune`."""
+        if names and self.encrypted:
+            expected = [self.previous(name) for name in names if self._readable(name)]
+            self.note_forgotten(Forgotten(snapshots=tuple(names), expected=tuple(filter(None, expected))))
+        for name in names:
+            self._records.pop(name, None)
+            self.storage.delete(snapshot_key(name))
+
+    def _readable(self, name: str) -> bool:
+        try:
+            self.record(name)
+        except (IntegrityError, FormatError, NotFoundError):
+            return False
+        return True
+
+    def note_forgotten(self, record: Forgotten) -> str:
+        """Note that snapshots are removed on purpose; give the key of the note."""
+        key = _dated("forgotten")
+        self.write_record(key, record)
+        return key
+
+    def gather_forgotten(self) -> None:
+        """Put all notes of what was forgotten into one that says no more than is still needed."""
+        notes = list(self.forgotten())
+        if len(notes) < _MANY_NOTES:
+            return
+        forgotten = {name for _key, note in notes for name in note.snapshots}
+        named = {self.previous(name) for name in self.names() if self._readable(name)}
+        expected = {name for _key, note in notes for name in note.expected} - forgotten
+        together = Forgotten(snapshots=tuple(sorted(forgotten & named)), expected=tuple(sorted(expected)))
+        if together.snapshots or together.expected:
+            self.note_forgotten(together)
+        for key, _note in notes:
+            self.storage.delete(key)
+
+    def forgotten(self) -> Iterator[tuple[str, Forgotten]]:
+        """Read which snapshots were removed on purpose; notes that cannot be read are passed over with a warning."""
+        for key in list(self.storage.keys("forgotten")):
+            try:
+                yield key, self.read_record(key, Forgotten)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
 
     # -- packs -------------------------------------------------------------------------------------------------------
 
@@ -279,7 +381,9 @@ class Objects:
             IntegrityError: The pack is gone or damaged, or has fewer chunks.
         """
         if pack_id not in self._tables:
-            self._tables[pack_id] = read_table(pack_id, lambda length: self._read(pack_id, -length, length))
+            self._tables[pack_id] = read_table(
+                pack_id, self.protection, lambda length: self._read(pack_id, -length, length)
+            )
         table = self._tables[pack_id]
         if reaching > len(table):
             raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {reaching}")
@@ -301,7 +405,8 @@ class Objects:
         """
         start, end = frames[0].offset, frames[-1].offset + frames[-1].stored
         stored = memoryview(self._read(pack_id, start, end - start)[0])
-        return [open_frame(pack_id, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
+        seal = self.table(pack_id).seal
+        return [open_frame(pack_id, seal, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
 
     def proved(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
         """Read neighbouring frames and check what came out of them, too.
@@ -311,7 +416,7 @@ class Objects:
         """
         content = self.frames(pack_id, frames)
         for frame, raw in zip(frames, content, strict=True):
-            prove_frame(pack_id, frame, raw)
+            prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
         return content
 
     def runs(self, entry: FileEntry) -> Runs:
@@ -377,7 +482,7 @@ class Objects:
         """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
         for entry in self.storage.entries("condemned"):
             try:
-                yield entry, decode(self.storage.read(entry.key), Condemned, f"{self.url}/{entry.key}")
+                yield entry, self.read_record(entry.key, Condemned)[0]
             except (IntegrityError, FormatError) as error:
                 _LOG.warning("%s is passed over: %s", entry.key, error)
             except FileNotFoundError:
@@ -385,9 +490,7 @@ class Objects:
 
     def condemn(self, packs: Iterable[str]) -> None:
         """Say that packs will be deleted when a grace period has passed and still no snapshot names them."""
-        now = datetime.now(UTC)
-        key = f"condemned/{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}.json"
-        self.storage.write(key, [encode(Condemned(packs=tuple(sorted(packs))))])
+        self.write_record(_dated("condemned"), Condemned(packs=tuple(sorted(packs))))
 
     def clock(self) -> float:
         """Tell the time by the storage's own clock, in seconds since the epoch.
@@ -405,6 +508,10 @@ class Objects:
                 f"{self.url} does not tell when objects were written, so nothing can be pruned there"
             )
         return now
+
+
+def _dated(folder: str) -> str:
+    return f"{folder}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}.json"
 
 
 def neighbours(frames: Iterable[Frame], most: int) -> Iterator[tuple[Frame, ...]]:

@@ -40,6 +40,7 @@ from novabackup.packs import (
     split,
     squeeze_frame,
 )
+from novabackup.sealing import PackSeal
 from novabackup.stock import Segment, Stock
 from novabackup.storage import Reader
 
@@ -113,6 +114,7 @@ class Packer:
             recent: Snapshots whose packs are searched for chunks that need not be stored again.
         """
         self._objects = objects
+        self._digest = objects.protection.digest
         self._stock = Stock(objects, recent)
         self._new: list[_NewPack] = []
         self._named: set[str] = set()
@@ -170,7 +172,7 @@ class Packer:
             start = part[0].start
             data = memoryview(buffer)[: part[-1].start + part[-1].length - start]
             reader.readinto(start, data)
-            return part, [_is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
+            return part, [self._is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
 
         whole = blake3()
 
@@ -199,7 +201,7 @@ class Packer:
 
     def _place(self, pieces: list[Piece]) -> Places:
         """Find chunks, or put them into the pack that is being built; give the place of each."""
-        digests = [digest for piece in pieces for digest in _digests(piece)]
+        digests = [digest for piece in pieces for digest in self._digests(piece)]
         if not digests:
             return NOWHERE
         hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH)
@@ -224,6 +226,15 @@ class Packer:
             places[missing] = places[again]
         return places
 
+    def _is_there(self, segment: Segment, data: memoryview) -> bool:
+        return segment.expected is not None and self._digest(data[: segment.length]) == segment.expected
+
+    def _digests(self, piece: Piece) -> Iterator[bytes]:
+        start = 0
+        for end in piece.ends.tolist():
+            yield self._digest(piece.data[start:end])
+            start = end
+
     def _add(self, piece: Piece, hashes: Hashes, first: int, end: int) -> Places:
         """Put chunks of a piece that follow each other into packs."""
         if self._builder.full:
@@ -235,12 +246,12 @@ class Packer:
 
     def _new_builder(self) -> PackBuilder:
         self._new.append(_NewPack())
-        return PackBuilder(self._frames.take, self._squeeze)
+        return PackBuilder(self._objects.protection.new_pack(), self._frames.take, self._squeeze)
 
-    def _squeeze(self, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
+    def _squeeze(self, seal: PackSeal, number: int, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
         def squeeze() -> SqueezedFrame:
             into = bytearray(length) if length > FRAME_SIZE else self._frames.take()
-            frame = squeeze_frame(self._compressors.own, memoryview(raw)[:length], width, into)
+            frame = squeeze_frame(self._compressors.own, seal, number, memoryview(raw)[:length], width, into)
             for buffer in (raw, into):
                 if not (isinstance(frame.stored, memoryview) and frame.stored.obj is buffer):
                     self._frames.give_back(buffer)
@@ -352,18 +363,6 @@ def _parts(segments: Iterable[Segment], most: int) -> Iterator[_Part]:
         part.append(segment)
     if part:
         yield part
-
-
-def _is_there(segment: Segment, data: memoryview) -> bool:
-    return segment.expected is not None and blake3(data[: segment.length]).digest() == segment.expected
-
-
-def _digests(piece: Piece) -> Iterator[bytes]:
-    data = piece.data
-    start = 0
-    for end in piece.ends.tolist():
-        yield blake3(data[start:end]).digest()
-        start = end
 
 
 def _joined(places: list[Places]) -> Places:

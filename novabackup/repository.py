@@ -16,6 +16,8 @@ from novabackup import layouts, prune, retention, session, verification
 from novabackup.backup import Request
 from novabackup.components import Component, Files
 from novabackup.errors import NotFoundError
+from novabackup.keyring import KeyRing
+from novabackup.keys import Key
 from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
@@ -40,25 +42,35 @@ class Repository:
     """
 
     def __init__(
-        self, url: str | os.PathLike[str] | Storage, *, storage_options: Mapping[str, Any] | None = None
+        self,
+        url: str | os.PathLike[str] | Storage,
+        *,
+        key: Key | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Name a repository.
 
         Args:
             url: Local path, any fsspec URL, or a storage.
+            key: Opens an encrypted repository; one that does not exist yet is created encrypted. See `novabackup.keys`.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
 
         Raises:
             ConfigurationError: The URL cannot be used.
         """
         self._storage_options = dict(storage_options or {})
-        self._objects = Objects(open_storage(url, storage_options))
+        self._objects = Objects(open_storage(url, storage_options), key)
         self._stores: dict[str, IndexStore] = {}
 
     @property
     def url(self) -> str:
         """Where the repository is, without credentials."""
         return self._objects.url
+
+    @property
+    def keys(self) -> KeyRing:
+        """The keys that open it: list, add, change and remove them."""
+        return KeyRing(self._objects)
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
@@ -229,8 +241,7 @@ class Repository:
             self._objects.require()
             named = [what] if isinstance(what, str | Snapshot) else what
             names = [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
-        for name in names:
-            self._objects.forget(name)
+        self._objects.forget(names)
         return tuple(names)
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:

@@ -109,7 +109,9 @@ class Stock:
 
     def _table(self, pack: str) -> tuple[str, Table | None]:
         try:
-            return pack, self._objects.table(pack)
+            table = self._objects.table(pack)
+            # What another data key seals is not hashed alike, and must not be needed once that key is gone.
+            return pack, table if table.seal.key == self._objects.protection.key else None
         except (IntegrityError, FormatError):
             return pack, None  # damaged: nothing is shared with it, so the new snapshot will be whole
 

@@ -14,7 +14,9 @@ from novabackup.packs.format import (
     open_frame,
     prove_frame,
     read_table,
+    sealed_frame,
     squeeze_frame,
+    unsealed,
 )
 from novabackup.packs.known import NOWHERE, UNKNOWN, KnownChunks, Places, Runs, following, split
 from novabackup.packs.regions import find_regions
@@ -43,6 +45,8 @@ __all__ = [
     "open_frame",
     "prove_frame",
     "read_table",
+    "sealed_frame",
     "split",
     "squeeze_frame",
+    "unsealed",
 ]
