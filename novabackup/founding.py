@@ -32,6 +32,7 @@ __all__ = [
     "rewrite_config",
     "slots",
     "write_founding",
+    "write_slot",
 ]
 
 _LOG = logging.getLogger("novabackup")
@@ -163,6 +164,12 @@ def add_slot(storage: Storage, key: Key, data_keys: Sequence[bytes], repository:
     name = secrets.token_hex(8)
     storage.create(slot_key(name), encode(wrap(key, data_keys, repository, label)))
     return name
+
+
+def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], repository: str) -> None:
+    """Replace what a slot holds; the key stays."""
+    label = read_slot(storage, slot_key(name)).label
+    storage.write(slot_key(name), [encode(wrap(key, data_keys, repository, label))])
 
 
 def remove_slot(storage: Storage, name: str) -> None:

@@ -25,6 +25,7 @@ from novabackup.founding import (
     rewrite_config,
     slots,
     write_founding,
+    write_slot,
 )
 from novabackup.keys import Key
 from novabackup.model import (
@@ -39,7 +40,7 @@ from novabackup.model import (
     identify,
     snapshot_id,
 )
-from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
+from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table, unsealed, word_width
 from novabackup.sealing import Protection
 from novabackup.storage import Entry, Storage
 
@@ -122,6 +123,12 @@ class Objects:
     def reopen(self, key: Key) -> None:
         """Open the repository with another key from now on."""
         self._key, self._opened = key, None
+
+    def replace_slot(self, data_keys: Sequence[bytes]) -> None:
+        """Let the key at hand open the repository with other data keys, the newest first."""
+        assert self._key is not None
+        write_slot(self.storage, self.opened.slot, self._key, data_keys, read_config(self.storage).id)
+        self._opened = None
 
     def require(self) -> None:
         """Make sure that there is a repository to read, and open it.
@@ -291,6 +298,11 @@ class Objects:
         self._records[name], self._previous[name], self._saved = record, previous, name
         return name
 
+    def replace(self, name: str, record: SnapshotRecord) -> None:
+        """Write a snapshot anew, whose content has moved to other packs."""
+        self.write_record(snapshot_key(name), record, self.previous(name))
+        self._records[name] = record
+
     def _newest(self) -> str:
         """Name a snapshot that is there, whose absence whoever reads the next one will notice."""
         names = self.names()
@@ -403,10 +415,24 @@ class Objects:
         Raises:
             IntegrityError: The pack is gone or damaged.
         """
+        return [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)]
+
+    def words(self, pack_id: str, frames: Sequence[Frame]) -> list[tuple[memoryview, int]]:
+        """Read neighbouring frames as `proved` does; give the width of the words in each, too, or 1."""
+        found = []
+        for frame, packed in self._unsealed(pack_id, frames):
+            raw = open_frame(pack_id, frame, packed)
+            prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
+            found.append((raw, word_width(frame.codec, packed)))
+        return found
+
+    def _unsealed(self, pack_id: str, frames: Sequence[Frame]) -> Iterator[tuple[Frame, bytes | memoryview]]:
+        """Read neighbouring frames; they are still compressed."""
         start, end = frames[0].offset, frames[-1].offset + frames[-1].stored
         stored = memoryview(self._read(pack_id, start, end - start)[0])
         seal = self.table(pack_id).seal
-        return [open_frame(pack_id, seal, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
+        for frame in frames:
+            yield frame, unsealed(pack_id, seal, frame, stored[frame.offset - start :][: frame.stored])
 
     def proved(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
         """Read neighbouring frames and check what came out of them, too.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
@@ -106,16 +106,25 @@ class _Compressors(threading.local):
 class Packer:
     """Stores the content of one snapshot; a context manager that leaves nothing running."""
 
-    def __init__(self, objects: Objects, recent: Iterable[SnapshotRecord]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        recent: Iterable[SnapshotRecord],
+        loose: Collection[str] = (),
+        pace: Callable[[int], object] = int,
+    ) -> None:
         """Prepare to store.
 
         Args:
             objects: The repository.
             recent: Snapshots whose packs are searched for chunks that need not be stored again.
+            loose: Packs that are searched as well, although no snapshot may name them.
+            pace: Called with the number of bytes before they are stored; may wait.
         """
         self._objects = objects
         self._digest = objects.protection.digest
-        self._stock = Stock(objects, recent)
+        self._pace = pace
+        self._stock = Stock(objects, recent, loose)
         self._new: list[_NewPack] = []
         self._named: set[str] = set()
         self._exit = ExitStack()
@@ -199,6 +208,18 @@ class Packer:
         self._whole.drain()
         return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
 
+    def find(self, hashes: Hashes) -> Places:
+        """Find chunks by hashes of this repository's own kind; `UNKNOWN` are those that have to be stored."""
+        return self._stock.find(hashes)
+
+    def place(self, pieces: list[Piece]) -> Places:
+        """Store chunks that are not there yet; give the place of each."""
+        return self._place(pieces)
+
+    def locate(self, places: Sequence[Places]) -> list[Location]:
+        """Store what is left; say where files are, each of which consists of the chunks at the places given."""
+        return self.finish([Stored(size=0, blake3="", places=one) for one in places])
+
     def _place(self, pieces: list[Piece]) -> Places:
         """Find chunks, or put them into the pack that is being built; give the place of each."""
         digests = [digest for piece in pieces for digest in self._digests(piece)]
@@ -268,6 +289,7 @@ class Packer:
 
     def _save(self, sealed: SealedPack, to: _NewPack) -> None:
         pack = sealed.pack()
+        self._pace(pack.size)
         self._objects.add_pack(pack)
         to.id, to.size = pack.id, pack.size
         for buffer in sealed.buffers():

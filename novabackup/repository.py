@@ -12,15 +12,17 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import layouts, prune, retention, session, verification
+from novabackup import copying, layouts, prune, reencryption, retention, session, verification
 from novabackup.backup import Request
 from novabackup.components import Component, Files
+from novabackup.copying import CopyPlan, Paces
 from novabackup.errors import NotFoundError
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
 from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
+from novabackup.pace import Pace
 from novabackup.prune import PrunePlan
 from novabackup.retention import Candidate, ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
@@ -169,6 +171,10 @@ class Repository:
             raise NotFoundError(f"{name!r} is the beginning of {len(found)} snapshots: {some}. Give more of the id")
         return name if name in found else found[0]
 
+    def _names(self, what: str | Snapshot | Iterable[str | Snapshot]) -> list[str]:
+        named = [what] if isinstance(what, str | Snapshot) else what
+        return [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
+
     def __contains__(self, name: object) -> bool:
         """Tell whether there is exactly one snapshot that ``repo[name]`` would find."""
         if isinstance(name, Snapshot):
@@ -191,6 +197,63 @@ class Repository:
 
     def __iter__(self) -> Iterator[Snapshot]:
         return iter(self.snapshots())
+
+    # -- copying -----------------------------------------------------------------------------------------------------
+
+    def plan_copy(self, snapshots: Iterable[str | Snapshot] | None = None, *, to: Repository) -> CopyPlan:
+        """Say what `copy` would do; do nothing."""
+        self._objects.require()
+        names = self._objects.names() if snapshots is None else self._names(snapshots)
+        return copying.plan(self._objects, names, to._objects)
+
+    def copy(
+        self,
+        snapshots: CopyPlan | Iterable[str | Snapshot] | None = None,
+        *,
+        to: Repository,
+        limit: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> CopyPlan:
+        """Copy snapshots to another repository, which may have other keys and another storage class.
+
+        Only content that is not there yet is sent; every byte is checked on the way. A copied snapshot keeps its id,
+        time, tags and message. A copy that was interrupted goes on where it was when it is called again.
+
+        Args:
+            snapshots: Which: a plan, ids, or snapshots; by default all.
+            to: The other repository; it comes into being with its first snapshot.
+            limit: Bytes per second that are read at most, and as many that are sent; by default as fast as it goes.
+            callback: Told of the bytes of files that have been dealt with.
+
+        Returns:
+            What was done.
+
+        Raises:
+            NotFoundError: A snapshot is not there; then none is copied.
+            IntegrityError: Content is damaged here; snapshots copied before it stay.
+        """
+        todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
+        paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()
+        copying.copy(self._objects, todo, to._objects, paces, callback)
+        return todo
+
+    def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
+        """Replace the data key, for when a key or passphrase may have become known, and seal everything anew.
+
+        Interrupted, it goes on when it is called again. Nobody else may write to the repository meanwhile.
+
+        Args:
+            callback: Told of the bytes of files that have been dealt with.
+
+        Returns:
+            Labels of all other keys, which do not open the repository any more: add them again with ``keys.add``.
+
+        Raises:
+            ConfigurationError: The repository is not encrypted.
+            IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
+        """
+        self._objects.require()
+        return reencryption.reencrypt(self._objects, callback)
 
     # -- checking ----------------------------------------------------------------------------------------------------
 
@@ -239,8 +302,7 @@ class Repository:
             names = list(what.forgotten)
         else:
             self._objects.require()
-            named = [what] if isinstance(what, str | Snapshot) else what
-            names = [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
+            names = self._names(what)
         self._objects.forget(names)
         return tuple(names)
 

@@ -2,7 +2,7 @@
 
 from novabackup.packs.builder import FRAME_SIZE, PackBuilder, SealedPack
 from novabackup.packs.chunking import Chunker, Piece
-from novabackup.packs.codecs import Compressor
+from novabackup.packs.codecs import Compressor, word_width
 from novabackup.packs.format import (
     HASH,
     HEADER,
@@ -14,7 +14,6 @@ from novabackup.packs.format import (
     open_frame,
     prove_frame,
     read_table,
-    sealed_frame,
     squeeze_frame,
     unsealed,
 )
@@ -45,8 +44,8 @@ __all__ = [
     "open_frame",
     "prove_frame",
     "read_table",
-    "sealed_frame",
     "split",
     "squeeze_frame",
     "unsealed",
+    "word_width",
 ]

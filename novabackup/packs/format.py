@@ -312,23 +312,25 @@ def _parse(pack_id: str, seal: PackSeal, raw: bytes | memoryview, size: int, tai
     )
 
 
-def open_frame(pack_id: str, seal: PackSeal, frame: Frame, stored: bytes | memoryview) -> memoryview:
-    """Check a frame's bytes and decompress them.
+def open_frame(pack_id: str, frame: Frame, packed: bytes | memoryview) -> memoryview:
+    """Decompress a frame.
 
     Args:
         pack_id: For messages.
-        seal: Of the pack.
         frame: Which frame; from a table that was checked against the pack's id.
-        stored: Its bytes as they are in the pack.
+        packed: What `unsealed` gave.
 
     Returns:
         The content of the frame: its chunks, one after the other. Whoever does not check the hash of the whole file
         that it belongs to has to call `prove_frame`.
 
     Raises:
-        IntegrityError: The bytes are not those that were written.
+        IntegrityError: The bytes do not give what went in.
     """
-    return memoryview(decompress(frame.codec, unsealed(pack_id, seal, frame, stored), frame.size))
+    try:
+        return memoryview(decompress(frame.codec, packed, frame.size))
+    except IntegrityError as error:
+        raise IntegrityError(f"pack {pack_id}: frame {frame.number}: {error.args[0]}") from error
 
 
 def unsealed(pack_id: str, seal: PackSeal, frame: Frame, stored: bytes | memoryview) -> bytes | memoryview:

@@ -22,7 +22,7 @@ from novabackup.packs import (
     read_table,
     squeeze_frame,
 )
-from novabackup.packs.format import open_frame, prove_frame
+from novabackup.packs.format import open_frame, prove_frame, unsealed
 from novabackup.sealing import PLAIN, Protection
 
 
@@ -79,7 +79,8 @@ def unpack(pack_id: str, data: bytes, protection: Protection = PLAIN) -> list[by
     table = table_of(pack_id, data, protection)
     found = []
     for frame in filter(None, (*table.frames, table.padding)):
-        raw = open_frame(pack_id, table.seal, frame, data[frame.offset : frame.offset + frame.stored])
+        packed = unsealed(pack_id, table.seal, frame, data[frame.offset : frame.offset + frame.stored])
+        raw = open_frame(pack_id, frame, packed)
         prove_frame(pack_id, table.seal, frame, raw)
         ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks]).tolist()
         found += [bytes(raw[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
