@@ -30,6 +30,7 @@ __all__ = [
     "FileEntry",
     "Journal",
     "Owner",
+    "Pin",
     "Problem",
     "Report",
     "Run",
@@ -234,6 +235,21 @@ class Condemned:
 
 
 @attrs.frozen(kw_only=True)
+class Pin:
+    """That a snapshot stays, whatever a policy says, until somebody takes the pin away.
+
+    Attributes:
+        version: Format version.
+        time: When it was set, in UTC, by the clock of the host that set it.
+        message: Why.
+    """
+
+    version: int = FORMAT_VERSION
+    time: datetime
+    message: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Owner:
     """Who holds a journal, told so that its death can be known and not guessed.
 
@@ -286,6 +302,7 @@ _KINDS: dict[type, str] = {
     Config: "config",
     SnapshotRecord: "snapshot",
     Condemned: "condemned",
+    Pin: "pin",
     Journal: "journal",
 }
 
@@ -299,7 +316,7 @@ class _Versioned(msgspec.Struct, gc=False):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
-def encode(record: Config | SnapshotRecord | Condemned | Journal) -> bytes:
+def encode(record: Config | SnapshotRecord | Condemned | Pin | Journal) -> bytes:
     """Turn a record into the bytes that are stored."""
     body = msgspec.json.encode(record, order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)

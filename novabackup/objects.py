@@ -16,17 +16,18 @@ import numpy as np
 from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
+from novabackup.model import Condemned, Config, FileEntry, Pin, SnapshotRecord, decode, encode, identify, snapshot_id
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
 from novabackup.storage import Entry, Storage
 
-__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
+__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
 CONFIG_KEY = "config.json"
 README_KEY = "README.txt"
 _SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
+_PIN_NAME = re.compile(r"pins/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
@@ -44,6 +45,7 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
+  pins/*.json           names of snapshots that stay until somebody unpins them
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -70,6 +72,11 @@ def readme_intact(data: bytes) -> bool:
     """Tell whether a README is as some version of novabackup wrote it."""
     text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
     return seal == blake3(text).hexdigest().encode() + b"\n"
+
+
+def pin_key(name: str) -> str:
+    """Give the key of the pin of a snapshot."""
+    return f"pins/{name}.json"
 
 
 def pack_key(pack_id: str) -> str:
@@ -244,6 +251,46 @@ class Objects:
         """Remove a snapshot; the packs that only it needed are for `prune`."""
         self._records.pop(name, None)
         self.storage.delete(snapshot_key(name))
+
+    def stored(self) -> dict[str, datetime]:
+        """Tell when each snapshot was written, by the storage's own clock; where it does not say, it is left out."""
+        return {
+            found[1]: datetime.fromtimestamp(entry.modified, UTC)
+            for entry in self.storage.entries("snapshots")
+            if entry.modified > 0 and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
+        }
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def pinned(self) -> set[str]:
+        """Tell which snapshots have a pin: it counts by being there, readable or not."""
+        return {found[1] for key in self.storage.keys("pins") if (found := _PIN_NAME.fullmatch(key))}
+
+    def pin(self, name: str, message: str) -> None:
+        """Pin a snapshot; a pin that it has already is replaced."""
+        self.storage.write(pin_key(name), [encode(Pin(time=datetime.now(UTC), message=message))])
+
+    def unpin(self, name: str) -> None:
+        """Take the pin of a snapshot away."""
+        self.storage.delete(pin_key(name))
+
+    def read_pin(self, name: str) -> Pin | None:
+        """Read a pin.
+
+        Returns:
+            The pin; None if it is damaged.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        key = pin_key(name)
+        try:
+            return decode(self.storage.read(key), Pin, f"{self.url}/{key}")
+        except FileNotFoundError:
+            raise NotFoundError(f"snapshot {name} in {self.url} is not pinned") from None
+        except (IntegrityError, FormatError) as error:
+            _LOG.warning("the pin holds, but what it says is lost: %s", error)
+            return None
 
     # -- packs -------------------------------------------------------------------------------------------------------
 

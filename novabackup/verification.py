@@ -12,8 +12,17 @@ from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.lanes import Lane, cores
-from novabackup.model import Condemned, Config, Problem, decode
-from novabackup.objects import CONFIG_KEY, README_KEY, Objects, neighbours, pack_key, readme_intact, snapshot_key
+from novabackup.model import Condemned, Config, Pin, Problem, decode
+from novabackup.objects import (
+    CONFIG_KEY,
+    README_KEY,
+    Objects,
+    neighbours,
+    pack_key,
+    pin_key,
+    readme_intact,
+    snapshot_key,
+)
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
@@ -38,7 +47,9 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     problems = [*_small_objects(objects)]
     packs = dict(objects.pack_entries())
     needed: dict[str, list[str]] = {}
-    for name in objects.names():
+    names = objects.names()
+    problems += _pins_of_nothing(objects, names)
+    for name in names:
         try:
             for pack in objects.record(name).packs:
                 needed.setdefault(pack, []).append(name)
@@ -64,11 +75,13 @@ def _small_objects(objects: Objects) -> list[Problem]:
     for key, kind in [
         (CONFIG_KEY, Config),
         *((entry.key, Condemned) for entry in objects.storage.entries("condemned")),
+        *((pin_key(name), Pin) for name in sorted(objects.pinned())),
     ]:
         try:
             decode(objects.storage.read(key), kind, f"{objects.url}/{key}")
         except FileNotFoundError:
-            problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
+            if key == CONFIG_KEY:  # another one has gone since it was listed
+                problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
     try:
@@ -77,6 +90,14 @@ def _small_objects(objects: Objects) -> list[Problem]:
     except FileNotFoundError:
         problems.append(Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people"))
     return problems
+
+
+def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
+    message = "this snapshot is pinned, and it is gone. Copy it from another copy of the repository, or unpin it"
+    return [
+        Problem(code="missing", paths=(snapshot_key(name),), message=message)
+        for name in sorted(objects.pinned().difference(names))
+    ]
 
 
 def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str | None]:
