@@ -54,6 +54,7 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
+  pins/*.json           names of snapshots that stay until somebody unpins them
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -80,6 +81,7 @@ This folder is an encrypted novabackup repository: snapshots of search indexes, 
   packs/??/*            the content, encrypted; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   forgotten/*.json      snapshots that were removed on purpose
+  pins/*.json           names of snapshots that stay until somebody unpins them
 
 To get data out:  pip install novabackup, then in Python:
 

@@ -32,6 +32,7 @@ __all__ = [
     "Journal",
     "KeySlot",
     "Owner",
+    "Pin",
     "Problem",
     "Record",
     "Report",
@@ -301,6 +302,21 @@ class KeySlot:
 
 
 @attrs.frozen(kw_only=True)
+class Pin:
+    """That a snapshot stays, whatever a policy says, until somebody takes the pin away.
+
+    Attributes:
+        version: Format version.
+        time: When it was set, in UTC, by the clock of the host that set it.
+        message: Why.
+    """
+
+    version: int = FORMAT_VERSION
+    time: datetime
+    message: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Owner:
     """Who holds a journal, told so that its death can be known and not guessed.
 
@@ -349,7 +365,7 @@ class Journal:
     beat: int = 0
 
 
-Record = Config | SnapshotRecord | Condemned | Forgotten | KeySlot | Sealed | Journal
+Record = Config | SnapshotRecord | Condemned | Forgotten | KeySlot | Pin | Sealed | Journal
 """Everything that is written."""
 
 _KINDS: dict[type, str] = {
@@ -359,6 +375,7 @@ _KINDS: dict[type, str] = {
     Forgotten: "forgotten",
     KeySlot: "key",
     Sealed: "sealed",
+    Pin: "pin",
     Journal: "journal",
 }
 

@@ -11,7 +11,7 @@ from fsspec.callbacks import Callback
 from novabackup import founding
 from novabackup.copying import Copier, Paces, loose_packs
 from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Forgotten, Sealed, decode, snapshot_id
+from novabackup.model import Condemned, Forgotten, Pin, Sealed, decode, snapshot_id
 from novabackup.objects import Objects, snapshot_key
 
 __all__ = ["reencrypt"]
@@ -45,7 +45,11 @@ def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
         objects.replace_slot([secrets.token_bytes(32), *opened.data_keys])
     newest = objects.opened.data_keys[:1]
     _snapshots(objects, callback)
-    kinds: tuple[tuple[str, type[Condemned | Forgotten]], ...] = (("condemned", Condemned), ("forgotten", Forgotten))
+    kinds: list[tuple[str, type[Condemned | Forgotten | Pin]]] = [
+        ("condemned", Condemned),
+        ("forgotten", Forgotten),
+        ("pins", Pin),
+    ]
     for folder, kind in kinds:
         for key in list(objects.storage.keys(folder)):
             with contextlib.suppress(FileNotFoundError):

@@ -1,14 +1,16 @@
-"""Where snapshots are kept: take, list, check, forget, prune."""
+"""Where snapshots are kept: take, list, pin, check, forget, prune."""
 
 from __future__ import annotations
 
 import html
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
@@ -16,21 +18,23 @@ from novabackup import copying, layouts, prune, reencryption, retention, session
 from novabackup.backup import Request
 from novabackup.components import Component, Files
 from novabackup.copying import CopyPlan, Paces
-from novabackup.errors import NotFoundError
+from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
-from novabackup.model import SnapshotRecord
+from novabackup.model import Pin, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
 from novabackup.pace import Pace
 from novabackup.prune import PrunePlan
-from novabackup.retention import Candidate, ForgetPlan, Policy
+from novabackup.retention import Candidate, ForgetPlan, Policy, State
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
 from novabackup.views import Problems
 
 __all__ = ["Repository"]
+
+_LOG = logging.getLogger("novabackup")
 
 _LATEST = "latest"
 _LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
@@ -173,7 +177,7 @@ class Repository:
 
     def _names(self, what: str | Snapshot | Iterable[str | Snapshot]) -> list[str]:
         named = [what] if isinstance(what, str | Snapshot) else what
-        return [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
+        return [self._resolve(_name(item)) for item in named]
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is exactly one snapshot that ``repo[name]`` would find."""
@@ -274,20 +278,93 @@ class Repository:
         """
         return verification.check(self._objects, read_data_subset, callback)
 
+    # -- pinning -----------------------------------------------------------------------------------------------------
+
+    def pin(self, snapshot: str | Snapshot, message: str = "") -> None:
+        """Let a snapshot stay, whatever a policy says, until `unpin`.
+
+        Args:
+            snapshot: Which one. One that is pinned already gets the new message.
+            message: Why, for people.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        self._objects.require()
+        self._objects.pin(self._resolve(_name(snapshot)), message)
+
+    def unpin(self, snapshot: str | Snapshot) -> None:
+        """Take the pin of a snapshot away; the snapshot stays until it is forgotten.
+
+        Args:
+            snapshot: Which one; the whole id, if the snapshot itself is gone.
+
+        Raises:
+            NotFoundError: It is not there, or not pinned.
+        """
+        self._objects.require()
+        pinned, name = self._objects.pinned(), _name(snapshot)
+        found = name if name in pinned else self._resolve(name)
+        if found not in pinned:
+            raise NotFoundError(f"snapshot {found} in {self.url} is not pinned. pins() lists those that are")
+        self._objects.unpin(found)
+
+    def pins(self) -> dict[str, Pin | None]:
+        """List pinned snapshots: their ids, with time and message of each pin; None for a pin that is damaged.
+
+        Raises:
+            NotFoundError: There is no repository here.
+        """
+        self._objects.require()
+        return {name: self._objects.read_pin(name) for name in sorted(self._objects.pinned())}
+
     # -- forgetting --------------------------------------------------------------------------------------------------
 
-    def plan_forget(self, policy: Policy) -> ForgetPlan:
-        """Say which snapshots a policy would keep, and why; do nothing."""
-        return retention.apply(
-            policy,
-            [
-                Candidate(id=s.id, time=s.time, store=s.store, tags=s.tags, healthy=_healthy(s))
-                for s in self.snapshots()
-            ],
-        )
+    def plan_forget(self, policy: Policy | str | Mapping[str, Any] = retention.DEFAULT) -> ForgetPlan:
+        """Say which snapshots a policy would keep, and why, store by store; do nothing.
+
+        Args:
+            policy: What to keep, as a policy or in any form that `Policy.of` reads.
+
+        Returns:
+            The plan; ``print`` shows it. Snapshots that cannot be read are not in it and stay.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            ConfigurationError: The policy cannot be understood.
+        """
+        policy = Policy.of(policy)
+        self._objects.require()
+        candidates = self._candidates()
+        plan = retention.apply(policy, candidates, now=datetime.now(UTC))
+        unread = sorted({*self._objects.names()}.difference(candidate.id for candidate in candidates))
+        if not unread:
+            return plan
+        warning = f"{len(unread)} cannot be read and stay: {', '.join(unread[:5])}{' …' if len(unread) > 5 else ''}"
+        return attrs.evolve(plan, warnings=(*plan.warnings, f"{warning}. check() says more"))
+
+    def _candidates(self) -> list[Candidate]:
+        records = dict(self._objects.named_records())
+        stored, pinned = self._objects.stored(), self._objects.pinned()
+        there = self._objects.present({pack for record in records.values() for pack in record.packs})
+        return [
+            Candidate(
+                id=name,
+                time=record.time,
+                store=record.store,
+                tags=record.tags,
+                state=_state(record) if there.issuperset(record.packs) else State.DAMAGED,
+                stored=stored.get(name),
+                pinned=name in pinned,
+            )
+            for name, record in records.items()
+        ]
 
     def forget(self, what: ForgetPlan | Iterable[str | Snapshot]) -> tuple[str, ...]:
         """Forget snapshots; `prune` later frees what only they needed.
+
+        What a plan says is looked at again first: a snapshot that has been pinned since, or that is the last healthy
+        one of its store by now, stays, and a warning is logged.
 
         Args:
             what: A plan, or snapshots that are named one by one.
@@ -296,15 +373,29 @@ class Repository:
             Ids of the snapshots that are gone.
 
         Raises:
-            NotFoundError: A snapshot is not there; then none is forgotten.
+            NotFoundError: A snapshot that is named is not there; then none is forgotten.
+            ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
         """
-        if isinstance(what, ForgetPlan):
-            names = list(what.forgotten)
-        else:
-            self._objects.require()
-            names = self._names(what)
+        self._objects.require()
+        names = self._of_plan(what) if isinstance(what, ForgetPlan) else self._of_names(what)
         self._objects.forget(names)
-        return tuple(names)
+        return names
+
+    def _of_plan(self, plan: ForgetPlan) -> tuple[str, ...]:
+        candidates = self._candidates()
+        names = retention.still_forgotten(plan.forgotten, candidates)
+        there = {candidate.id for candidate in candidates}
+        for name in there.intersection(plan.forgotten).difference(names):
+            _LOG.warning("snapshot %s stays: it was pinned, damaged or the last of its store when it was to go", name)
+        return names
+
+    def _of_names(self, what: Iterable[str | Snapshot]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(self._names(what)))
+        for name in sorted(self._objects.pinned().intersection(names)):
+            pin = self._objects.read_pin(name)
+            since = f" since {pin.time:%Y-%m-%d %H:%M} UTC{f': {pin.message}' if pin.message else ''}" if pin else ""
+            raise ConfigurationError(f"snapshot {name} is pinned{since}. To forget it, call unpin({name!r}) first")
+        return names
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""
@@ -373,8 +464,14 @@ def request(tags: Iterable[str], message: str) -> Request:
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
-def _healthy(snapshot: Snapshot) -> bool:
-    return not snapshot.problems and session.FAILED_TAG not in snapshot.tags
+def _name(snapshot: str | Snapshot) -> str:
+    return snapshot.id if isinstance(snapshot, Snapshot) else snapshot
+
+
+def _state(record: SnapshotRecord) -> State:
+    if not {session.FAILED_TAG, session.REPLACED_TAG}.isdisjoint(record.tags):
+        return State.REPLACED
+    return State.UNHEALTHY if record.problems else State.HEALTHY
 
 
 def _components(declared: Collection[str]) -> tuple[Component, ...]:

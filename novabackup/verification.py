@@ -14,8 +14,8 @@ from fsspec.callbacks import Callback
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
 from novabackup.lanes import Lane, cores
-from novabackup.model import Condemned, Forgotten, Problem
-from novabackup.objects import Objects, neighbours, pack_key, snapshot_key
+from novabackup.model import Condemned, Forgotten, Pin, Problem
+from novabackup.objects import Objects, neighbours, pack_key, pin_key, snapshot_key
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
@@ -40,7 +40,9 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     problems = [*_small_objects(objects)]
     packs = dict(objects.pack_entries())
     needed: dict[str, list[str]] = {}
-    for name in objects.names():
+    names = objects.names()
+    problems += _pins_of_nothing(objects, names)
+    for name in names:
         try:
             for pack in objects.record(name).packs:
                 needed.setdefault(pack, []).append(name)
@@ -69,12 +71,13 @@ def _small_objects(objects: Objects) -> list[Problem]:
         *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.storage.keys("condemned")),
         *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
         *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
+        *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
     ]
     for key, look in looks:
         try:
             look()
         except FileNotFoundError:
-            if key == CONFIG_KEY:
+            if key == CONFIG_KEY:  # another one has gone since it was listed
                 problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
@@ -100,6 +103,14 @@ def _taken_away(objects: Objects) -> list[Problem]:
         "another copy of the repository"
     )
     return [Problem(code="missing", paths=(snapshot_key(name),), message=message) for name in sorted(gone)]
+
+
+def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
+    message = "this snapshot is pinned, and it is gone. Copy it from another copy of the repository, or unpin it"
+    return [
+        Problem(code="missing", paths=(snapshot_key(name),), message=message)
+        for name in sorted(objects.pinned().difference(names))
+    ]
 
 
 def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str | None]:
