@@ -33,6 +33,9 @@ _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
 """Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
 
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""A storage that names a later time names none."""
+
 LARGEST_LIST = 64 << 20
 """Bytes of the longest list of runs that is read: as much as a snapshot itself may have."""
 MAP_ROW = "<u4"
@@ -257,7 +260,7 @@ class Objects:
         return {
             found[1]: datetime.fromtimestamp(entry.modified, UTC)
             for entry in self.storage.entries("snapshots")
-            if entry.modified > 0 and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
+            if 0 < entry.modified < _END_OF_TIME and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
         }
 
     # -- pins --------------------------------------------------------------------------------------------------------

@@ -77,6 +77,15 @@ def test_periods_are_those_of_utc():
     assert kept("daily 5", at(-23), early) == {"s-23"}
 
 
+def test_no_time_is_too_odd():
+    ends = [datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))), datetime.min.replace(tzinfo=UTC)]
+    odd = [Candidate(id=str(time.year), time=time, store="s", stored=ends[1]) for time in ends]
+    every = "hourly 9d, daily 9, weekly 9, monthly 9, yearly 100000y, within 100000y, tag x 7d"
+    plan = apply(Policy.parse(every), [*odd, at(0)], now=NOON)
+    assert len(plan.kept) == 3
+    assert "9999-12-31 23:59:59" in str(plan)
+
+
 def test_weeks_begin_on_monday_and_years_end_with_december():
     assert kept("weekly 2", at(0), at(13), at(-24 * 6)) == {"s13", "s0"}
     assert kept("yearly 5", at(0), at(-24 * 24), at(-24 * 25)) == {"s0", "s-600"}
