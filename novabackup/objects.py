@@ -8,9 +8,7 @@ import numpy as np
 
 from novabackup.errors import IntegrityError
 from novabackup.keys import Key
-from novabackup.model import (
-    FileEntry,
-)
+from novabackup.model import FileEntry
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table, unsealed, word_width
 from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
 from novabackup.storage import Entry, Storage

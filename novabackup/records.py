@@ -52,6 +52,8 @@ _Record = TypeVar("_Record")
 _OURS = re.compile(rf"{PACK_NAME.pattern}|{_SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _MANY_NOTES = 2
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""A storage that names a later time names none."""
 
 
 def pin_key(name: str) -> str:
@@ -357,7 +359,7 @@ class Records:
         return {
             found[1]: datetime.fromtimestamp(entry.modified, UTC)
             for entry in self.storage.entries("snapshots")
-            if entry.modified > 0 and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
+            if 0 < entry.modified < _END_OF_TIME and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
         }
 
     # -- pins --------------------------------------------------------------------------------------------------------

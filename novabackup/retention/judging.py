@@ -44,6 +44,13 @@ _BEST_FIRST = (State.HEALTHY, State.UNHEALTHY, State.REPLACED)
 _SHOWN = 5
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # forged: the last or first hours that a date can have, in another time zone
+        return time.replace(tzinfo=UTC)
+
+
 @attrs.frozen(kw_only=True)
 class Candidate:
     """What a policy needs to know of a snapshot.
@@ -59,7 +66,7 @@ class Candidate:
     """
 
     id: str
-    time: datetime
+    time: datetime = attrs.field(converter=_in_utc)
     store: str
     tags: tuple[str, ...] = ()
     state: State = State.HEALTHY
@@ -220,7 +227,7 @@ def _follow(
     taken: set[str] = set()
     period_of = _PERIODS.get(rule.word)
     for candidate in newest_first:
-        period = period_of(candidate.time.astimezone(UTC)) if period_of else candidate.id
+        period = period_of(candidate.time) if period_of else candidate.id
         if period in taken:
             said[candidate.id].covered.append(period)
         elif rule.reach.covers(len(taken), origin - candidate.time):

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novabackup.retention import DEFAULT, Candidate, Policy, State, apply, still_forgotten
@@ -75,6 +75,15 @@ def test_periods_are_those_of_utc():
     east = timezone(timedelta(hours=14))
     early = attrs.evolve(at(-24), time=(NOON - timedelta(hours=24)).astimezone(east))
     assert kept("daily 5", at(-23), early) == {"s-23"}
+
+
+def test_no_time_is_too_odd():
+    ends = [datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))), datetime.min.replace(tzinfo=UTC)]
+    odd = [Candidate(id=str(time.year), time=time, store="s", stored=ends[1]) for time in ends]
+    every = "hourly 9d, daily 9, weekly 9, monthly 9, yearly 100000y, within 100000y, tag x 7d"
+    plan = apply(Policy.parse(every), [*odd, at(0)], now=NOON)
+    assert len(plan.kept) == 3
+    assert "9999-12-31 23:59:59" in str(plan)
 
 
 def test_weeks_begin_on_monday_and_years_end_with_december():
@@ -244,6 +253,7 @@ def newest(snapshots: list[Candidate]) -> Candidate:
     return max(snapshots, key=lambda candidate: (candidate.time, candidate.id))
 
 
+@settings(deadline=None)
 @given(policies, candidates, times)
 def test_no_store_is_emptied_and_its_last_healthy_snapshot_stays(policy, snapshots, now):
     stays = kept(policy, *snapshots, now=now)
@@ -259,18 +269,21 @@ def test_no_store_is_emptied_and_its_last_healthy_snapshot_stays(policy, snapsho
             assert any(candidate.stored == last and candidate.id in stays for candidate in timed)
 
 
+@settings(deadline=None)
 @given(policies, candidates, times)
 def test_what_is_not_healthy_changes_nothing_for_what_is(policy, snapshots, now):
     healthy = [candidate for candidate in snapshots if candidate.state is HEALTHY]
     assert kept(policy, *healthy, now=now) == kept(policy, *snapshots, now=now) & {one.id for one in healthy}
 
 
+@settings(deadline=None)
 @given(policies, candidates, times)
 def test_doubting_clocks_only_ever_keeps_more(policy, snapshots, now):
     trusting = kept(policy, *(attrs.evolve(candidate, stored=None) for candidate in snapshots))
     assert trusting <= kept(policy, *snapshots, now=now)
 
 
+@settings(deadline=None)
 @given(policies, candidates, candidates)
 def test_snapshots_whose_time_is_not_believed_push_nothing_out(policy, snapshots, others):
     forged = [attrs.evolve(one, id=f"f{one.id}", stored=one.time - timedelta(days=2), pinned=False) for one in others]
@@ -278,6 +291,7 @@ def test_snapshots_whose_time_is_not_believed_push_nothing_out(policy, snapshots
     assert kept(policy, *without_storage) <= kept(policy, *without_storage, *forged)
 
 
+@settings(deadline=None)
 @given(policies, candidates, candidates)
 def test_snapshots_from_the_distant_past_push_nothing_out(policy, snapshots, others):
     ancient = [
@@ -292,6 +306,7 @@ def test_snapshots_from_the_distant_past_push_nothing_out(policy, snapshots, oth
     assert kept(policy, *snapshots) == kept(policy, *snapshots, *same) & old
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries({"last": numbers}, optional=dict.fromkeys(period_rules, numbers)).filter(
         lambda table: any(table.values())
@@ -305,18 +320,21 @@ def test_a_clock_that_jumps_unnoticed_costs_at_most_one_snapshot_for_each_rule(p
     assert len(lost) <= len(wrong) * len(Policy.of(policy).rules) + 1
 
 
+@settings(deadline=None)
 @given(policies, candidates, times)
 def test_applying_a_policy_twice_forgets_nothing_more(policy, snapshots, now):
     stays = kept(policy, *snapshots, now=now)
     assert kept(policy, *(candidate for candidate in snapshots if candidate.id in stays), now=now) == stays
 
 
+@settings(deadline=None)
 @given(policies, candidates, times, st.randoms(use_true_random=False))
 def test_the_order_in_which_snapshots_are_listed_means_nothing(policy, snapshots, now, random):
     mixed = random.sample(snapshots, len(snapshots))
     assert apply(Policy.of(policy), mixed, now=now) == apply(Policy.of(policy), snapshots, now=now)
 
 
+@settings(deadline=None)
 @given(policies, candidates, times)
 def test_pinned_and_damaged_ones_stay_and_every_verdict_has_a_reason(policy, snapshots, now):
     plan = apply(Policy.of(policy), snapshots, now=now)
@@ -325,6 +343,7 @@ def test_pinned_and_damaged_ones_stay_and_every_verdict_has_a_reason(policy, sna
     assert still_forgotten(plan.forgotten, snapshots) == plan.forgotten
 
 
+@settings(deadline=None)
 @given(candidates, st.data())
 def test_a_plan_that_has_aged_leaves_each_store_the_best_it_has(snapshots, data):
     if not snapshots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novabackup import ConfigurationError, Policy, guard, retention, session
@@ -133,12 +133,14 @@ tables = st.fixed_dictionaries(
 ).filter(lambda table: any(table.values()))
 
 
+@settings(deadline=None)
 @given(tables, st.dictionaries(st.text(), tables, max_size=3))
 def test_what_a_policy_says_of_itself_can_be_read_back(table, tags):
     policy = Policy.of({**table, "tags": tags})
     assert Policy.parse(str(policy)) == policy
 
 
+@settings(deadline=None)
 @given(st.text() | st.lists(st.sampled_from(["tag", "daily", "7d", "3", ",", '"', "x"])).map(" ".join))
 def test_no_text_is_an_accident(text):
     try:
