@@ -7,26 +7,26 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import copying, layouts, prune, reencryption, retention, session, verification
+from novabackup import copying, forgetting, layouts, mirroring, prune, reencryption, retention, session, verification
 from novabackup.backup import Request
 from novabackup.components import Component, Files
 from novabackup.copying import CopyPlan, Paces
-from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.errors import NotFoundError
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
+from novabackup.mirroring import MirrorPlan
 from novabackup.model import Pin, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
 from novabackup.pace import Pace
 from novabackup.prune import PrunePlan
-from novabackup.retention import Candidate, ForgetPlan, Policy, State
+from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
@@ -241,6 +241,47 @@ class Repository:
         copying.copy(self._objects, todo, to._objects, paces, callback)
         return todo
 
+    def plan_mirror(self, *, to: Repository, policy: Policy | str | Mapping[str, Any] = retention.REMOTE) -> MirrorPlan:
+        """Say what `mirror` would do; do nothing.
+
+        Args:
+            to: The other repository; it need not exist yet.
+            policy: What it is to hold, as a policy or in any form that `Policy.of` reads.
+        """
+        self._objects.require()
+        return mirroring.plan(self._objects, to._objects, Policy.of(policy))
+
+    def mirror(
+        self,
+        plan: MirrorPlan | None = None,
+        *,
+        to: Repository,
+        policy: Policy | str | Mapping[str, Any] = retention.REMOTE,
+        limit: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> MirrorPlan:
+        """Keep another repository in step, under a retention of its own.
+
+        Snapshots of both are judged together: what the policy keeps is copied there if it is not there yet, and what it
+        does not keep is forgotten there. Nothing is forgotten here, and nothing there for the mere reason that it is
+        gone here. Old content is freed by ``to.prune()``.
+
+        Args:
+            plan: What `plan_mirror` said; made anew by default.
+            to: The other repository.
+            policy: What it is to hold; not asked if there is a plan.
+            limit: As for `copy`.
+            callback: As for `copy`.
+
+        Returns:
+            What was done.
+        """
+        todo = plan or self.plan_mirror(to=to, policy=policy)
+        self.copy(todo.copy, to=to, limit=limit, callback=callback)
+        if todo.forget.forgotten:
+            to.forget(todo.forget)
+        return todo
+
     def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
         """Replace the data key, for when a key or passphrase may have become known, and seal everything anew.
 
@@ -333,32 +374,8 @@ class Repository:
             NotFoundError: There is no repository here.
             ConfigurationError: The policy cannot be understood.
         """
-        policy = Policy.of(policy)
         self._objects.require()
-        candidates = self._candidates()
-        plan = retention.apply(policy, candidates, now=datetime.now(UTC))
-        unread = sorted({*self._objects.names()}.difference(candidate.id for candidate in candidates))
-        if not unread:
-            return plan
-        warning = f"{len(unread)} cannot be read and stay: {', '.join(unread[:5])}{' …' if len(unread) > 5 else ''}"
-        return attrs.evolve(plan, warnings=(*plan.warnings, f"{warning}. check() says more"))
-
-    def _candidates(self) -> list[Candidate]:
-        records = dict(self._objects.named_records())
-        stored, pinned = self._objects.stored(), self._objects.pinned()
-        there = self._objects.present({pack for record in records.values() for pack in record.packs})
-        return [
-            Candidate(
-                id=name,
-                time=record.time,
-                store=record.store,
-                tags=record.tags,
-                state=_state(record) if there.issuperset(record.packs) else State.DAMAGED,
-                stored=stored.get(name),
-                pinned=name in pinned,
-            )
-            for name, record in records.items()
-        ]
+        return forgetting.plan(self._objects, Policy.of(policy))
 
     def forget(self, what: ForgetPlan | Iterable[str | Snapshot]) -> tuple[str, ...]:
         """Forget snapshots; `prune` later frees what only they needed.
@@ -377,24 +394,11 @@ class Repository:
             ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
         """
         self._objects.require()
-        names = self._of_plan(what) if isinstance(what, ForgetPlan) else self._of_names(what)
+        if isinstance(what, ForgetPlan):
+            names = forgetting.still_forgotten(self._objects, what)
+        else:
+            names = forgetting.unpinned(self._objects, self._names(what))
         self._objects.forget(names)
-        return names
-
-    def _of_plan(self, plan: ForgetPlan) -> tuple[str, ...]:
-        candidates = self._candidates()
-        names = retention.still_forgotten(plan.forgotten, candidates)
-        there = {candidate.id for candidate in candidates}
-        for name in there.intersection(plan.forgotten).difference(names):
-            _LOG.warning("snapshot %s stays: it was pinned, damaged or the last of its store when it was to go", name)
-        return names
-
-    def _of_names(self, what: Iterable[str | Snapshot]) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(self._names(what)))
-        for name in sorted(self._objects.pinned().intersection(names)):
-            pin = self._objects.read_pin(name)
-            since = f" since {pin.time:%Y-%m-%d %H:%M} UTC{f': {pin.message}' if pin.message else ''}" if pin else ""
-            raise ConfigurationError(f"snapshot {name} is pinned{since}. To forget it, call unpin({name!r}) first")
         return names
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
@@ -466,12 +470,6 @@ def request(tags: Iterable[str], message: str) -> Request:
 
 def _name(snapshot: str | Snapshot) -> str:
     return snapshot.id if isinstance(snapshot, Snapshot) else snapshot
-
-
-def _state(record: SnapshotRecord) -> State:
-    if not {session.FAILED_TAG, session.REPLACED_TAG}.isdisjoint(record.tags):
-        return State.REPLACED
-    return State.UNHEALTHY if record.problems else State.HEALTHY
 
 
 def _components(declared: Collection[str]) -> tuple[Component, ...]:
