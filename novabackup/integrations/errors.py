@@ -1,16 +1,10 @@
-"""The errors of what stands around a backup, and how an error of any kind is told to others without secrets."""
+"""The errors of what stands around a backup: one class for each thing that a caller can do."""
 
 from __future__ import annotations
 
-import re
-
 from novabackup.errors import NovaBackupError
 
-__all__ = ["HookError", "ServiceError", "UnhealthyError", "told"]
-
-_USER_IN_URL = re.compile(r"(?<=://)[^\s/@]*@")
-_QUERY_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
-_MOST = 1000
+__all__ = ["HookError", "MetricsError", "ServiceError", "UnhealthyError"]
 
 
 class ServiceError(NovaBackupError):
@@ -25,16 +19,5 @@ class HookError(NovaBackupError):
     """A hook that has to run before the work failed, so the work was not begun: mend the hook."""
 
 
-def told(error: BaseException) -> str:
-    """Put an error into one text for logs, hooks and files, without what a URL in it may hold of secrets.
-
-    Args:
-        error: Any error, also of libraries that know nothing of secrets.
-
-    Returns:
-        Its class and message, 1,000 characters at most; user names and passwords before ``@`` and everything behind
-        ``?`` are left out of URLs.
-    """
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    text = _QUERY_IN_URL.sub(r"\1?…", _USER_IN_URL.sub("…@", text)).replace("\0", "")
-    return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
+class MetricsError(NovaBackupError):
+    """Metrics could not be handed over: look at what should have taken them. No backup is affected."""

@@ -12,7 +12,8 @@ import attrs
 
 from novabackup.errors import ConfigurationError
 from novabackup.integrations import _commands
-from novabackup.integrations.errors import HookError, told
+from novabackup.integrations._about import id_of, told
+from novabackup.integrations.errors import HookError
 from novabackup.repository import Repository
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
@@ -127,7 +128,7 @@ class Hooks:
         self._behind(self.after, attrs.evolve(event, name="after"), occasion)
 
     def _behind(self, hooks: Sequence[Hook], event: Event, occasion: Occasion) -> None:
-        event = attrs.evolve(event, snapshot=_id(occasion.snapshot))
+        event = attrs.evolve(event, snapshot=id_of(occasion.snapshot))
         for hook in hooks:
             try:
                 self._run(hook, event)
@@ -145,15 +146,6 @@ class Hooks:
             raise HookError(
                 f"{hook[0]}: expected that this hook ({event.name}) ends well, found {done}\nMend the command"
             )
-
-
-def _id(snapshot: Snapshot | str) -> str:
-    if isinstance(snapshot, str):
-        return snapshot
-    try:
-        return snapshot.id
-    except ConfigurationError:  # its block was not entered, so there is none
-        return ""
 
 
 def _environment(event: Event) -> dict[str, str]:

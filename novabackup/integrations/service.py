@@ -12,8 +12,9 @@ import attrs
 
 from novabackup.errors import ConfigurationError
 from novabackup.integrations import _commands
+from novabackup.integrations._about import told
 from novabackup.integrations._commands import Outcome
-from novabackup.integrations.errors import ServiceError, told
+from novabackup.integrations.errors import ServiceError
 
 __all__ = ["Callables", "Command", "Service", "SystemdUnit", "stopped"]
 

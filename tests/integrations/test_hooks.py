@@ -7,7 +7,8 @@ import json
 import pytest
 
 from novabackup.errors import ConfigurationError, NotFoundError
-from novabackup.integrations.errors import HookError, told
+from novabackup.integrations._about import told
+from novabackup.integrations.errors import HookError
 from novabackup.integrations.hooks import Event, Hooks
 
 
