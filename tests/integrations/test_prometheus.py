@@ -64,6 +64,11 @@ def test_rules_and_dashboard_name_only_metrics_that_there_are():
     assert len(named(dashboard())) > 12
 
 
+def test_the_document_names_every_metric():
+    document = Path(__file__).parents[2] / "docs" / "monitoring.md"
+    assert named(document.read_text()) == HELP.keys()
+
+
 def test_the_expressions_of_the_dashboard_are_valid(promtool, tmp_path):
     # JSON strings are YAML strings.
     rules = [f"  - record: dashboard:{number}\n    expr: {json.dumps(e)}\n" for number, e in enumerate(expressions())]
