@@ -58,9 +58,9 @@ def rclone(folder: Path):
 def pushgateway(folder: Path):
     """The real Pushgateway, of Debian's package of the same name."""
     port = free_port()
-    return _running(
-        ["prometheus-pushgateway", f"--web.listen-address=127.0.0.1:{port}"], port, folder / "pushgateway.log"
-    )
+    # As Debian builds it, it would keep what it was given in /var/lib, for the next one to start with.
+    options = [f"--web.listen-address=127.0.0.1:{port}", "--persistence.file="]
+    return _running(["prometheus-pushgateway", *options], port, folder / "pushgateway.log")
 
 
 def options(endpoint):

@@ -11,7 +11,7 @@ __all__ = ["id_of", "told"]
 
 _USER_IN_URL = re.compile(r"(?<=://)[^\s/@]*@")
 _QUERY_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
-_MOST = 1000
+_MOST = 4000
 
 
 def told(error: BaseException) -> str:
@@ -21,7 +21,7 @@ def told(error: BaseException) -> str:
         error: Any error, also of libraries that know nothing of secrets.
 
     Returns:
-        Its class and message, 1,000 characters at most; user names and passwords before ``@`` and everything behind
+        Its class and message, 4,000 characters at most; user names and passwords before ``@`` and everything behind
         ``?`` are left out of URLs.
     """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -21,6 +22,7 @@ MOST = 1 << 20
 
 _PIECE = 64 << 10
 _EXCERPT = 300
+_PRINTABLE = re.compile("[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -65,19 +67,30 @@ def checked_url(url: str) -> str:
     Raises:
         ConfigurationError: It is not.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_of_a_web_server(url):
         raise ConfigurationError(f"expected a URL such as http://localhost:5000/health, found {shown(url)!r}")
-    if parts.username is not None:
+    if urllib.parse.urlsplit(url).username is not None:
         raise ConfigurationError(
             f"{shown(url)}: expected no user name or password in the URL, since URLs are logged. Pass headers="
         )
     return url
 
 
+def _is_of_a_web_server(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:  # a port, a host or brackets that cannot be
+        return False
+    return valid and _PRINTABLE.fullmatch(url) is not None
+
+
 def shown(url: str) -> str:
     """Give a URL as messages show it: without user, password and query."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "something else"
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -176,7 +176,11 @@ class TestBounds:
         with pytest.raises(UnhealthyError, match="expected an answer in HTTP"):
             Query(url, {})()
 
-    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "localhost:5000", "http://", "//a/b"])
+    @pytest.mark.parametrize(
+        "url",
+        ["file:///etc/passwd", "ftp://a/b", "localhost:5000", "http://", "//a/b", "http://a b", "http://a/ü",
+         "http://a/\r\nX: y", "http://[::1", "http://a:99999", "http://a:b", f"http://{'a' * 64}/", ""],
+    )  # fmt: skip
     def test_only_web_servers_are_asked(self, url):
         with pytest.raises(ConfigurationError, match="expected a URL such as"):
             HealthCheck(url)
