@@ -300,6 +300,15 @@ class Repository:
         self._objects.require()
         return reencryption.reencrypt(self._objects, callback)
 
+    def stored_bytes(self) -> int:
+        """Add up the packs, also those that no snapshot needs any more; they are listed for it.
+
+        Raises:
+            NotFoundError: There is no repository here.
+        """
+        self._objects.require()
+        return sum(entry.size for _pack, entry in self._objects.pack_entries())
+
     # -- checking ----------------------------------------------------------------------------------------------------
 
     def check(self, *, read_data_subset: str | None = None, callback: Callback = DEFAULT_CALLBACK) -> Problems:
