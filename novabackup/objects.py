@@ -6,19 +6,20 @@ is packs that nobody names, which `prune` collects.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from blake3 import blake3
 
-from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
-from novabackup.storage import Entry, Storage
+from novabackup.storage import Entry, Frozen, Lock, Storage
 
 __all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
 
@@ -85,13 +86,16 @@ def snapshot_key(name: str) -> str:
 class Objects:
     """Reads and writes the objects of one repository. Objects never change, so what has been read stays true."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, packs: Storage | None = None) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
+            packs: The same place, as packs are written to it; by default as everything else.
         """
         self.storage = storage
+        self._packs = packs or storage
+        self._out_of_reach: Callable[[Collection[str]], Iterable[Frozen]] = lambda keys: ()
         self._records: dict[str, SnapshotRecord] = {}
         self._tables: dict[str, Table] = {}
 
@@ -99,6 +103,17 @@ class Objects:
     def url(self) -> str:
         """Where the repository is, without credentials."""
         return self.storage.url
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether new packs can be read at once."""
+        return self._packs.reads_back
+
+    def within_reach(self) -> Objects:
+        """Give the same repository once more; that one shares nothing that has to be thawed before it can be read."""
+        twin = copy.copy(self)
+        twin._out_of_reach = self.storage.frozen
+        return twin
 
     # -- the repository itself ---------------------------------------------------------------------------------------
 
@@ -224,7 +239,7 @@ class Objects:
         for name in reversed(self.names()):
             try:
                 yield name, self.record(name)
-            except (IntegrityError, FormatError) as error:
+            except (ArchivedError, IntegrityError, FormatError) as error:
                 _LOG.warning("snapshot %s is passed over: %s", name, error)
             except NotFoundError:
                 continue  # forgotten by somebody else since it was listed
@@ -236,7 +251,7 @@ class Objects:
             Its id.
         """
         name = snapshot_id(record)
-        self.storage.write(snapshot_key(name), [encode(record)])
+        self.storage.add(snapshot_key(name), [encode(record)])
         self._records[name] = record
         return name
 
@@ -244,6 +259,11 @@ class Objects:
         """Remove a snapshot; the packs that only it needed are for `prune`."""
         self._records.pop(name, None)
         self.storage.delete(snapshot_key(name))
+
+    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
+        """Tell which snapshots may not be forgotten yet, since their bucket protects them."""
+        keys = {snapshot_key(name): name for name in names}
+        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
 
     # -- packs -------------------------------------------------------------------------------------------------------
 
@@ -255,13 +275,19 @@ class Objects:
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there."""
+        """Tell which packs are there to be shared."""
         keys = {pack_key(pack): pack for pack in packs}
-        return {keys[key] for key in self.storage.present(keys)}
+        there = self.storage.present(keys)
+        return {keys[key] for key in there - {found.key for found in self._out_of_reach(there)}}
 
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
-        self.storage.write(pack_key(pack.id), pack.blocks)
+        self._packs.add(pack_key(pack.id), pack.blocks)
+
+    def protect(self, packs: Collection[str]) -> None:
+        """Lock packs that a new snapshot shares for as long as the snapshot itself will be, where a bucket does so."""
+        if packs:
+            self.storage.protect(map(pack_key, sorted(packs)))
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import html
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -28,6 +30,8 @@ from novabackup.views import Problems
 
 __all__ = ["Repository"]
 
+_LOG = logging.getLogger("novabackup")
+
 _LATEST = "latest"
 _LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
 
@@ -40,19 +44,26 @@ class Repository:
     """
 
     def __init__(
-        self, url: str | os.PathLike[str] | Storage, *, storage_options: Mapping[str, Any] | None = None
+        self,
+        url: str | os.PathLike[str] | Storage,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        storage_class: str | None = None,
     ) -> None:
         """Name a repository.
 
         Args:
             url: Local path, any fsspec URL, or a storage.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            storage_class: Where there are such, the class that new content is written in, such as ``STANDARD_IA``; what
+                is read all the time, such as the list of snapshots, stays in the usual one.
 
         Raises:
-            ConfigurationError: The URL cannot be used.
+            ConfigurationError: The URL cannot be used, or there are no storage classes.
         """
         self._storage_options = dict(storage_options or {})
-        self._objects = Objects(open_storage(url, storage_options))
+        storage = open_storage(url, storage_options)
+        self._objects = Objects(storage, storage.classed(storage_class) if storage_class is not None else None)
         self._stores: dict[str, IndexStore] = {}
 
     @property
@@ -215,13 +226,15 @@ class Repository:
         """Forget snapshots; `prune` later frees what only they needed.
 
         Args:
-            what: A plan, or snapshots that are named one by one.
+            what: A plan, or snapshots that are named one by one. Those of a plan that their bucket protects for now
+                stay, with a warning: a later plan has them again.
 
         Returns:
             Ids of the snapshots that are gone.
 
         Raises:
             NotFoundError: A snapshot is not there; then none is forgotten.
+            PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
         """
         if isinstance(what, ForgetPlan):
             names = list(what.forgotten)
@@ -229,9 +242,16 @@ class Repository:
             self._objects.require()
             named = [what] if isinstance(what, str | Snapshot) else what
             names = [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
-        for name in names:
+        locked = self._objects.locked(names)
+        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
+        if locked and not isinstance(what, ForgetPlan):
+            raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", self.url)
+        if locked:
+            _LOG.warning("%s: some snapshots may not be forgotten yet: %s", self.url, said)
+        gone = [name for name in names if name not in locked]
+        for name in gone:
             self._objects.forget(name)
-        return tuple(names)
+        return tuple(gone)
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""
