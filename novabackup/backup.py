@@ -126,6 +126,7 @@ def _read_all(
             entries = _files(packer, recent, store, files, callback)
         except (ChangedError, FileNotFoundError) as error:
             return printable(str(error))
+        objects.protect(packer.shared)
         looked = time.clock_gettime(_CLOCK)
         if packer.condemned_meanwhile():
             return "content that it shares with older snapshots is about to be pruned"

@@ -15,15 +15,17 @@ import attrs
 from novabackup._paths import printable, unportable
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
-from novabackup.storage.items import Entry, Folder, Item, Link, Other
+from novabackup.storage.items import Entry, Folder, Frozen, Item, Link, Lock, Other
 
 __all__ = [
     "Block",
     "Entry",
     "Folder",
+    "Frozen",
     "Guarantees",
     "Item",
     "Link",
+    "Lock",
     "Other",
     "Part",
     "Reader",
@@ -169,12 +171,14 @@ class Storage(abc.ABC):
         block: Bytes that are best read at once.
         parallel: How many reads or writes are best under way at once.
         kinds: What can be under its keys; `Entry` everywhere, `Link` and `Folder` where there are such.
+        reads_back: Whether what is written can be read at once.
     """
 
     url: str
     block: int = 2 << 20
     parallel: int = 1
     kinds: frozenset[type[Item]] = frozenset({Entry})
+    reads_back: bool = True
 
     @property
     def requests(self) -> int:
@@ -219,6 +223,18 @@ class Storage(abc.ABC):
         Returns:
             What is there now.
         """
+
+    def add(self, key: str, blocks: Iterable[Block]) -> Entry:
+        """Write an object that will never change, under a key that nothing else has.
+
+        Args:
+            key: Where.
+            blocks: As for `write`.
+
+        Raises:
+            FileExistsError: There is something else, and the storage can tell without a further look.
+        """
+        return self.write(key, blocks)
 
     @abc.abstractmethod
     def create(self, key: str, data: bytes) -> Entry:
@@ -331,6 +347,42 @@ class Storage(abc.ABC):
             prefix: As for `entries`.
         """
         return (entry.key for entry in self.entries(prefix))
+
+    def classed(self, storage_class: str) -> Storage:
+        """Give the same place once more; what is written through that one goes into a storage class.
+
+        Raises:
+            ConfigurationError: There are no storage classes here.
+        """
+        raise ConfigurationError(
+            f"{self.url}: expected a place that has storage classes (s3://…) for storage_class={storage_class!r}. "
+            "Leave it out"
+        )
+
+    def frozen(self, keys: Collection[str]) -> list[Frozen]:
+        """Tell which of these objects cannot be read before they have been thawed; a missing key is no error."""
+        return []
+
+    def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
+        """Ask for an object to become readable, which may take hours.
+
+        Args:
+            frozen: What `frozen` said of it.
+            days: For how long.
+            tier: How fast, as the storage names it.
+        """
+        raise ConfigurationError(f"{self.url}: nothing is ever frozen there")
+
+    def locks(self, keys: Collection[str]) -> list[Lock]:
+        """Tell which of these objects may not be deleted yet; a missing key is no error."""
+        return []
+
+    def protect(self, keys: Iterable[str]) -> None:  # noqa: B027 - most have nothing to do
+        """Lock objects for as long as new ones are, where new ones are locked by themselves.
+
+        Args:
+            keys: Which objects; not looked at where nothing is ever locked.
+        """
 
     def source(self, key: str, identity: str) -> Source | None:
         """Offer an object as a source of blocks for `write`.

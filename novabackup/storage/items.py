@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import attrs
 
 from novabackup.model import Attributes
 
-__all__ = ["Entry", "Folder", "Item", "Link", "Other"]
+__all__ = ["Entry", "Folder", "Frozen", "Item", "Link", "Lock", "Other"]
 
 
 @attrs.frozen(kw_only=True)
@@ -71,3 +73,36 @@ class Other:
 
 Item = Entry | Link | Folder | Other
 """Anything that can stand under a key."""
+
+
+@attrs.frozen(kw_only=True)
+class Frozen:
+    """An object in an archive, which cannot be read before it has been thawed.
+
+    Attributes:
+        key: Its key.
+        size: In bytes.
+        storage_class: The archive, as the storage names it.
+        thawing: Whether that has been asked for already.
+    """
+
+    key: str
+    size: int
+    storage_class: str
+    thawing: bool
+
+
+@attrs.frozen(kw_only=True)
+class Lock:
+    """What keeps an object from being deleted.
+
+    Attributes:
+        key: Key of the object.
+        until: When it ends; None if nobody knows, since somebody has to lift it.
+    """
+
+    key: str
+    until: datetime | None
+
+    def __str__(self) -> str:
+        return f"locked until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "locked by a legal hold"
