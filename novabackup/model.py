@@ -10,16 +10,28 @@ the very bytes that follow, so that a change of any single byte is noticed befor
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 import msgspec
 from blake3 import blake3
 
-from novabackup._paths import RESERVED, above, printable, unsafe
+from novabackup._names import NUL, escape, unescape, with_texts
+from novabackup._paths import RESERVED, above
+from novabackup.entries import (
+    HASH_DIGITS,
+    Attributes,
+    FileEntry,
+    FolderEntry,
+    LinkEntry,
+    Problem,
+    Report,
+    Run,
+    hex_hashes,
+    natural,
+    safe_path,
+)
 from novabackup.errors import FormatError, IntegrityError
 
 __all__ = [
@@ -52,154 +64,7 @@ FORMAT_VERSION = 1
 ENCRYPTION = "aes-256-gcm"
 """What a `Config` says of an encrypted repository."""
 
-Run = tuple[int, int, int]
-"""Consecutive chunks of a file: number of the pack in ``FileEntry.packs``, first chunk in it, count of chunks."""
-
-_HASH_DIGITS = 64
-_HASH = re.compile(f"[0-9a-f]{{{_HASH_DIGITS}}}")
 _Record = TypeVar("_Record")
-
-
-def _safe_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    reason = unsafe(value)
-    if reason:
-        raise ValueError(f"path {value!r} cannot be used: {reason}")
-
-
-def _hex_hash(_instance: object, field: attrs.Attribute[Any], value: str) -> None:
-    if not _HASH.fullmatch(value):
-        raise ValueError(f"{field.name} is not 64 hexadecimal digits: {value!r}")
-
-
-def _hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[str]) -> None:
-    if not all(map(_HASH.fullmatch, values)):  # all at once, since a snapshot may name thousands
-        for value in values:
-            _hex_hash(instance, field, value)
-
-
-_natural = attrs.validators.ge(0)
-
-
-@attrs.frozen(kw_only=True)
-class Problem:
-    """One thing that is wrong, and where.
-
-    Attributes:
-        code: A stable name for programs: ``missing``, ``damaged``, ``count-mismatch`` …
-        paths: The files concerned, relative to the store or the repository.
-        message: What was expected, what was found, and what can be done, for people.
-    """
-
-    code: str
-    paths: tuple[str, ...] = ()
-    message: str = ""
-
-    def __str__(self) -> str:
-        where = f" ({printable(', '.join(self.paths))})" if self.paths else ""
-        return f"{self.code}{where}: {self.message}"
-
-
-@attrs.frozen(kw_only=True)
-class Report:
-    """What a component found when it looked at one file.
-
-    Attributes:
-        component: Name of the component's class, such as ``Faiss``.
-        path: The file, relative to the store.
-        exists: False when there is no such file; all else is then None.
-        size: Size in bytes.
-        count: Number of vectors, documents or entries; None where the file has no such number.
-        dimension: Dimension of the vectors (bits for binary indexes); None where the file has none.
-        kind: What the file is, such as ``IndexIVFPQ`` or ``BM25Okapi``.
-        written_with: What can be read off the file of the program that wrote it, such as ``pickle protocol 4``.
-        problems: Damage that was seen.
-    """
-
-    component: str
-    path: str = attrs.field(validator=_safe_path)
-    exists: bool
-    size: int | None = None
-    count: int | None = None
-    dimension: int | None = None
-    kind: str | None = None
-    written_with: str | None = None
-    problems: tuple[Problem, ...] = ()
-
-
-@attrs.frozen(kw_only=True)
-class Attributes:
-    """What belongs to a file beside its bytes: permission bits, owner, time of the last change in nanoseconds."""
-
-    mode: int = attrs.field(validator=attrs.validators.in_(range(0o10000)))
-    uid: int = attrs.field(validator=_natural)
-    gid: int = attrs.field(validator=_natural)
-    mtime_ns: int
-
-
-@attrs.frozen(kw_only=True)
-class FileEntry:
-    """One file of a snapshot.
-
-    Attributes:
-        path: Relative to the store.
-        size: In bytes.
-        blake3: Hash of the whole content, as ``b3sum`` prints it.
-        packs: Ids of the packs that hold the content; runs count in this list.
-        runs: Where the content is, in order.
-        depth: 0 if the runs hold the content; 1 if there are so many that they are content themselves, and ``runs``
-            holds their list.
-        attributes: None for files that come from an object store.
-        identity: How the storage told this very version apart; empty when it could not vouch for it.
-        report: What the component said of it.
-    """
-
-    path: str = attrs.field(validator=_safe_path)
-    size: int = attrs.field(validator=_natural)
-    blake3: str = attrs.field(validator=_hex_hash)
-    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
-    runs: tuple[Run, ...]
-    depth: int = attrs.field(default=0, validator=attrs.validators.in_((0, 1)))
-    attributes: Attributes | None = None
-    identity: str = ""
-    report: Report | None = None
-
-    def __attrs_post_init__(self) -> None:
-        for pack, first, count in self.runs:
-            if not 0 <= pack < len(self.packs) or first < 0 or count < 1:
-                raise ValueError(f"{self.path}: run {(pack, first, count)} cannot be")
-
-
-def _link_target(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    if not value or "\0" in value:
-        raise ValueError(f"{value!r} is nothing that a link can lead to")
-
-
-@attrs.frozen(kw_only=True)
-class LinkEntry:
-    """One symbolic link of a snapshot.
-
-    Attributes:
-        path: Relative to the store.
-        target: What it says; any text, which is never followed.
-        attributes: Owner and times; links have no permission bits of their own.
-    """
-
-    path: str = attrs.field(validator=_safe_path)
-    target: str = attrs.field(validator=_link_target)
-    attributes: Attributes | None = None
-
-
-@attrs.frozen(kw_only=True)
-class FolderEntry:
-    """One folder of a snapshot, empty or not.
-
-    Attributes:
-        path: Relative to the store.
-        attributes: Permission bits, owner and times.
-    """
-
-    path: str = attrs.field(validator=_safe_path)
-    attributes: Attributes | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -232,7 +97,7 @@ class SnapshotRecord:
     repository: str
     time: datetime
     store: str
-    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(_safe_path))
+    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(safe_path))
     files: tuple[FileEntry, ...]
     tags: tuple[str, ...] = ()
     message: str = ""
@@ -240,7 +105,7 @@ class SnapshotRecord:
     writer: str = ""
     versions: dict[str, str] = attrs.field(factory=dict)
     problems: tuple[Problem, ...] = ()
-    added: int = attrs.field(default=0, validator=_natural)
+    added: int = attrs.field(default=0, validator=natural)
     trees: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     links: tuple[LinkEntry, ...] = ()
@@ -298,7 +163,7 @@ class Condemned:
     """
 
     version: int = FORMAT_VERSION
-    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
+    packs: tuple[str, ...] = attrs.field(validator=hex_hashes)
 
 
 @attrs.frozen(kw_only=True)
@@ -462,8 +327,8 @@ def encode(record: Record) -> bytes:
         body = msgspec.json.encode(said, order="deterministic")
     except UnicodeEncodeError:
         body = b""
-    if not body or _NUL in body:
-        body = msgspec.json.encode(_with_texts(msgspec.to_builtins(said), _escape), order="deterministic")
+    if not body or NUL in body:
+        body = msgspec.json.encode(with_texts(msgspec.to_builtins(said), escape), order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)
 
 
@@ -484,13 +349,13 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
     """
     name = _KINDS[kind]
     middle = f'","{name}":'.encode()
-    head = len(b'{"blake3":"') + _HASH_DIGITS
+    head = len(b'{"blake3":"') + HASH_DIGITS
     body = _body(data, name)
     if (
         not data.startswith(b'{"blake3":"')
         or data[head : head + len(middle)] != middle
         or data[-2:] != b"}\n"
-        or blake3(body).hexdigest().encode() != data[head - _HASH_DIGITS : head]
+        or blake3(body).hexdigest().encode() != data[head - HASH_DIGITS : head]
     ):
         raise IntegrityError(
             f"{where} is damaged: expected a novabackup {name} record that matches its own BLAKE3 hash, found "
@@ -504,8 +369,8 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
                 f"{where}: expected format version {FORMAT_VERSION}, found {version[:20]!r}. "
                 "It was written by a newer novabackup: upgrade this one"
             )
-        if _NUL in body:
-            return msgspec.convert(_with_texts(msgspec.json.decode(body), _unescape), kind)
+        if NUL in body:
+            return msgspec.convert(with_texts(msgspec.json.decode(body), unescape), kind)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise FormatError(f"{where}: the {name} record has a value that cannot be: {error}") from error
@@ -537,32 +402,4 @@ def identify(data: bytes) -> str:
 
 
 def _body(data: bytes, name: str) -> bytes:
-    return data[len(b'{"blake3":"') + _HASH_DIGITS + len(f'","{name}":') : -2]
-
-
-# Names of files are bytes, and JSON holds text. A byte that is no UTF-8 is in the program what Python makes of it, half
-# a character, and in a record NUL, which no name can hold, and two hexadecimal digits.
-
-_NUL = b"\\u0000"
-"""How JSON spells it."""
-_ESCAPED = re.compile("\0(00|[89a-f][0-9a-f])")
-_TO_ESCAPE = re.compile("[\udc80-\udcff]|\0(?=00|[89a-f][0-9a-f])")
-
-
-def _escape(text: str) -> str:
-    return _TO_ESCAPE.sub(lambda found: f"\0{ord(found[0]) & 0xFF:02x}", text)
-
-
-def _unescape(text: str) -> str:
-    return _ESCAPED.sub(lambda found: chr(0xDC00 + int(found[1], 16)) if found[1] != "00" else "\0", text)
-
-
-def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Change every text in plain data."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {change(key): _with_texts(one, change) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_texts(one, change) for one in value]
-    return value
+    return data[len(b'{"blake3":"') + HASH_DIGITS + len(f'","{name}":') : -2]

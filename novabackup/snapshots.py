@@ -17,6 +17,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import _html, session, thaw
 from novabackup.backup import Request
+from novabackup.comparison import Diff, compare
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
 from novabackup.model import FileEntry, Problem, SnapshotRecord
@@ -32,34 +33,6 @@ __all__ = ["Diff", "Snapshot", "Snapshots"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@attrs.frozen(kw_only=True)
-class Diff:
-    """What is different between two snapshots; paths in order.
-
-    Attributes:
-        before: Id of the one.
-        after: Id of the other.
-        added: Files that only the other has.
-        removed: Files that only the one has.
-        changed: Files whose content differs.
-        unchanged: Files with the same content.
-    """
-
-    before: str
-    after: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    unchanged: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-    def _repr_html_(self) -> str:
-        rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
-        return _html.table(f"From {self.before} to {self.after}", ["what", "file"], rows)
 
 
 @attrs.frozen(kw_only=True)
@@ -245,16 +218,7 @@ class Snapshot:
 
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file and link by link."""
-        before, after = _contents(self), _contents(other)
-        both = sorted(before.keys() & after.keys())
-        return Diff(
-            before=self.id,
-            after=other.id,
-            added=tuple(sorted(after.keys() - before.keys())),
-            removed=tuple(sorted(before.keys() - after.keys())),
-            changed=tuple(path for path in both if before[path] != after[path]),
-            unchanged=tuple(path for path in both if before[path] == after[path]),
-        )
+        return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------
 
@@ -452,14 +416,6 @@ class Snapshot:
             seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
             rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
         return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
-
-
-def _contents(snapshot: Snapshot) -> dict[str, str]:
-    """Give something for each file and link that differs when its content does."""
-    return {
-        **{path: f"link {target}" for path, target in snapshot.links.items()},
-        **{path: entry.blake3 for path, entry in snapshot.files.items()},
-    }
 
 
 async def _uninterrupted(work: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import io
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -465,56 +464,3 @@ def clipped(start: int, length: int, size: int) -> tuple[int, int]:
     """Say which offset and how many bytes of an object `Storage.read_part` means."""
     begin = max(0, size + start) if start < 0 else min(start, size)
     return begin, min(length, size - begin)
-
-
-class RawFile(io.RawIOBase):
-    """What Python's raw binary files have in common that can be read at any position."""
-
-    def __init__(self, size: int) -> None:
-        """Begin at the start.
-
-        Args:
-            size: Bytes of the whole content.
-        """
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def tell(self) -> int:
-        """Give the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position."""
-        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        self._position = position
-        return position
-
-
-class RawReader(RawFile):
-    """A reader as a raw binary file, so that ``io.BufferedReader`` and parsers can work on it."""
-
-    def __init__(self, reader: Reader) -> None:
-        """Read from a reader that somebody else closes.
-
-        Args:
-            reader: What to read.
-        """
-        super().__init__(reader.entry.size)
-        self._reader = reader
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer from the position on."""
-        length = max(0, min(len(buffer), self._size - self._position))
-        buffer[:length] = self._reader.read(self._position, length)
-        self._position += length
-        return length

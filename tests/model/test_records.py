@@ -71,21 +71,19 @@ def test_a_record_that_was_cut_short_is_noticed(length):
             decode(data[:length], SnapshotRecord, "here")
 
 
-NAMES = st.binary(min_size=1, max_size=20).map(lambda name: name.replace(b"\0", b"0").replace(b"/", b"-"))
+NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: name not in (b".", b"..") and not {0, 47} & {*name})
 
 
 @given(NAMES, NAMES, st.text(max_size=20) | st.sampled_from(["\0", "\x0000", "\x0080", "\0\x00ff"]))
 def test_any_name_that_a_file_can_have_comes_back(name, target, message):
     path = f"a/{os.fsdecode(name)}"
+    assert unsafe(path) is None
     link = LinkEntry(path=f"b/{os.fsdecode(name)}", target=os.fsdecode(target))
-    reason = unsafe(path)
-    assert (reason is None) == (name not in (b".", b".."))
-    if reason is None:
-        record = attrs.evolve(RECORD, files=(attrs.evolve(ENTRY, path=path),), links=(link,), message=message)
-        data = encode(record)
-        data.decode()
-        assert decode(data, SnapshotRecord, "here") == record
-        assert identify(data) == snapshot_id(record)
+    record = attrs.evolve(RECORD, files=(attrs.evolve(ENTRY, path=path),), links=(link,), message=message)
+    data = encode(record)
+    data.decode()
+    assert decode(data, SnapshotRecord, "here") == record
+    assert identify(data) == snapshot_id(record)
 
 
 def test_a_record_without_links_and_folders_has_the_bytes_that_it_always_had():
