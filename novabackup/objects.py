@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from importlib import resources
 
 import numpy as np
 from blake3 import blake3
@@ -20,12 +21,13 @@ from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decod
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
 from novabackup.storage import Entry, Storage
 
-__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
+__all__ = ["EXTRACT_KEY", "MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
 CONFIG_KEY = "config.json"
 README_KEY = "README.txt"
+EXTRACT_KEY = "extract.py"
 _SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
@@ -44,6 +46,7 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
+  extract.py            a script that gets the data out without novabackup
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -51,7 +54,12 @@ To get data out:  pip install novabackup, then in Python:
   repository = Repository("path or URL of this folder")
   repository["latest"].restore(to="a folder")
 
-Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
+Without novabackup, with Python 3.9 or newer and the program zstd (or the package zstandard), on a copy of this folder:
+
+  python3 extract.py                      lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Without even that: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
 with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
 frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
 the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
@@ -59,17 +67,25 @@ b3sum must print for the result.
 
 Do not change, rename or delete single files here.
 """
+_SEAL = "blake3 of the text above: "
 
 
-def sealed_readme() -> bytes:
-    """Give the README with a last line that tells whether the text above has been altered."""
-    return f"{_README}\nblake3 of the text above: {blake3(_README.encode()).hexdigest()}\n".encode()
+def sealed_texts() -> dict[str, bytes]:
+    """Give what lies in a repository for people, each with a last line that tells whether the text was altered."""
+    return {
+        README_KEY: _sealed(_README, ""),
+        EXTRACT_KEY: _sealed((resources.files("novabackup") / EXTRACT_KEY).read_text("utf-8"), "# "),
+    }
 
 
-def readme_intact(data: bytes) -> bool:
-    """Tell whether a README is as some version of novabackup wrote it."""
-    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
-    return seal == blake3(text).hexdigest().encode() + b"\n"
+def _sealed(text: str, comment: str) -> bytes:
+    return f"{text}\n{comment}{_SEAL}{blake3(text.encode()).hexdigest()}\n".encode()
+
+
+def text_intact(data: bytes) -> bool:
+    """Tell whether a text for people is as some version of novabackup wrote it."""
+    text, _, last = data[:-1].rpartition(b"\n")
+    return data.endswith(b"\n") and last.removeprefix(b"# ") == f"{_SEAL}{blake3(text).hexdigest()}".encode()
 
 
 def pack_key(pack_id: str) -> str:
@@ -171,7 +187,8 @@ class Objects:
         config = Config(id=known.repository if known else secrets.token_hex(16))
         try:
             self.storage.create(CONFIG_KEY, encode(config))
-            self.storage.write(README_KEY, [sealed_readme()])
+            for key, text in sealed_texts().items():
+                self.storage.write(key, [text])
         except FileExistsError:
             _LOG.debug("%s was created by somebody else at the same moment", self.url)
         # Read back rather than believed: where creation does not exclude, the last of several writers wins.
