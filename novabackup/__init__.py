@@ -8,7 +8,7 @@
 
 import logging
 
-from novabackup import checks, components, errors, layouts
+from novabackup import archives, checks, components, errors, layouts
 from novabackup.errors import (
     ChangedError,
     CheckFailedError,
@@ -47,6 +47,7 @@ __all__ = [
     "RollbackError",
     "Snapshot",
     "StoreBusyError",
+    "archives",
     "checks",
     "components",
     "errors",

@@ -7,12 +7,15 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
 from novabackup import layouts, prune, retention, session, verification
+from novabackup.archives import importing
+from novabackup.archives.importing import Archive, PreIngest
+from novabackup.archives.planning import ImportPlan
 from novabackup.backup import Request
 from novabackup.components import Component, Files
 from novabackup.errors import NotFoundError
@@ -27,6 +30,8 @@ from novabackup.store import IndexStore
 from novabackup.views import Problems
 
 __all__ = ["Repository"]
+
+_Described = TypeVar("_Described", Archive, PreIngest)
 
 _LATEST = "latest"
 _LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
@@ -100,6 +105,89 @@ class Repository:
         """Give a snapshot that is taken when its block is entered; see `novabackup.snapshot`."""
         self._stores[store.url] = store
         return Snapshot(self._origin(), request=request_, store=store, timeout=timeout, callback=callback)
+
+    # -- importing ---------------------------------------------------------------------------------------------------
+
+    def plan_import_archive(self, archive: str | os.PathLike[str] | Archive, store: IndexStore) -> ImportPlan:
+        """Read an archive from end to end, say what `import_archive` would take in, and do nothing.
+
+        Args:
+            archive: Path or URL, or an `Archive` that says more.
+            store: The store whose state it holds.
+        """
+        return importing.plan_archive(_described(Archive, archive), store, self.url)
+
+    def import_archive(
+        self,
+        archive: str | os.PathLike[str] | Archive,
+        store: IndexStore,
+        *,
+        tags: Iterable[str] = (),
+        message: str = "",
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Snapshot:
+        """Take a plain archive in as a snapshot of the time from when it is, with the tag ``imported``.
+
+        The store is not touched. A ``.sha256`` beside the archive must match. An archive that was taken in before is
+        not taken in again.
+
+        Args:
+            archive: Path or URL, or an `Archive` that says more.
+            store: The store whose state it holds; its components say which files are taken in.
+            tags: Further labels.
+            message: Free text; by default the name of the archive.
+            callback: Told of the bytes that have been dealt with.
+
+        Returns:
+            The snapshot. Its ``problems`` are those of the files in the archive.
+
+        Raises:
+            FileNotFoundError: There is no such archive.
+            IntegrityError: It is damaged, or holds links, devices or paths that it must not; nothing was taken in.
+            NotFoundError: It holds no file of the store.
+            ConfigurationError: It goes beyond the bounds, or its time cannot be.
+        """
+        asked = request(tags, message)
+        taken = importing.import_archive(self._objects, _described(Archive, archive), store, asked, callback)
+        self._stores[store.url] = store
+        return self._snapshot(*taken)
+
+    def plan_import_pre_ingest(
+        self, folder: str | os.PathLike[str] | PreIngest, store: IndexStore
+    ) -> tuple[ImportPlan, ...]:
+        """Say which snapshots `import_pre_ingest` would make, oldest first, and do nothing."""
+        return importing.plan_pre_ingest(_described(PreIngest, folder), store)
+
+    def import_pre_ingest(
+        self,
+        folder: str | os.PathLike[str] | PreIngest,
+        store: IndexStore,
+        *,
+        tags: Iterable[str] = (),
+        message: str = "",
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Snapshots:
+        """Take ``*.pre_ingest_<time>`` files in: each time is a snapshot with the tags ``pre-ingest`` and ``imported``.
+
+        The files stay there. Those that were taken in before are not taken in again.
+
+        Args:
+            folder: Path or URL of the folder that they are in, or a `PreIngest` that says more.
+            store: The store that they were copied from; it is not touched.
+            tags: Further labels.
+            message: Free text; by default the time in the names.
+            callback: Told of the bytes that have been dealt with, for each snapshot anew.
+
+        Returns:
+            The snapshots, oldest first. Files that were not copied are among their ``problems``.
+
+        Raises:
+            ChangedError: Somebody changed a file meanwhile.
+        """
+        described, asked = _described(PreIngest, folder), request(tags, message)
+        taken = importing.import_pre_ingest(self._objects, described, store, asked, callback)
+        self._stores[store.url] = store
+        return Snapshots(self._snapshot(*one) for one in taken)
 
     # -- listing -----------------------------------------------------------------------------------------------------
 
@@ -298,6 +386,10 @@ class Repository:
 def request(tags: Iterable[str], message: str) -> Request:
     """Make a request out of what users pass; a single tag may be given as plain text."""
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+
+
+def _described(kind: type[_Described], what: str | os.PathLike[str] | _Described) -> _Described:
+    return what if isinstance(what, kind) else kind(cast("str | os.PathLike[str]", what))
 
 
 def _healthy(snapshot: Snapshot) -> bool:
