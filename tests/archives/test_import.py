@@ -173,6 +173,16 @@ def test_an_archive_at_a_url_with_a_sum_beside_it(plain, repository, tmp_path):
     fs.rm("/old", recursive=True)
 
 
+def test_an_archive_goes_to_a_bucket_and_comes_from_there(store, repository, moto_place):
+    url, options = moto_place
+    point = repository.backup(store)
+    done = point.export(f"{url}/nova.tar.gz", storage_options=options)
+    archive = Archive(done.url, storage_options=options)
+    assert "secret" not in repr(archive).lower()
+    assert repository.plan_import_archive(archive, store).vouched
+    assert repository.import_archive(archive, store) == point
+
+
 def test_a_link_to_the_latest_archive_is_followed(daily, store, repository, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "latest.tar.gz").symlink_to(daily)

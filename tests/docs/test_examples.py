@@ -83,6 +83,15 @@ SCRIPTS = {
         "too-small (metadata.json): expected 10 chunks, found 4",
         "Back: 2 groups - problems: 0",
     ],
+    "export_and_import": [
+        ".tar.gz: OK",
+        "The same files: True",
+        "Would take in: bm25_index.pkl faiss_index.bin metadata.json - checksum was right: True",
+        "('imported', 'daily') imported from nova-backup-20260125_143000.tar.gz",
+        "Again it is the same snapshot: True",
+        "2026-01-24 08:00:00+00:00 ('pre-ingest', 'imported') metadata.json",
+        "Not copied at that time: ",
+    ],
     "read_without_novabackup": [
         "3 files",
         "before the fire",
