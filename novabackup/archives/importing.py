@@ -29,9 +29,10 @@ from novabackup.archives.planning import (
     impossible,
     moment,
     named_time,
+    is_sound,
     place,
-    sound,
     tidy,
+    written_time,
 )
 from novabackup.backup import Past, Request
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
@@ -46,7 +47,6 @@ _LOG = logging.getLogger("novabackup")
 
 IMPORTED_TAG = "imported"
 PRE_INGEST_TAG = "pre-ingest"
-_TAKEN = re.compile(r"novabackup snapshot \S+ of (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?\+00:00)")
 _COPY = re.compile(r"([^/]+)\.pre_ingest_(\d{8}_\d{6})")
 _SUM = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
 _LARGEST_SUM = 1 << 20
@@ -207,21 +207,21 @@ def _plan(opened: _Opened, archive: Archive, store: IndexStore, repository: str)
     for path, name in placed.items():
         problems += _refused(path, members[name], twice=name in twice)
     taken = {path: members[name] for path, name in placed.items()}
-    said = _TAKEN.fullmatch(tar.comment)
-    time = archive.time or (
-        datetime.fromisoformat(said[1])
-        if said
-        else moment(
-            opened.name,
-            archive.tz,
-            [member.attributes.mtime_ns for member in taken.values()],
-            opened.reader.entry.modified,
-        )
+    modified_ns = [member.attributes.mtime_ns for member in taken.values()]
+    time = (
+        archive.time
+        or written_time(tar.comment)
+        or moment(opened.name, archive.tz, modified_ns, opened.reader.entry.modified)
     )
+    if not is_sound(time):
+        raise ConfigurationError(
+            f"{opened.url}: expected a time between 1970 and now, found {time:%Y-%m-%d %H:%M:%S}. Say from when it is "
+            "with archives.Archive(..., time=...)"
+        )
     return ImportPlan(
         source=opened.url,
         store=store.url,
-        time=sound(time.astimezone(UTC), opened.url),
+        time=time.astimezone(UTC),
         root=root,
         files=tuple(Intake(path=path, source=placed[path], size=taken[path].size) for path in sorted(placed)),
         left_out=tuple(sorted(members.keys() - set(placed.values()))),
@@ -310,8 +310,13 @@ def plan_pre_ingest(folder: PreIngest, store: IndexStore) -> tuple[ImportPlan, .
     plans = []
     for stamp, copies in groups.items():
         named = named_time(stamp, folder.tz)
-        if named is None:
-            _LOG.warning("%s: %s is passed over, since %s is no time", storage.url, ", ".join(copies.values()), stamp)
+        if named is None or not is_sound(named[0]):
+            _LOG.warning(
+                "%s: %s is passed over, since %s is no time that has passed",
+                storage.url,
+                ", ".join(copies.values()),
+                stamp,
+            )
             continue
         placed = place(copies, "", store.declared)
         if placed:
@@ -319,7 +324,7 @@ def plan_pre_ingest(folder: PreIngest, store: IndexStore) -> tuple[ImportPlan, .
                 ImportPlan(
                     source=storage.url,
                     store=store.url,
-                    time=sound(named[0], f"{storage.url}/{min(copies.values())}"),
+                    time=named[0],
                     files=tuple(
                         Intake(path=path, source=copies[name], size=storage.entry(copies[name]).size)
                         for path, name in sorted(placed.items())

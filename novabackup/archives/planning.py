@@ -11,13 +11,25 @@ import attrs
 
 from novabackup import _html
 from novabackup._paths import RESERVED, is_pattern, matches, unsafe
-from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.errors import IntegrityError, NotFoundError
 from novabackup.model import Problem
 
-__all__ = ["ImportPlan", "Intake", "choose_root", "impossible", "moment", "named_time", "place", "sound", "tidy"]
+__all__ = [
+    "ImportPlan",
+    "Intake",
+    "choose_root",
+    "impossible",
+    "is_sound",
+    "moment",
+    "named_time",
+    "place",
+    "tidy",
+    "written_time",
+]
 
 _SHOWN = 20
 _DATE = re.compile(r"(?<!\d)(\d{4})(\d\d)(\d\d)(?:[_T-]?(\d\d)(\d\d)(\d\d))?(?!\d)")
+_WRITTEN = re.compile(r"novabackup snapshot \S+ of (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?\+00:00)")
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD = timedelta(days=1)
 """Clocks and time zones of other hosts may be wrong."""
@@ -246,15 +258,15 @@ def moment(name: str, zone: tzinfo | None, modified_ns: Iterable[int], otherwise
     return newest if not exact and time < newest < time + timedelta(days=1) else time
 
 
-def sound(time: datetime, source: str) -> datetime:
-    """Refuse a time that cannot be: one ahead would make a snapshot the latest one for years.
+def written_time(comment: str) -> datetime | None:
+    """Read the time that novabackup writes into the head of its own archives; None if there is none."""
+    found = _WRITTEN.fullmatch(comment)
+    try:
+        return datetime.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
 
-    Raises:
-        ConfigurationError: It is before 1970 or more than a day ahead.
-    """
-    if not _FIRST <= time <= datetime.now(UTC) + _AHEAD:
-        raise ConfigurationError(
-            f"{source}: expected a time between 1970 and now, found {time:%Y-%m-%d %H:%M:%S} UTC. Say from when it is "
-            "with archives.Archive(..., time=...)"
-        )
-    return time
+
+def is_sound(time: datetime) -> bool:
+    """Tell whether a time can be: one ahead would make a snapshot the latest one for years."""
+    return _FIRST <= time <= datetime.now(UTC) + _AHEAD

@@ -253,6 +253,14 @@ def test_a_time_that_cannot_be_is_refused_unless_another_is_given(plain, reposit
         repository.import_archive(strange, plain)
 
 
+@pytest.mark.parametrize("said", ["9999-99-99T00:00:00+00:00", "yesterday"])
+def test_a_comment_that_is_no_time_is_none(said, plain, repository, tmp_path):
+    head = {"comment": f"novabackup snapshot x of {said}"}
+    path = tmp_path / "nova-20260125_143000.tar.gz"
+    archive = tars.write(path, tars.file("a.bin"), format=tarfile.PAX_FORMAT, pax_headers=head)
+    assert repository.plan_import_archive(Archive(archive, tz=UTC), plain).time.hour == 14
+
+
 @pytest.mark.parametrize("stamp", ["nan", "inf", "1e400", "many"])
 def test_a_time_of_a_file_that_is_none_costs_only_the_time(stamp, plain, repository, tmp_path):
     archive = tars.write(
@@ -320,6 +328,7 @@ def copies(folder) -> Path:
         ("20260125_143000", 5, nova.FILES),
         ("20260124_080000", 4, nova.FILES[:2]),
         ("99999999_999999", 4, nova.FILES[:1]),
+        ("29990101_000000", 4, nova.FILES[:1]),
     ):
         nova.build(folder.parent / stamp, nova.texts(count))
         for name in names:
