@@ -262,13 +262,15 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
 
 def refuse_what_cannot_be_read(repository: Path) -> None:
     """Look whether this is a repository, and not an encrypted one."""
+    encrypted = bool(list(repository.glob("keys/*.json")))  # so they are known even when the config is lost
     try:
-        if read_record(repository / "config.json", "config").get("encryption"):
-            give_up(f"{repository} is encrypted: this script cannot read it. Use novabackup itself")
+        encrypted |= bool(read_record(repository / "config.json", "config").get("encryption"))
     except (DamagedError, ValueError) as error:
         if not list(repository.glob("snapshots/*.json")):
             give_up(f"there is no novabackup repository in {repository}: {error}")
         print(f"{error}; going on without it", file=sys.stderr)
+    if encrypted:
+        give_up(f"{repository} is encrypted: this script cannot read it. Use novabackup itself")
 
 
 def find_snapshot(repository: Path, name: str) -> Path:

@@ -11,7 +11,6 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import resources
 
 import numpy as np
 from blake3 import blake3
@@ -19,15 +18,15 @@ from blake3 import blake3
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
+from novabackup.rescue import EXTRACT_KEY, sealed_script
 from novabackup.storage import Entry, Storage
 
-__all__ = ["EXTRACT_KEY", "MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
+__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
 CONFIG_KEY = "config.json"
 README_KEY = "README.txt"
-EXTRACT_KEY = "extract.py"
 _SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
@@ -67,25 +66,17 @@ b3sum must print for the result.
 
 Do not change, rename or delete single files here.
 """
-_SEAL = "blake3 of the text above: "
 
 
-def sealed_texts() -> dict[str, bytes]:
-    """Give what lies in a repository for people, each with a last line that tells whether the text was altered."""
-    return {
-        README_KEY: _sealed(_README, ""),
-        EXTRACT_KEY: _sealed((resources.files("novabackup") / EXTRACT_KEY).read_text("utf-8"), "# "),
-    }
+def sealed_readme() -> bytes:
+    """Give the README with a last line that tells whether the text above has been altered."""
+    return f"{_README}\nblake3 of the text above: {blake3(_README.encode()).hexdigest()}\n".encode()
 
 
-def _sealed(text: str, comment: str) -> bytes:
-    return f"{text}\n{comment}{_SEAL}{blake3(text.encode()).hexdigest()}\n".encode()
-
-
-def text_intact(data: bytes) -> bool:
-    """Tell whether a text for people is as some version of novabackup wrote it."""
-    text, _, last = data[:-1].rpartition(b"\n")
-    return data.endswith(b"\n") and last.removeprefix(b"# ") == f"{_SEAL}{blake3(text).hexdigest()}".encode()
+def readme_intact(data: bytes) -> bool:
+    """Tell whether a README is as some version of novabackup wrote it."""
+    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
+    return seal == blake3(text).hexdigest().encode() + b"\n"
 
 
 def pack_key(pack_id: str) -> str:
@@ -187,8 +178,8 @@ class Objects:
         config = Config(id=known.repository if known else secrets.token_hex(16))
         try:
             self.storage.create(CONFIG_KEY, encode(config))
-            for key, text in sealed_texts().items():
-                self.storage.write(key, [text])
+            self.storage.write(README_KEY, [sealed_readme()])
+            self.storage.write(EXTRACT_KEY, [sealed_script()])
         except FileExistsError:
             _LOG.debug("%s was created by somebody else at the same moment", self.url)
         # Read back rather than believed: where creation does not exclude, the last of several writers wins.

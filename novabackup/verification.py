@@ -13,16 +13,8 @@ from fsspec.callbacks import Callback
 from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.lanes import Lane, cores
 from novabackup.model import Condemned, Config, Problem, decode
-from novabackup.objects import (
-    CONFIG_KEY,
-    EXTRACT_KEY,
-    README_KEY,
-    Objects,
-    neighbours,
-    pack_key,
-    snapshot_key,
-    text_intact,
-)
+from novabackup.objects import CONFIG_KEY, README_KEY, Objects, neighbours, pack_key, readme_intact, snapshot_key
+from novabackup.rescue import EXTRACT_KEY, script_intact
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
@@ -80,30 +72,24 @@ def _small_objects(objects: Objects) -> list[Problem]:
             problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
-    return [*problems, *_texts(objects)]
-
-
-def _texts(objects: Objects) -> Iterator[Problem]:
-    """Check what is there for people, whom damage could mislead."""
-    readme = _text(objects, README_KEY)
-    if readme is None:
-        yield Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people")
-    elif not text_intact(readme):
-        yield Problem(code="damaged", paths=(README_KEY,), message="its text was altered")
-    script = _text(objects, EXTRACT_KEY)
-    if script is not None and not text_intact(script):
-        message = "its text was altered: do not run it, and take the one from the package novabackup"
-        yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
-    elif script is None and readme is not None and EXTRACT_KEY.encode() in readme:  # older ones know of no script
-        message = "it gets the data out without novabackup. The package novabackup has another copy"
-        yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
-
-
-def _text(objects: Objects, key: str) -> bytes | None:
     try:
-        return objects.storage.read(key)
+        if not readme_intact(objects.storage.read(README_KEY)):
+            problems.append(Problem(code="damaged", paths=(README_KEY,), message="its text was altered"))
     except FileNotFoundError:
-        return None
+        problems.append(Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people"))
+    return [*problems, *_script(objects)]
+
+
+def _script(objects: Objects) -> Iterator[Problem]:
+    """Check the script for people; repositories that were made before there was one have none."""
+    try:
+        if not script_intact(objects.storage.read(EXTRACT_KEY)):
+            message = "its text was altered: do not run it, and take the one from the package novabackup"
+            yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
+    except FileNotFoundError:
+        if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in objects.storage.read(README_KEY):
+            message = "it gets the data out without novabackup. The package novabackup has another copy"
+            yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
 
 
 def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str | None]:

@@ -210,6 +210,13 @@ def test_an_encrypted_repository_is_named_as_such(repository, with_both, tmp_pat
     done = run(with_both, repository / "extract.py", "latest", tmp_path / "out")
     assert done.returncode == 2
     assert "is encrypted" in done.stderr
+    (repository / "config.json").unlink()
+    (repository / "keys").mkdir()
+    (repository / "keys" / "0123456789abcdef.json").write_text("{}")
+    done = run(with_both, repository / "extract.py")
+    assert done.returncode == 2
+    assert "is encrypted" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_lost_config_costs_nothing(repository, with_both):
