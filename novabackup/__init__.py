@@ -8,7 +8,7 @@
 
 import logging
 
-from novabackup import archives, checks, components, errors, layouts
+from novabackup import archives, checks, components, errors, layouts, retention
 from novabackup.errors import (
     ChangedError,
     CheckFailedError,
@@ -22,7 +22,7 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.guard import recover, snapshot
-from novabackup.model import Problem, Report
+from novabackup.model import Pin, Problem, Report
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
@@ -39,6 +39,7 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "NovaBackupError",
+    "Pin",
     "Policy",
     "Problem",
     "Recovery",
@@ -53,6 +54,7 @@ __all__ = [
     "errors",
     "layouts",
     "recover",
+    "retention",
     "snapshot",
 ]
 

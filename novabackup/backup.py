@@ -8,7 +8,7 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from novabackup.packer import Packer, Stored
 from novabackup.storage import Reader
 from novabackup.store import DeclaredFile, IndexStore
 
-__all__ = ["Past", "Request", "declared_files", "take"]
+__all__ = ["Past", "Request", "declared_files", "request", "take"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -66,6 +66,11 @@ class Request:
     tags: tuple[str, ...] = ()
     message: str = ""
     past: Past | None = None
+
+
+def request(tags: Iterable[str], message: str) -> Request:
+    """Make a request out of what users pass; a single tag may be given as plain text."""
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
 def declared_files(objects: Objects, store: IndexStore) -> list[DeclaredFile]:

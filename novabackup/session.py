@@ -284,8 +284,8 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     """Keep only the newest of the snapshots of what failed blocks left behind."""
     try:
         failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
-        for name in failed[KEEP_FAILED:]:
-            objects.forget(name)
+        pinned = objects.pinned() if len(failed) > KEEP_FAILED else set()
+        objects.forget([name for name in failed[KEEP_FAILED:] if name not in pinned])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
 
