@@ -10,6 +10,7 @@ import logging
 
 from novabackup import archives, checks, components, errors, layouts, retention
 from novabackup.errors import (
+    ArchivedError,
     ChangedError,
     CheckFailedError,
     ConfigurationError,
@@ -30,6 +31,7 @@ from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 
 __all__ = [
+    "ArchivedError",
     "ChangedError",
     "CheckFailedError",
     "ConfigurationError",

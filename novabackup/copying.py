@@ -192,6 +192,7 @@ class Copier:
             places.append(self._file(entry))
             callback.relative_update(entry.size)
         locations = self._packer.locate(places)
+        self._target.protect(self._packer.shared)
         if self._packer.condemned_meanwhile():
             return None
         files = tuple(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from novabackup.keys import Key
 from novabackup.model import FileEntry
 from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table, unsealed, word_width
 from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
-from novabackup.storage import Entry, Storage
+from novabackup.storage import Entry, Frozen, Storage
 
 __all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
@@ -29,15 +30,29 @@ def pack_key(pack_id: str) -> str:
 class Objects(Records):
     """Reads and writes the objects of one repository."""
 
-    def __init__(self, storage: Storage, key: Key | None = None) -> None:
+    def __init__(self, storage: Storage, key: Key | None = None, packs: Storage | None = None) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
             key: What opens it if it is encrypted, or is to open it once it is created.
+            packs: The same place, as packs are written to it; by default as everything else.
         """
         super().__init__(storage, key)
+        self._packs = packs or storage
+        self._out_of_reach: Callable[[Collection[str]], Iterable[Frozen]] = lambda keys: ()
         self._tables: dict[str, Table] = {}
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether new packs can be read at once."""
+        return self._packs.reads_back
+
+    def within_reach(self) -> Objects:
+        """Give the same repository once more; that one shares nothing that has to be thawed before it can be read."""
+        twin = copy.copy(self)
+        twin._out_of_reach = self.storage.frozen
+        return twin
 
     def pack_entries(self) -> Iterator[tuple[str, Entry]]:
         """List packs."""
@@ -47,13 +62,19 @@ class Objects(Records):
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there."""
+        """Tell which packs are there to be shared."""
         keys = {pack_key(pack): pack for pack in packs}
-        return {keys[key] for key in self.storage.present(keys)}
+        there = self.storage.present(keys)
+        return {keys[key] for key in there - {found.key for found in self._out_of_reach(there)}}
 
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
-        self.storage.write(pack_key(pack.id), pack.blocks)
+        self._packs.add(pack_key(pack.id), pack.blocks)
+
+    def protect(self, packs: Collection[str]) -> None:
+        """Lock packs that a new snapshot shares for as long as the snapshot itself will be, where a bucket does so."""
+        if packs:
+            self.storage.protect(map(pack_key, sorted(packs)))
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""

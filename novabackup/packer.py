@@ -326,6 +326,11 @@ class Packer:
         """Bytes of new packs that are stored."""
         return sum(pack.size for pack in self._new)
 
+    @property
+    def shared(self) -> set[str]:
+        """Packs that the snapshot names and that were there before."""
+        return self._named - {pack.id for pack in self._new}
+
     def condemned_meanwhile(self) -> bool:
         """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
         return any(not self._named.isdisjoint(record.packs) for _entry, record in self._objects.condemned())

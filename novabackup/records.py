@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import (
     CONFIG_KEY,
     FOREIGN,
@@ -39,7 +39,7 @@ from novabackup.model import (
     snapshot_id,
 )
 from novabackup.sealing import Protection
-from novabackup.storage import Entry, Storage
+from novabackup.storage import Entry, Lock, Storage
 
 __all__ = ["PACK_NAME", "Records", "pin_key", "snapshot_key"]
 
@@ -276,7 +276,7 @@ class Records:
         for name in reversed(self.names()):
             try:
                 yield name, self.record(name)
-            except (IntegrityError, FormatError) as error:
+            except (ArchivedError, IntegrityError, FormatError) as error:
                 _LOG.warning("snapshot %s is passed over: %s", name, error)
             except NotFoundError:
                 continue  # forgotten by somebody else since it was listed
@@ -289,7 +289,8 @@ class Records:
         """
         name = snapshot_id(record)
         previous = self._newest() if self.encrypted else ""
-        self.write_record(snapshot_key(name), record, previous)
+        key = snapshot_key(name)
+        self.storage.add(key, [self.protection.close_record(encode(record), key, previous)])
         self._records[name], self._previous[name], self._saved = record, previous, name
         return name
 
@@ -320,7 +321,7 @@ class Records:
     def _readable(self, name: str) -> bool:
         try:
             self.record(name)
-        except (IntegrityError, FormatError, NotFoundError):
+        except (ArchivedError, IntegrityError, FormatError, NotFoundError):
             return False
         return True
 
@@ -353,6 +354,11 @@ class Records:
                 _LOG.warning("%s is passed over: %s", key, error)
             except FileNotFoundError:
                 continue
+
+    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
+        """Tell which snapshots may not be forgotten yet, since their bucket protects them."""
+        keys = {snapshot_key(name): name for name in names}
+        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
 
     def stored(self) -> dict[str, datetime]:
         """Tell when each snapshot was written, by the storage's own clock; where it does not say, it is left out."""

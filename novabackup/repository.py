@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import logging
 import os
@@ -54,6 +55,7 @@ class Repository(Imports):
         *,
         key: Key | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        storage_class: str | None = None,
     ) -> None:
         """Name a repository.
 
@@ -61,12 +63,15 @@ class Repository(Imports):
             url: Local path, any fsspec URL, or a storage.
             key: Opens an encrypted repository; one that does not exist yet is created encrypted. See `novabackup.keys`.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            storage_class: Where there are such, the class that new content is written in, such as ``STANDARD_IA``; what
+                is read all the time, such as the list of snapshots, stays in the usual one.
 
         Raises:
-            ConfigurationError: The URL cannot be used.
+            ConfigurationError: The URL cannot be used, or there are no storage classes.
         """
         self._storage_options = dict(storage_options or {})
-        self._objects = Objects(open_storage(url, storage_options), key)
+        storage = open_storage(url, storage_options)
+        self._objects = Objects(storage, key, storage.classed(storage_class) if storage_class is not None else None)
         self._stores: dict[str, IndexStore] = {}
 
     @property
@@ -393,7 +398,8 @@ class Repository(Imports):
         one of its store by now, stays, and a warning is logged.
 
         Args:
-            what: A plan, or snapshots that are named one by one.
+            what: A plan, or snapshots that are named one by one. Those of a plan that their bucket protects for now
+                stay, with a warning: a later plan has them again.
 
         Returns:
             Ids of the snapshots that are gone.
@@ -401,14 +407,22 @@ class Repository(Imports):
         Raises:
             NotFoundError: A snapshot that is named is not there; then none is forgotten.
             ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
+            PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
         """
         self._objects.require()
         if isinstance(what, ForgetPlan):
             names = forgetting.still_forgotten(self._objects, what)
         else:
             names = forgetting.unpinned(self._objects, self._names(what))
-        self._objects.forget(names)
-        return names
+        locked = self._objects.locked(names)
+        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
+        if locked and not isinstance(what, ForgetPlan):
+            raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", self.url)
+        if locked:
+            _LOG.warning("%s: some snapshots may not be forgotten yet: %s", self.url, said)
+        gone = tuple(name for name in names if name not in locked)
+        self._objects.forget(gone)
+        return gone
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""

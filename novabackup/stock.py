@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 import numpy as np
 
-from novabackup.errors import FormatError, IntegrityError
+from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.lanes import Lane
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packs import FRAME_SIZE, NOWHERE, Frame, Hashes, KnownChunks, Places, Table, following
 
 __all__ = ["MOST_CRUMBS", "Segment", "Stock"]
+
+_LOG = logging.getLogger("novabackup")
 
 MOST_CRUMBS = 32
 """Packs of which a snapshot may need less than a frame before their content is brought together."""
@@ -113,8 +116,10 @@ class Stock:
             table = self._objects.table(pack)
             # What another data key seals is not hashed alike, and must not be needed once that key is gone.
             return pack, table if table.seal.key == self._objects.protection.key else None
-        except (IntegrityError, FormatError):
-            return pack, None  # damaged: nothing is shared with it, so the new snapshot will be whole
+        except (ArchivedError, IntegrityError, FormatError) as error:
+            # Out of reach or damaged: nothing is shared with it chunk by chunk, so the new snapshot will be whole.
+            _LOG.info("%s", error)
+            return pack, None
 
     @functools.cached_property
     def _crumbs(self) -> frozenset[str]:
@@ -127,7 +132,7 @@ class Stock:
             if len(record.packs) <= MOST_CRUMBS:
                 break
             for entry in record.files:
-                with contextlib.suppress(IntegrityError, FormatError):
+                with contextlib.suppress(ArchivedError, IntegrityError, FormatError):
                     for pack, first, count in self._objects.runs(entry).tolist():
                         sizes = self._objects.table(entry.packs[pack]).sizes[first : first + count]
                         needed[entry.packs[pack]] += int(sizes.sum(dtype=np.int64))

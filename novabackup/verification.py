@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 import random
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from fsspec.callbacks import Callback
 
-from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
 from novabackup.lanes import Lane, cores
 from novabackup.model import Condemned, Forgotten, Pin, Problem
@@ -22,7 +23,11 @@ from novabackup.views import Problems
 
 __all__ = ["check"]
 
+_LOG = logging.getLogger("novabackup")
+
 _PACKS_AHEAD = 4
+_ARCHIVED = "archived"
+"""Code of what could not be read since it would have to be thawed first: no damage, but no proof either."""
 
 
 def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
@@ -49,6 +54,8 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
                 needed.setdefault(pack, []).append(name)
         except NotFoundError:
             continue
+        except ArchivedError as error:
+            problems.append(Problem(code=_ARCHIVED, paths=(snapshot_key(name),), message=str(error)))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(snapshot_key(name),), message=str(error.args[0])))
     problems += _taken_away(objects)
@@ -58,10 +65,15 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     callback.set_size(len(packs))
     with Lane(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as lane:
         look = functools.partial(_look, objects, packs, chosen)
-        for pack, damage in lane.each(look, sorted(packs)):
-            if damage is not None:
-                problems.append(_problem("damaged", objects, pack, needed, damage))
+        archived = []
+        for pack, code, message in lane.each(look, sorted(packs)):
+            if code == _ARCHIVED and pack not in chosen:
+                archived.append(pack)
+            elif code:
+                problems.append(_problem(code, objects, pack, needed, message))
             callback.relative_update(1)
+    if archived:
+        _LOG.warning("%d packs lie in an archive: they are there, and were not looked into", len(archived))
     return Problems(problems)
 
 
@@ -108,7 +120,7 @@ def _taken_away(objects: Objects) -> list[Problem]:
     names = set(objects.names())
     expected = {name for note in notes for name in note.expected}
     for name in names:
-        with contextlib.suppress(NotFoundError, IntegrityError, FormatError):  # named elsewhere
+        with contextlib.suppress(NotFoundError, ArchivedError, IntegrityError, FormatError):  # named elsewhere
             expected.add(objects.previous(name))
     gone = expected - names - {name for note in notes for name in note.snapshots} - {""}
     message = (
@@ -126,12 +138,15 @@ def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
     ]
 
 
-def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str | None]:
+def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str, str]:
+    """Check a pack; give the code of what is wrong, empty if nothing is, and the message."""
     try:
         _check_pack(objects, pack, packs[pack], whole=pack in chosen)
+    except ArchivedError as error:
+        return pack, _ARCHIVED, str(error)
     except (IntegrityError, FormatError, OSError) as error:
-        return pack, str(error)
-    return pack, None
+        return pack, "damaged", str(error)
+    return pack, "", ""
 
 
 def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:

@@ -15,8 +15,9 @@ import pytest
 import zstandard
 
 import nova
-from novabackup import IndexStore, Repository, model
+from novabackup import IndexStore, Repository, extract, model
 from novabackup.components import Files
+from novabackup.keys import Passphrase
 
 PACKAGES = {"zstandard": zstandard, "blake3": blake3}
 
@@ -217,6 +218,21 @@ def test_an_encrypted_repository_is_named_as_such(repository, with_both, tmp_pat
     assert done.returncode == 2
     assert "is encrypted" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_repository_with_a_key_has_no_script_that_could_not_help(with_both, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.txt").write_text("secret")
+    store = IndexStore(tmp_path / "store", components=[Files("*.txt")])
+    repository = Repository(tmp_path / "sealed", key=Passphrase("check the brake pads"))
+    point = repository.backup(store)
+    assert not (tmp_path / "sealed" / "extract.py").exists()
+    assert not repository.check()
+    done = run(with_both, extract.__file__, "--repository", tmp_path / "sealed")
+    assert done.returncode == 2
+    assert "is encrypted" in done.stderr
+    archive = point.export(tmp_path / "out")  # this is how others get it
+    assert repository.import_archive(archive.url, store) == point
 
 
 def test_a_lost_config_costs_nothing(repository, with_both):
