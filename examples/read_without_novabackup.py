@@ -1,4 +1,4 @@
-"""Get the data out without novabackup, with the script that lies in every repository."""
+"""Get the data out without novabackup, with the script that lies in the repository."""
 
 import subprocess
 import sys

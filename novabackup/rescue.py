@@ -1,4 +1,4 @@
-"""The script that lies in every repository, so that its data can be had without novabackup."""
+"""The script that lies in a repository, so that its data can be had without novabackup."""
 
 from __future__ import annotations
 
