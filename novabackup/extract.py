@@ -11,8 +11,8 @@ It needs one of: the package zstandard, Python 3.14, or the program zstd. With t
 checked against its hash; without, it says so, and b3sum can check the files afterwards. Nothing that is there is
 overwritten. Exit code: 0 all went well, 1 something is damaged or missing, 2 it cannot be done at all.
 
-A copy of this script lies in every repository that is not encrypted. Whoever does not trust those who can write to the repository should
-take it from the package novabackup instead: novabackup/extract.py.
+A copy of this script lies in every repository that is not encrypted. Whoever does not trust those who can write to
+the repository should take it from the package novabackup instead: novabackup/extract.py.
 """
 
 from __future__ import annotations
