@@ -13,10 +13,11 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
 from novabackup import copying, forgetting, mirroring, prune, reencryption, retention, session
-from novabackup.backup import Request
-from novabackup.catalog import Catalog, name_of, protocol
+from novabackup.backup import Request, request
+from novabackup.catalog import name_of, protocol
 from novabackup.copying import CopyPlan, Paces
 from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.imports import Imports
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
 from novabackup.mirroring import MirrorPlan
@@ -36,7 +37,7 @@ __all__ = ["Repository", "protocol", "request"]
 _LOG = logging.getLogger("novabackup")
 
 
-class Repository(Catalog):
+class Repository(Imports):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
@@ -106,8 +107,7 @@ class Repository(Catalog):
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         taken = _backup.take(self._objects, store, request(tags, message), callback)
-        self._stores[store.url] = store
-        return self._snapshot(*taken)
+        return self._taken_in(store, taken)
 
     def guard(
         self, store: IndexStore, request_: Request, *, timeout: float | None, callback: Callback = DEFAULT_CALLBACK
@@ -327,11 +327,6 @@ class Repository(Catalog):
         todo = plan or self.plan_prune(grace=grace)
         prune.execute(self._objects, todo)
         return todo
-
-
-def request(tags: Iterable[str], message: str) -> Request:
-    """Make a request out of what users pass; a single tag may be given as plain text."""
-    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
 def _compression(name: Compression | str) -> Compression:

@@ -115,7 +115,7 @@ def test_requests_to_a_server_are_few_and_told(moto_place, tmp_path, caplog):
 
     reads, writes = requests(lambda: repository.backup(store))
     assert reads <= 12  # 3 blocks of 8 MiB; lists, and looks at what is there
-    assert writes <= 20  # 2 packs, config, README, snapshot; lists, and looks at what is there
+    assert writes <= 21  # 2 packs, config, README, script, snapshot; lists, and looks at what is there
     with caplog.at_level(logging.INFO, "novabackup"):
         reads, writes = requests(lambda: repository.backup(store))
     assert reads <= 6

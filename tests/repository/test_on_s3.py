@@ -76,7 +76,7 @@ def test_content_goes_into_the_storage_class_and_records_do_not(place, server, s
     for key, head in server.heads().items():
         classes[key.partition("/")[0]].add(head.get("StorageClass", "STANDARD"))
     assert classes.pop("packs") == {"STANDARD_IA"}
-    assert classes.keys() == {"config.json", "README.txt", "snapshots"}
+    assert classes.keys() == {"config.json", "README.txt", "extract.py", "snapshots"}
     assert all(found == {"STANDARD"} for found in classes.values())
     Repository(**place)["latest"].verify()
 
