@@ -186,9 +186,9 @@ class Objects:
         config = Config(id=known.repository if known else secrets.token_hex(16))
         try:
             self.storage.create(CONFIG_KEY, encode(config))
-            self.storage.write(README_KEY, [sealed_readme()])
+            self.storage.add(README_KEY, [sealed_readme()])
         except FileExistsError:
-            _LOG.debug("%s was created by somebody else at the same moment", self.url)
+            _LOG.debug("%s was created by somebody else at the same moment, or parts of it were there", self.url)
         # Read back rather than believed: where creation does not exclude, the last of several writers wins.
         return self._config().id
 
@@ -401,13 +401,17 @@ class Objects:
 
     def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
         """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
-        for entry in self.storage.entries("condemned"):
+        for entry in self.condemned_entries():
             try:
                 yield entry, decode(self.storage.read(entry.key), Condemned, f"{self.url}/{entry.key}")
             except (IntegrityError, FormatError) as error:
                 _LOG.warning("%s is passed over: %s", entry.key, error)
             except FileNotFoundError:
                 continue
+
+    def condemned_entries(self) -> Iterator[Entry]:
+        """List the records of what is condemned, without what a killed `clock` left beside them."""
+        return (entry for entry in self.storage.entries("condemned") if entry.key.endswith(".json"))
 
     def condemn(self, packs: Iterable[str]) -> None:
         """Say that packs will be deleted when a grace period has passed and still no snapshot names them."""

@@ -75,7 +75,7 @@ def _small_objects(objects: Objects) -> list[Problem]:
     problems = []
     for key, kind in [
         (CONFIG_KEY, Config),
-        *((entry.key, Condemned) for entry in objects.storage.entries("condemned")),
+        *((entry.key, Condemned) for entry in objects.condemned_entries()),
     ]:
         try:
             decode(objects.storage.read(key), kind, f"{objects.url}/{key}")

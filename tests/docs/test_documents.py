@@ -54,9 +54,11 @@ def test_the_readme_does_what_it_shows(beside_a_store, manuals, tmp_path, reques
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path != README], ids=lambda path: path.name)
-def test_other_documents_do_what_they_show(path, beside_a_store):
+def test_other_documents_do_what_they_show(path, beside_a_store, request):
     namespace: dict[str, object] = {}
     for block in fenced.blocks(path, "python"):
+        if "s3" in block.marks:
+            request.getfixturevalue("bucket")
         block.run(namespace)
 
 
