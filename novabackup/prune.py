@@ -125,6 +125,7 @@ def execute(objects: Objects, todo: PrunePlan) -> None:
     condemn = [pack for pack in todo.condemn if pack not in named]
     if condemn:
         objects.condemn(condemn)
+    objects.gather_forgotten()
     objects.storage.sweep(max(todo.grace, 0.0))
 
 

@@ -20,7 +20,7 @@ from novabackup.backup import Request
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
 from novabackup.model import FileEntry, Problem, SnapshotRecord
-from novabackup.objects import Objects
+from novabackup.objects import Objects, pin_key
 from novabackup.owner import whereabouts
 from novabackup.restore import RestorePlan
 from novabackup.session import Opener, Session
@@ -176,6 +176,11 @@ class Snapshot:
     def versions(self) -> Mapping[str, str]:
         """Versions of Python and of the packages that write such files, where it was taken."""
         return MappingProxyType(self._record.versions)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays whatever a policy says; asks the repository each time."""
+        return self._origin.objects.storage.exists(pin_key(self.id))
 
     def open(self, path: str) -> io.BufferedReader:
         """Open a file of the snapshot for reading; it can seek.
