@@ -8,7 +8,7 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -73,6 +73,13 @@ def request(tags: Iterable[str], message: str) -> Request:
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
+Avoid = Callable[[Collection[str]], Collection[str]]
+
+
+def _nothing(packs: Collection[str]) -> Collection[str]:
+    return ()
+
+
 def declared_files(objects: Objects, store: IndexStore) -> list[DeclaredFile]:
     """Find the declared files of a store, without those of a repository that lies within it.
 
@@ -91,7 +98,9 @@ def declared_files(objects: Objects, store: IndexStore) -> list[DeclaredFile]:
     return [file for file in files if not file.entry.key.startswith(folder)]
 
 
-def take(objects: Objects, store: IndexStore, request: Request, callback: Callback) -> tuple[str, SnapshotRecord]:
+def take(
+    objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = _nothing
+) -> tuple[str, SnapshotRecord]:
     """Take a snapshot of a store.
 
     Args:
@@ -99,6 +108,7 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
         store: What to read.
         request: Tags and message.
         callback: Told of the bytes that have been dealt with.
+        avoid: Says of older packs with which of them nothing may be shared.
 
     Returns:
         Id and record of the snapshot, which is committed.
@@ -110,7 +120,7 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
     repository = objects.ensure()
     before = store.storage.requests, objects.storage.requests
     for _try in range(_TRIES):
-        record = _read_all(objects, store, request, repository, callback)
+        record = _read_all(objects, store, request, repository, callback, avoid)
         if record is not None:
             name = objects.save(record)
             _LOG.info(
@@ -132,14 +142,15 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
 
 
 def _read_all(
-    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback
+    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback, avoid: Avoid
 ) -> SnapshotRecord | None:
     """Read the store once; None if something changed meanwhile so that it must be done again."""
     files = declared_files(objects, store)
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)
     recent = _akin(objects, store, request.past)
-    with Packer(objects, recent) as packer:
+    avoided = avoid({pack for record in recent for pack in record.packs})
+    with Packer(objects, recent, avoid=avoided) as packer:
         try:
             entries = _files(packer, recent[:1], store, files, callback)
         except (ChangedError, FileNotFoundError) as error:

@@ -90,6 +90,7 @@ class FaultyStorage(Storage):
         self.url = inner.url
         self.block = inner.block
         self.parallel = inner.parallel
+        self.reads_back = inner.reads_back
         self.log: list[str] = []
         self._inner = inner
         self._at = at
