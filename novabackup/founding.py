@@ -253,10 +253,19 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
             storage.write(EXTRACT_KEY, [sealed_script()])
 
 
-def write_founding(storage: Storage, key: Key | None, repository: str) -> None:
-    """Make a folder a repository; whoever does the same at the same moment may be the one that counts."""
+def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:
+    """Make a folder a repository.
+
+    Returns:
+        The repository, open; None if somebody else made one at the same moment, which is the one that counts.
+    """
     # The key comes first: an encrypted repository without one could never be opened.
-    slot = add_slot(storage, key, [secrets.token_bytes(32)], repository, "first") if key else ""
+    data_keys = (secrets.token_bytes(32),) if key else ()
+    slot = add_slot(storage, key, data_keys, repository, "first") if key else ""
     rewrite_config(storage, repository, encrypted=key is not None)
-    if slot and read_config(storage).id != repository:
-        remove_slot(storage, slot)  # somebody else created the repository at the same moment
+    # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+    if read_config(storage).id == repository:
+        return Opened(protection=protection_of(data_keys) if key else PLAIN, slot=slot, data_keys=data_keys)
+    if slot:
+        remove_slot(storage, slot)
+    return None

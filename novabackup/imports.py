@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import os
 from collections.abc import Iterable
 from typing import TypeVar, cast
@@ -13,8 +12,7 @@ from novabackup.archives import importing
 from novabackup.archives.importing import Archive, PreIngest
 from novabackup.archives.planning import ImportPlan
 from novabackup.backup import request
-from novabackup.model import SnapshotRecord
-from novabackup.objects import Objects
+from novabackup.catalog import Catalog
 from novabackup.snapshots import Snapshot, Snapshots
 from novabackup.store import IndexStore
 
@@ -23,14 +21,8 @@ __all__ = ["Imports"]
 _Described = TypeVar("_Described", Archive, PreIngest)
 
 
-class Imports(abc.ABC):
+class Imports(Catalog):
     """Takes in plain archives, and the copies that a script made before each ingestion."""
-
-    _objects: Objects
-
-    @abc.abstractmethod
-    def _taken_in(self, store: IndexStore, point: tuple[str, SnapshotRecord]) -> Snapshot:
-        """Give a snapshot of a store that is in the repository now."""
 
     def plan_import_archive(self, archive: str | os.PathLike[str] | Archive, store: IndexStore) -> ImportPlan:
         """Read an archive from end to end, say what `import_archive` would take in, and do nothing.
@@ -39,7 +31,7 @@ class Imports(abc.ABC):
             archive: Path or URL, or an `Archive` that says more.
             store: The store whose state it holds.
         """
-        return importing.plan_archive(_described(Archive, archive), store, self._objects.url)
+        return importing.plan_archive(_described(Archive, archive), store, self.url)
 
     def import_archive(
         self,
@@ -73,7 +65,8 @@ class Imports(abc.ABC):
         """
         asked = request(tags, message)
         taken = importing.import_archive(self._objects, _described(Archive, archive), store, asked, callback)
-        return self._taken_in(store, taken)
+        self._stores[store.url] = store
+        return self._snapshot(*taken)
 
     def plan_import_pre_ingest(
         self, folder: str | os.PathLike[str] | PreIngest, store: IndexStore
@@ -109,7 +102,8 @@ class Imports(abc.ABC):
         """
         described, asked = _described(PreIngest, folder), request(tags, message)
         taken = importing.import_pre_ingest(self._objects, described, store, asked, callback)
-        return Snapshots(self._taken_in(store, one) for one in taken)
+        self._stores[store.url] = store
+        return Snapshots(self._snapshot(*one) for one in taken)
 
 
 def _described(kind: type[_Described], what: str | os.PathLike[str] | _Described) -> _Described:

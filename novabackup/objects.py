@@ -10,7 +10,19 @@ import numpy as np
 from novabackup.errors import IntegrityError
 from novabackup.keys import Key
 from novabackup.model import FileEntry
-from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table, unsealed, word_width
+from novabackup.packs import (
+    HEADER,
+    Compression,
+    Frame,
+    Pack,
+    Runs,
+    Table,
+    open_frame,
+    prove_frame,
+    read_table,
+    unsealed,
+    word_width,
+)
 from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
 from novabackup.storage import Entry, Frozen, Storage
 
@@ -30,15 +42,23 @@ def pack_key(pack_id: str) -> str:
 class Objects(Records):
     """Reads and writes the objects of one repository."""
 
-    def __init__(self, storage: Storage, key: Key | None = None, packs: Storage | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        key: Key | None = None,
+        packs: Storage | None = None,
+        compression: Compression = Compression.FAST,
+    ) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
             key: What opens it if it is encrypted, or is to open it once it is created.
             packs: The same place, as packs are written to it; by default as everything else.
+            compression: How much time to spend on new packs.
         """
         super().__init__(storage, key)
+        self.compression = compression
         self._packs = packs or storage
         self._out_of_reach: Callable[[Collection[str]], Iterable[Frozen]] = lambda keys: ()
         self._tables: dict[str, Table] = {}

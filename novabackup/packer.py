@@ -27,6 +27,7 @@ from novabackup.packs import (
     NOWHERE,
     UNKNOWN,
     Chunker,
+    Compression,
     Compressor,
     Hashes,
     PackBuilder,
@@ -99,8 +100,8 @@ _Part = list[Segment]
 class _Compressors(threading.local):
     """A compressor for each thread."""
 
-    def __init__(self) -> None:
-        self.own = Compressor()
+    def __init__(self, compression: Compression) -> None:
+        self.own = Compressor(compression)
 
 
 class Packer:
@@ -133,7 +134,7 @@ class Packer:
         self._compress = enter(Lane(cores(), 1))
         self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
         self._frames = Buffers(FRAME_SIZE)
-        self._compressors = _Compressors()
+        self._compressors = _Compressors(objects.compression)
         self._builder = self._new_builder()
 
     def __enter__(self) -> Packer:

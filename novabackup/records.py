@@ -202,8 +202,7 @@ class Records:
                 f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
                 f"{', '.join(sorted(names & FOREIGN))}. Choose another folder"
             )
-        write_founding(self.storage, self._key, secrets.token_hex(16))
-        # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+        self._opened = write_founding(self.storage, self._key, secrets.token_hex(16))
         return read_config(self.storage)
 
     @staticmethod
