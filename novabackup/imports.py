@@ -13,6 +13,7 @@ from novabackup.archives.importing import Archive, PreIngest
 from novabackup.archives.planning import ImportPlan
 from novabackup.backup import request
 from novabackup.catalog import Catalog
+from novabackup.model import SnapshotRecord
 from novabackup.snapshots import Snapshot, Snapshots
 from novabackup.store import IndexStore
 
@@ -31,7 +32,7 @@ class Imports(Catalog):
             archive: Path or URL, or an `Archive` that says more.
             store: The store whose state it holds.
         """
-        return importing.plan_archive(_described(Archive, archive), store, self.url)
+        return importing.plan_archive(_described(Archive, archive), store, self._objects.url)
 
     def import_archive(
         self,
@@ -65,8 +66,7 @@ class Imports(Catalog):
         """
         asked = request(tags, message)
         taken = importing.import_archive(self._objects, _described(Archive, archive), store, asked, callback)
-        self._stores[store.url] = store
-        return self._snapshot(*taken)
+        return self._taken_in(store, taken)
 
     def plan_import_pre_ingest(
         self, folder: str | os.PathLike[str] | PreIngest, store: IndexStore
@@ -102,8 +102,11 @@ class Imports(Catalog):
         """
         described, asked = _described(PreIngest, folder), request(tags, message)
         taken = importing.import_pre_ingest(self._objects, described, store, asked, callback)
+        return Snapshots(self._taken_in(store, one) for one in taken)
+
+    def _taken_in(self, store: IndexStore, point: tuple[str, SnapshotRecord]) -> Snapshot:
         self._stores[store.url] = store
-        return Snapshots(self._snapshot(*one) for one in taken)
+        return self._snapshot(*point)
 
 
 def _described(kind: type[_Described], what: str | os.PathLike[str] | _Described) -> _Described:

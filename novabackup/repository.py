@@ -107,8 +107,7 @@ class Repository(Imports):
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         taken = _backup.take(self._objects, store, request(tags, message), callback)
-        self._stores[store.url] = store
-        return self._snapshot(*taken)
+        return self._taken_in(store, taken)
 
     def guard(
         self, store: IndexStore, request_: Request, *, timeout: float | None, callback: Callback = DEFAULT_CALLBACK
