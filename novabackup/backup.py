@@ -10,7 +10,7 @@ import platform
 import posixpath
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -23,13 +23,13 @@ from novabackup import checks
 from novabackup._paths import matches, printable
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.lanes import Lane
-from novabackup.model import FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
+from novabackup.model import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packer import Packer, Stored
 from novabackup.storage import Reader, Storage
 from novabackup.store import Contents, DeclaredFile, IndexStore
 
-__all__ = ["Request", "take"]
+__all__ = ["Past", "Request", "request", "take"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -49,11 +49,39 @@ _PACKAGES = ("faiss-cpu", "novabackup", "numpy", "rank-bm25")
 
 
 @attrs.frozen(kw_only=True)
+class Past:
+    """What the record says of a state that was kept elsewhere, instead of what is seen where it has been unpacked.
+
+    Attributes:
+        time: When the state was.
+        store: URL of the store whose state it was.
+        attributes: Of each file that had some, by path.
+    """
+
+    time: datetime
+    store: str
+    attributes: Mapping[str, Attributes]
+
+
+@attrs.frozen(kw_only=True)
 class Request:
     """What the caller says about a snapshot."""
 
     tags: tuple[str, ...] = ()
     message: str = ""
+    past: Past | None = None
+
+
+def request(tags: Iterable[str], message: str) -> Request:
+    """Make a request out of what users pass; a single tag may be given as plain text."""
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+
+
+Avoid = Callable[[Collection[str]], Collection[str]]
+
+
+def _nothing(packs: Collection[str]) -> Collection[str]:
+    return ()
 
 
 def _contents(objects: Objects, store: IndexStore) -> Contents:
@@ -69,7 +97,9 @@ def _contents(objects: Objects, store: IndexStore) -> Contents:
     return store.contents(objects.url)
 
 
-def take(objects: Objects, store: IndexStore, request: Request, callback: Callback) -> tuple[str, SnapshotRecord]:
+def take(
+    objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = _nothing
+) -> tuple[str, SnapshotRecord]:
     """Take a snapshot of a store.
 
     Args:
@@ -77,6 +107,7 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
         store: What to read.
         request: Tags and message.
         callback: Told of the bytes that have been dealt with.
+        avoid: Says of older packs with which of them nothing may be shared.
 
     Returns:
         Id and record of the snapshot, which is committed.
@@ -90,13 +121,13 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
     before = store.storage.requests, objects.storage.requests
     changed = ""
     for _try in range(_TRIES):
-        record = _read_all(objects, store, request, repository, callback)
+        record = _read_all(objects, store, request, repository, callback, avoid)
         if isinstance(record, SnapshotRecord):
             name = objects.save(record)
             _LOG.info(
                 "snapshot %s of %s: %d files, %d bytes, %d added, %d requests for the store, %d for the repository",
                 name,
-                store.url,
+                record.store,
                 len(record.files),
                 sum(entry.size for entry in record.files),
                 record.added,
@@ -113,15 +144,16 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
 
 
 def _read_all(
-    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback
+    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback, avoid: Avoid
 ) -> SnapshotRecord | str:
     """Read the store once; if something changed meanwhile so that it must be done again, say what."""
     contents = _contents(objects, store)
     files = contents.files
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)
-    recent = list(itertools.islice(_of_store(objects, store.url), _RECENT))
-    with Packer(objects, recent) as packer:
+    recent = _akin(objects, store, request.past)
+    avoided = avoid({pack for record in recent for pack in record.packs})
+    with Packer(objects, recent, avoid=avoided) as packer:
         try:
             entries = _files(packer, recent, store, files, callback)
         except (ChangedError, FileNotFoundError) as error:
@@ -152,6 +184,8 @@ def _read_all(
         folders=tuple(FolderEntry(path=x.key, attributes=x.attributes) for x in contents.folders),
         skipped=_skipped(contents),
     )
+    if request.past is not None:
+        record = _as_it_was(record, request.past)
     for problem in record.skipped:
         _LOG.warning("%s: %s", store.url, problem)
     # A process that stood still for hours just here could commit content that `prune` has deleted by now.
@@ -306,8 +340,22 @@ def _still(objects: Objects, store: IndexStore, files: list[DeclaredFile], entri
     )
 
 
+def _akin(objects: Objects, store: IndexStore, past: Past | None) -> list[SnapshotRecord]:
+    """Choose snapshots that are likely to share much: of the same store, as near in time as may be."""
+    if past is None:
+        return list(itertools.islice(_of_store(objects, store.url), _RECENT))
+    moment = past.time
+    return sorted(_of_store(objects, past.store), key=lambda record: abs(record.time - moment))[:_RECENT]
+
+
 def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
     return (record for record in objects.records() if record.store == url)
+
+
+def _as_it_was(record: SnapshotRecord, past: Past) -> SnapshotRecord:
+    """Leave out what belongs to the place where the files were unpacked: nobody knows which host they came from."""
+    files = [attrs.evolve(entry, identity="", attributes=past.attributes.get(entry.path)) for entry in record.files]
+    return attrs.evolve(record, time=past.time, store=past.store, host="", versions={}, files=tuple(files))
 
 
 def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -13,10 +11,11 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
 from novabackup import copying, forgetting, mirroring, prune, reencryption, retention, session
-from novabackup.backup import Request
-from novabackup.catalog import Catalog, name_of, protocol
+from novabackup.backup import Request, request
+from novabackup.catalog import name_of, protocol
 from novabackup.copying import CopyPlan, Paces
 from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.imports import Imports
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
 from novabackup.mirroring import MirrorPlan
@@ -33,10 +32,8 @@ from novabackup.store import IndexStore
 
 __all__ = ["Repository", "protocol", "request"]
 
-_LOG = logging.getLogger("novabackup")
 
-
-class Repository(Catalog):
+class Repository(Imports):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
@@ -106,8 +103,7 @@ class Repository(Catalog):
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         taken = _backup.take(self._objects, store, request(tags, message), callback)
-        self._stores[store.url] = store
-        return self._snapshot(*taken)
+        return self._taken_in(store, taken)
 
     def guard(
         self, store: IndexStore, request_: Request, *, timeout: float | None, callback: Callback = DEFAULT_CALLBACK
@@ -294,16 +290,9 @@ class Repository(Catalog):
         if isinstance(what, ForgetPlan):
             names = forgetting.still_forgotten(self._objects, what)
         else:
-            names = forgetting.unpinned(self._objects, self._names(what))
-        locked = self._objects.locked(names)
-        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
-        if locked and not isinstance(what, ForgetPlan):
-            raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", self.url)
-        if locked:
-            _LOG.warning("%s: some snapshots may not be forgotten yet: %s", self.url, said)
-        gone = tuple(name for name in names if name not in locked)
-        self._objects.forget(gone)
-        return gone
+            names = forgetting.forgettable(self._objects, self._names(what))
+        self._objects.forget(names)
+        return names
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""
@@ -327,11 +316,6 @@ class Repository(Catalog):
         todo = plan or self.plan_prune(grace=grace)
         prune.execute(self._objects, todo)
         return todo
-
-
-def request(tags: Iterable[str], message: str) -> Request:
-    """Make a request out of what users pass; a single tag may be given as plain text."""
-    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
 def _compression(name: Compression | str) -> Compression:

@@ -116,8 +116,8 @@ class Session:
             _refuse_if_busy_within(self._store, context)
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
-                whole = self._objects.within_reach()
-                self._snapshot, self._record = take(whole, self._store, point, self._callback)
+                avoid = self._objects.frozen
+                self._snapshot, self._record = take(self._objects, self._store, point, self._callback, avoid)
             else:
                 self._snapshot, self._record = point
                 require_readable(self._objects, *point, "a block must be able to go back at once")
@@ -297,7 +297,7 @@ def _put_back(
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return take(objects.within_reach(), store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
+        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -308,7 +308,7 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     try:
         failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
         old = failed[KEEP_FAILED:]
-        stay = objects.pinned() | objects.locked(old).keys() if old else set()
+        stay = {*objects.pinned(), *objects.locked(old)} if old else set()
         objects.forget([name for name in old if name not in stay])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)

@@ -16,10 +16,12 @@ import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import _html, session, thaw
+from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
 from novabackup.comparison import Diff, compare
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.lanes import uninterrupted
 from novabackup.model import FileEntry, Problem, SnapshotRecord
 from novabackup.objects import Objects, pin_key
 from novabackup.owner import whereabouts
@@ -216,6 +218,33 @@ class Snapshot:
                 problems,
             )
 
+    def export(
+        self,
+        to: str | os.PathLike[str] | Storage,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Exported:
+        """Write it as a plain archive: ``nova-backup-<date>_<time>.tar.gz``, and a ``.sha256`` beside it.
+
+        The time in the name is that of the snapshot in UTC. ``sha256sum -c`` and ``tar -xzf`` understand the two, and
+        the same snapshot always gives the same bytes. Nobody sees half an archive. It is not encrypted, even if the
+        repository is.
+
+        Args:
+            to: A folder, or a file whose name ends with ``.tar.gz``; a path, any URL, or a storage.
+            storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            callback: Told of the bytes of the files.
+
+        Returns:
+            Where it is, its size and its checksum.
+
+        Raises:
+            ConfigurationError: Something else is there under that name; it is not replaced.
+            IntegrityError: Content is damaged; nothing was written.
+        """
+        return export(self._origin.objects, *self._point, to, storage_options, callback)
+
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file and link by link."""
         return compare(self._point, other._point)
@@ -339,17 +368,17 @@ class Snapshot:
 
     async def __aenter__(self) -> Snapshot:
         try:
-            await _uninterrupted(functools.partial(self._enter, whereabouts()))
+            await uninterrupted(functools.partial(self._enter, whereabouts()))
         except asyncio.CancelledError as cancelled:
             if self._sessions:  # entered before the task was cancelled: nobody else will leave it
-                await _uninterrupted(functools.partial(self._exit, cancelled))
+                await uninterrupted(functools.partial(self._exit, cancelled))
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _uninterrupted(functools.partial(self._exit, error))
+        await uninterrupted(functools.partial(self._exit, error))
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Guard every call of a function, or of a coroutine function, on its own.
@@ -416,22 +445,6 @@ class Snapshot:
             seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
             rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
         return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
-
-
-async def _uninterrupted(work: Callable[[], None]) -> None:
-    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - raised below, by the task itself
-            break
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _several(paths: Collection[str]) -> tuple[str, ...]:

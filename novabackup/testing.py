@@ -91,6 +91,7 @@ class FaultyStorage(Storage):
         self.url = inner.url
         self.block = inner.block
         self.parallel = inner.parallel
+        self.reads_back = inner.reads_back
         self.kinds = inner.kinds
         self.log: list[str] = []
         self._inner = inner

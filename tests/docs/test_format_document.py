@@ -91,6 +91,7 @@ def test_the_folder_holds_what_is_listed_and_nothing_else(repository):
     forms = {
         "config.json": r"config\.json",
         "README.txt": r"README\.txt",
+        "extract.py": r"extract\.py",
         "packs/<xx>/<id>": r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}",
         "snapshots/<id>.json": r"snapshots/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
         "pins/<id>.json": r"pins/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
@@ -145,8 +146,10 @@ def test_the_id_of_a_snapshot_is_made_as_described(repository):
         assert path.stem == f"{''.join(moment[:3])}T{''.join(moment[3:])}Z-{digits}"
 
 
-def test_the_hash_in_the_readme_covers_its_text(repository):
-    text, _, line = (repository / "README.txt").read_bytes().rpartition(b"\nblake3 of the text above: ")
+@pytest.mark.parametrize(("name", "comment"), [("README.txt", b""), ("extract.py", b"# ")])
+def test_the_hash_in_the_texts_for_people_covers_them(repository, name, comment):
+    seal = b"\n" + comment + b"blake3 of the text above: "
+    text, _, line = (repository / name).read_bytes().rpartition(seal)
     assert line == blake3(text).hexdigest().encode() + b"\n"
 
 
