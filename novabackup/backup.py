@@ -125,7 +125,9 @@ def take(
     before = store.storage.requests, objects.storage.requests
     changed = ""
     for _try in range(_TRIES):
-        record = _read_all(objects, store, request, repository, callback, avoid)
+        if changed:
+            contents = _contents(objects, store)
+        record = _read_all(objects, store, contents, request, repository, callback, avoid)
         if isinstance(record, SnapshotRecord):
             name = objects.save(record)
             _LOG.info(
@@ -165,10 +167,15 @@ def _refuse_secrets(objects: Objects, store: IndexStore, contents: Contents) -> 
 
 
 def _read_all(
-    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback, avoid: Avoid
+    objects: Objects,
+    store: IndexStore,
+    contents: Contents,
+    request: Request,
+    repository: str,
+    callback: Callback,
+    avoid: Avoid,
 ) -> SnapshotRecord | str:
     """Read the store once; if something changed meanwhile so that it must be done again, say what."""
-    contents = _contents(objects, store)
     files = contents.files
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)

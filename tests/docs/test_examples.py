@@ -106,6 +106,17 @@ SCRIPTS = {
         "every one checked",
         "The same files: True",
     ],
+    "whole_installation": [
+        "8 files, 1 link, 7 folders",
+        "problems: 0",
+        "left out: True",
+        "refused: True",
+        "restored 8 files, 1 link",
+        "the link: production.toml - the empty folder: True",
+        "database: ok, nothing missing: True",
+        "indexes healthy: True",
+        "weekly: data/brakes.txt",
+    ],
     "progress": ["Restored 14275 bytes"],
 }
 """What each script must print, in this order."""
