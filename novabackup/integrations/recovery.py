@@ -344,8 +344,8 @@ class FullRecovery:
             ) from error
         if state.snapshot != self._snapshot.id:
             raise ConfigurationError(
-                f"{where}: a recovery from snapshot {state.snapshot} was begun and is not finished. Run that one to its "
-                f"end, or rename this file to begin anew from {self._snapshot.id}"
+                f"{where}: a recovery from snapshot {state.snapshot} was begun and is not finished. Run that one to "
+                f"its end, or rename this file to begin anew from {self._snapshot.id}"
             )
         return state
 
@@ -367,8 +367,8 @@ def _ids(owner: str) -> tuple[int, int]:
         return known.pw_uid, grp.getgrnam(group).gr_gid if group else known.pw_gid
     except KeyError as error:
         raise ConfigurationError(
-            f"expected an owner that is known on this host, such as nova:nova, found {owner!r}: {error.args[0]}. Create "
-            "user and group first"
+            f"expected an owner that is known on this host, such as nova:nova, found {owner!r}: {error.args[0]}. "
+            "Create user and group first"
         ) from error
 
 
