@@ -6,16 +6,16 @@ import html
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import layouts, prune, retention, session, verification
+from novabackup import layouts, prune, retention, session, usage, verification
 from novabackup.backup import Request
 from novabackup.components import Component, Files
-from novabackup.errors import NotFoundError
+from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
@@ -24,6 +24,7 @@ from novabackup.retention import Candidate, ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
+from novabackup.usage import Usage
 from novabackup.views import Problems
 
 __all__ = ["Repository"]
@@ -61,6 +62,17 @@ class Repository:
         return self._objects.url
 
     # -- taking ------------------------------------------------------------------------------------------------------
+
+    def create(self) -> str:
+        """Bring the repository into being before its first backup does; one that is there stays as it is.
+
+        Returns:
+            The id of the repository.
+
+        Raises:
+            FormatError: The URL holds something that is not a repository, or one of a newer format.
+        """
+        return self._objects.ensure()
 
     def backup(
         self,
@@ -127,6 +139,8 @@ class Repository:
     def __getitem__(self, name: str) -> Snapshot:
         """Find a snapshot by its id, the beginning of its id, or ``"latest"``.
 
+        The latest is the newest that holds what a store was meant to hold, not what a failed block left behind.
+
         Raises:
             TypeError: The name is not text: for positions, use `snapshots`.
             NotFoundError: There is none, or several begin like this.
@@ -140,13 +154,42 @@ class Repository:
         found = self._resolve(name)
         return self._snapshot(found, self._objects.record(found))
 
+    def at(self, time: datetime, *, store: str | os.PathLike[str] | IndexStore | None = None) -> Snapshot:
+        """Find the snapshot that says what a store held at a time: the newest that was taken by then.
+
+        What a failed block left behind is passed over, since the store did not keep it.
+
+        Args:
+            time: With its time zone.
+            store: A path, a URL or the store itself; may be left out where all snapshots are of one store.
+
+        Raises:
+            NotFoundError: There is no repository, or no snapshot that old.
+            ConfigurationError: The time has no zone, or there are snapshots of several stores and none is named.
+        """
+        if time.tzinfo is None:
+            raise ConfigurationError(f"{time} has no time zone, so it names no moment: use time.astimezone()")
+        found = [snapshot for snapshot in self.snapshots(store=store) if session.FAILED_TAG not in snapshot.tags]
+        stores = sorted({snapshot.store for snapshot in found})
+        if len(stores) > 1:
+            raise ConfigurationError(
+                f"{self.url} has snapshots of {len(stores)} stores, so the time alone names none: pass store=, one of "
+                f"{', '.join(stores)}"
+            )
+        by_then = [snapshot for snapshot in found if snapshot.time <= time]
+        if not by_then:
+            oldest = f"the oldest is of {found[0].time:%Y-%m-%d %H:%M:%S} UTC" if found else "it has none"
+            raise NotFoundError(f"{self.url} has no snapshot of {time.isoformat(' ')} or before: {oldest}")
+        return by_then[-1]
+
     def _resolve(self, name: str) -> str:
         names = self._objects.names()
         if name == _LATEST:
-            newest = next(self._objects.named_records(), None)
+            meant = (name for name, record in self._objects.named_records() if session.FAILED_TAG not in record.tags)
+            newest = next(meant, None)
             if newest is None:
                 raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
-            return newest[0]
+            return newest
         # The time and the hash are both natural beginnings for a person to type.
         found = [known for known in names if known.startswith(name) or known.partition("-")[2].startswith(name)]
         if not name or not found:
@@ -198,6 +241,18 @@ class Repository:
             ConfigurationError: The subset cannot be understood.
         """
         return verification.check(self._objects, read_data_subset, callback)
+
+    def usage(self, *, callback: Callback = DEFAULT_CALLBACK) -> Usage:
+        """Tell what the repository holds and what it takes: snapshots, bytes, packs, and what sharing saves.
+
+        Args:
+            callback: Told of the packs; the table of each is read.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            IntegrityError: A pack that a snapshot needs, or a snapshot, is damaged: nothing could be counted rightly.
+        """
+        return usage.measure(self._objects, callback)
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 
