@@ -44,7 +44,7 @@ def _version() -> str:
 
 def _default(value: object) -> str | None:
     """Show a default as it would be typed; none for what is nothing."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value else None
+    return (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) if value else None
 
 
 def app() -> App:
@@ -55,6 +55,7 @@ def app() -> App:
         help_epilogue=_EXIT_CODES,
         help_format="markdown",
         version=_version,
+        suppress_keyboard_interrupt=False,
         group_commands=Group("Help", sort_key=7),
         default_parameter=Parameter(negative=(), show_default=_default),
     )

@@ -137,8 +137,8 @@ class Terminal:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
-        self._out = Console(highlight=False, markup=False, emoji=False)
-        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._out = _Console(highlight=False, markup=False, emoji=False)
+        self.err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def shows_progress(self) -> bool:
@@ -245,8 +245,11 @@ class Terminal:
         """Print text; on a terminal, lines that are too long go on below where their text began."""
         lead = _LEAD.match(text.plain)
         hang = lead.end() if lead else 0
-        if not console.is_terminal or not 0 < hang < console.width // 2:
-            console.print(text, soft_wrap=not console.is_terminal, overflow="fold")
+        if not console.is_terminal:
+            console.print(text, soft_wrap=True)
+            return
+        if not 0 < hang < console.width // 2:
+            console.print(text, overflow="fold")
             return
         for number, line in enumerate(text[hang:].wrap(console, console.width - hang, overflow="fold")):
             console.print(text[:hang] if number == 0 else Text(" " * hang), line, sep="", soft_wrap=True)
@@ -255,6 +258,14 @@ class Terminal:
     def _document(fields: Mapping[str, object], stream: TextIO) -> None:
         # ASCII, so that no terminal, locale or file name can break it.
         stream.write(json.dumps(fields, indent=2, default=_written) + "\n")
+
+
+class _Console(Console):
+    """A console that leaves it to the program how to end when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Hand the error on."""
+        raise BrokenPipeError
 
 
 class _Warnings(logging.Handler):
