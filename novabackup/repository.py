@@ -139,7 +139,8 @@ class Repository:
     def __getitem__(self, name: str) -> Snapshot:
         """Find a snapshot by its id, the beginning of its id, or ``"latest"``.
 
-        The latest is the newest that holds what a store was meant to hold, not what a failed block left behind.
+        The latest is the newest that holds what a store was meant to hold: not what a failed block left behind, nor
+        what a restore replaced, so that restoring the latest twice is the same as restoring it once.
 
         Raises:
             TypeError: The name is not text: for positions, use `snapshots`.
@@ -157,7 +158,7 @@ class Repository:
     def at(self, time: datetime, *, store: str | os.PathLike[str] | IndexStore | None = None) -> Snapshot:
         """Find the snapshot that says what a store held at a time: the newest that was taken by then.
 
-        What a failed block left behind is passed over, since the store did not keep it.
+        What a failed block left behind, and what a restore replaced, is passed over, since the store did not keep it.
 
         Args:
             time: With its time zone.
@@ -169,7 +170,7 @@ class Repository:
         """
         if time.tzinfo is None:
             raise ConfigurationError(f"{time} has no time zone, so it names no moment: use time.astimezone()")
-        found = [snapshot for snapshot in self.snapshots(store=store) if session.FAILED_TAG not in snapshot.tags]
+        found = [snapshot for snapshot in self.snapshots(store=store) if _was_meant(snapshot.tags)]
         stores = sorted({snapshot.store for snapshot in found})
         if len(stores) > 1:
             raise ConfigurationError(
@@ -185,8 +186,7 @@ class Repository:
     def _resolve(self, name: str) -> str:
         names = self._objects.names()
         if name == _LATEST:
-            meant = (name for name, record in self._objects.named_records() if session.FAILED_TAG not in record.tags)
-            newest = next(meant, None)
+            newest = next((name for name, record in self._objects.named_records() if _was_meant(record.tags)), None)
             if newest is None:
                 raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
             return newest
@@ -353,6 +353,11 @@ class Repository:
 def request(tags: Iterable[str], message: str) -> Request:
     """Make a request out of what users pass; a single tag may be given as plain text."""
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+
+
+def _was_meant(tags: Collection[str]) -> bool:
+    """Tell a snapshot of what a store was to hold from one of what was in the way of that."""
+    return session.FAILED_TAG not in tags and session.REPLACED_TAG not in tags
 
 
 def _healthy(snapshot: Snapshot) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -208,3 +209,17 @@ class TestStarting:
         screen.child.sendintr()
         assert screen.end() == 130
         assert screen.text.endswith("Error: interrupted")
+
+    def test_sigterm_during_a_restore_leaves_what_recover_finishes(self, terminal, cli, store):
+        (store / "corpus_manifest.json").write_bytes(os.urandom(1 << 20) * 400)
+        before = nova.contents(store)
+        cli("snapshot")
+        (store / "corpus_manifest.json").unlink()
+        nova.write_metadata(store, nova.texts(3))
+        screen = terminal("restore", "latest", "--yes")
+        screen.child.expect("Restoring.*left")
+        screen.child.kill(signal.SIGTERM)
+        assert screen.end() == 5
+        assert screen.text.endswith("Hint: when the cause is removed: novabackup recover")
+        assert cli("recover", "--json").json["interrupted"] == "restore"
+        assert nova.contents(store) == before

@@ -52,6 +52,14 @@ class TestAtATime:
         assert repo.snapshots()[-1].tags == ("failed-ingest",)
         assert repo.at(datetime.now(UTC)).tags == repo["latest"].tags == ("pre-ingest",)
 
+    def test_restoring_the_latest_twice_is_the_same_as_once(self, folder, repo):
+        meant = repo.backup(IndexStore(folder))
+        nova.ingest(folder, nova.texts(1, first=4))
+        for _ in range(2):
+            repo["latest"].restore()
+            assert repo["latest"] == repo.at(datetime.now(UTC)) == meant
+        assert [found.tags for found in repo] == [(), ("before-restore",)]
+
     def test_nothing_that_old_says_what_there_is(self, folder, repo):
         first = repo.backup(IndexStore(folder))
         with pytest.raises(NotFoundError, match=f"the oldest is of {first.time:%Y-%m-%d %H:%M:%S} UTC"):
