@@ -58,7 +58,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
     (errors.IntegrityError, Exit.WRONG, ""),
     (errors.DecryptionError, Exit.USAGE, ""),
     (errors.FormatError, Exit.USAGE, ""),
-    (errors.NotFoundError, Exit.USAGE, "see what there is: novabackup list"),
+    (errors.NotFoundError, Exit.USAGE, ""),
     (errors.ConfigurationError, Exit.USAGE, ""),
     (errors.NovaBackupError, Exit.WRONG, ""),
     (OSError, Exit.STORAGE, ""),
@@ -75,4 +75,5 @@ def exit_of(error: BaseException) -> Exit:
 
 def hint_of(error: BaseException) -> str:
     """Say what to type next, where the message itself speaks to those who call the library."""
-    return next((hint for kind, _code, hint in _BY_ERROR if isinstance(error, kind)), "")
+    notes: list[str] = getattr(error, "__notes__", [])  # what a command knows better than the class of the error
+    return notes[-1] if notes else next((hint for kind, _code, hint in _BY_ERROR if isinstance(error, kind)), "")

@@ -318,8 +318,8 @@ def _plain(table: Table) -> Iterator[str]:
 
 
 def local(time: datetime) -> str:
-    """Show a moment in the time zone of whoever reads."""
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    """Show a moment in the time zone of whoever reads; to the minute, so that tables fit into 80 columns."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
 def count(many: int, what: str) -> str:

@@ -154,7 +154,14 @@ class Work:
             NotFoundError: There is none.
             ConfigurationError: The latest is wanted, and there are several stores and none is named.
         """
-        return self.at(datetime.max.replace(tzinfo=UTC)) if name == _LATEST else self.repository[name]
+        if name == _LATEST:
+            return self.at(datetime.max.replace(tzinfo=UTC))
+        len(self.repository)  # that there is no repository at all is another error
+        try:
+            return self.repository[name]
+        except NotFoundError as error:
+            error.add_note("see what there is: novabackup list")
+            raise
 
     def at(self, time: datetime) -> Snapshot:
         """Find the newest snapshot that was taken by a time, of the store that is named.

@@ -113,7 +113,7 @@ class TestLooking:
             short, day, hour, *_rest = line.split()
             assert repository[short] == snapshot
             local = datetime.fromisoformat(f"{day} {hour}").astimezone(UTC)
-            assert local == snapshot.time.replace(microsecond=0)
+            assert local == snapshot.time.replace(second=0, microsecond=0)
 
     def test_list_chooses_by_tag_store_and_number(self, cli, store, place, repository):
         nova.build(place / "other", nova.texts(2))

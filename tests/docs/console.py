@@ -28,7 +28,8 @@ SHOWN_HOME = "/home/nova"
 _MASKS = (
     (r"\d{8}T\d{6}Z-[0-9a-f]{20}", r"\d{8}T\d{6}Z-[0-9a-f]{20}"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", r"\d{4}-\d\d-\d\dT[\d:.]+Z"),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?", r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?"),
+    (r"\d\d:\d\d:\d\d", r"\d\d:\d\d:\d\d"),
     (r"\b\d{4}-\d\d-\d\d\b", r"\d{4}-\d\d-\d\d"),
     (r"\b\d{4} week \d\d\b", r"\d{4} week \d\d"),
     (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b", r"[0-9a-f]+"),

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from novabackup.cli.output import Answer, Column, Table, count, local, number, problem_lines, size
+from novabackup.cli.output import Answer, Column, Table, count, number, problem_lines, size
 from novabackup.cli.shapes import file_fields, files_table, snapshot_fields, snapshots_table
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.model import FileEntry
@@ -49,7 +49,7 @@ def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Answe
         files = [found.files[path] for path in sorted(found.files)]
         about = [
             ("Snapshot", found.id),
-            ("Time", f"{local(found.time)} ({found.time:%Y-%m-%d %H:%M:%S} UTC)"),
+            ("Time", f"{found.time.astimezone():%Y-%m-%d %H:%M:%S} ({found.time:%H:%M:%S} UTC)"),
             ("Store", found.store),
             ("Repository", work.repository.url),
             ("Size", f"{size(found.size)}, of which {size(found.added)} were new"),
