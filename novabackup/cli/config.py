@@ -31,7 +31,7 @@ from novabackup.components import Component
 from novabackup.errors import ConfigurationError
 from novabackup.retention import Policy
 
-__all__ = ["LAYOUTS", "NAME", "Config", "find", "load"]
+__all__ = ["LAYOUTS", "NAME", "Config", "RepositorySettings", "StoreSettings", "find", "load"]
 
 NAME = "novabackup.toml"
 _LARGEST = 1 << 20

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 from cyclopts import Group, Parameter
 
 from novabackup.cli import config as _config
-from novabackup.cli.config import LAYOUTS, Config
+from novabackup.cli.config import LAYOUTS, Config, RepositorySettings, StoreSettings
 from novabackup.cli.durations import seconds_of
 from novabackup.cli.output import Terminal, size
 from novabackup.cli.progress import Unseen, progress
 from novabackup.cli.secrets import revealed
 from novabackup.errors import ConfigurationError, NotFoundError
-from novabackup.repository import Repository
+from novabackup.repository import Repository, protocol
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 
@@ -113,7 +113,7 @@ class Work:
         return IndexStore(
             url,
             components=own or LAYOUTS[layout],
-            storage_options=revealed(said.options),
+            storage_options=_options_for(url, said),
             single_writer=said.single_writer,
         )
 
@@ -137,7 +137,7 @@ class Work:
         """
         url = self.options.repository or self.config.repository.url
         if url is not None:
-            return Repository(url, storage_options=revealed(self.config.repository.options))
+            return Repository(url, storage_options=_options_for(url, self.config.repository))
         if self.known_store is None:
             raise ConfigurationError(self._nothing_names("a repository", "--repository", "[repository]"))
         inside = f"{self.known_store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
@@ -185,8 +185,11 @@ class Work:
 
     def target(self, snapshot: Snapshot, to: str | None) -> IndexStore | str | None:
         """Say where a snapshot is restored to: with the settings of the configured store, if it is that one."""
-        if self.known_store is not None and self.known_store.url == snapshot.store and to is None:
-            return self.known_store
+        own = self.known_store
+        if to is None:
+            return own if own is not None and own.url == snapshot.store else None
+        if own is not None and own.storage_options and protocol(to) == protocol(own.url):
+            return IndexStore(to, components=own.components, storage_options=own.storage_options)
         return to
 
     def timeout(self, said: float | None) -> float | None:
@@ -196,3 +199,9 @@ class Work:
     def progress(self, label: str, show: Callable[[float], str] = size) -> AbstractContextManager[Unseen]:
         """Give a callback for one long call, which shows a bar where somebody watches."""
         return progress(self.terminal, label, show)
+
+
+def _options_for(url: str, said: StoreSettings | RepositorySettings) -> dict[str, Any]:
+    """Give the options of the configuration, unless the URL that they are for was replaced by one of another kind."""
+    fits = said.url is None or protocol(url) == protocol(said.url)
+    return revealed(said.options) if fits else {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from datetime import UTC, datetime
 
@@ -11,6 +13,7 @@ import pytest
 
 import nova
 from novabackup import IndexStore, Repository
+from novabackup.storage.local import LocalStorage
 
 ID = r"\d{8}T\d{6}Z-[0-9a-f]{20}"
 
@@ -81,6 +84,16 @@ class TestSnapshot:
         monkeypatch.setenv("NOVABACKUP_REPOSITORY", "elsewhere")
         assert cli("snapshot").code == 0
         assert len(Repository(place / "elsewhere")) == 1
+
+    def test_options_go_only_to_the_kind_of_place_that_they_are_for(self, cli, store, monkeypatch):
+        (store.parent / "novabackup.toml").write_text(
+            '[store]\nurl = "s3://bucket/vector_db"\n[store.options]\nsecret = { env = "NOT_SET" }\n'
+            '[repository]\nurl = "s3://bucket/backups"\n[repository.options]\nsecret = { env = "NOT_SET" }\n'
+        )
+        assert cli("snapshot", "--store", "vector_db", "-r", "elsewhere").code == 0
+        said = cli("snapshot", "--store", "vector_db")
+        assert said.code == 2
+        assert "expected a secret from the environment variable NOT_SET, found none: it is not set" in said.err
 
     def test_components_of_the_configuration_are_what_is_kept(self, cli, store, repository):
         (store.parent / "novabackup.toml").write_text(
@@ -268,6 +281,25 @@ class TestRestore:
             time.tzset()  # the fixture sets it back
             said = cli("restore", "--dry-run", "--json", "--at", f"{taken.astimezone():%Y-%m-%d %H:%M:%S.%f}")
             assert said.json["snapshot"] == repository["latest"].id
+
+    def test_one_that_is_told_to_end_is_finished_by_recover(self, cli, store, monkeypatch):
+        before = nova.contents(store)
+        cli("snapshot")
+        nova.ingest(store, nova.texts(2, first=5))
+        write = LocalStorage.write
+
+        def interrupted(storage, key, *arguments):
+            if key == "metadata.json":
+                os.kill(os.getpid(), signal.SIGTERM)
+            return write(storage, key, *arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LocalStorage, "write", interrupted)
+            said = cli("restore", "latest")
+        assert said.code == 5
+        assert said.err.endswith("Hint: when the cause is removed: novabackup recover\n")
+        assert cli("recover", "--json").json["interrupted"] == "restore"
+        assert nova.contents(store) == before
 
     def test_too_early_a_time_says_what_there_is(self, cli, store, repository):
         cli("snapshot")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shutil
-import signal
 import subprocess
 import sys
+import time
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import nova
 from novabackup import Repository
+from novabackup.cli import main
 from novabackup.cli.exits import Exit
 
 SNAPSHOT = r"\d{8}T\d{6}Z-[0-9a-f]{20}"
@@ -141,7 +145,7 @@ class TestTables:
     def test_a_terminal_without_utf_8_gets_ascii(self, terminal, cli, store):
         cli("snapshot", "--message", "für München …")
         environment = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-        for command in (["list"], ["show"], ["--help"], ["snapshot"]):
+        for command in (["show"], ["--help"]):
             screen = terminal(*command, **environment)
             assert screen.end() == 0
             assert screen.raw.isascii(), screen.raw
@@ -198,28 +202,25 @@ class TestStarting:
         assert done.returncode == 2
         assert done.stderr.endswith("Install it with: pip install 'novabackup[cli]'\n")
 
+    def test_the_command_that_is_installed_is_this_one(self):
+        said = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+        assert pkgutil.resolve_name(said["project"]["scripts"]["novabackup"]) is main
+        assert set(said["project"]["optional-dependencies"]["cli"]) <= set(said["dependency-groups"]["test"])
+
     def test_no_warning_is_on_the_way(self, store):
         done = piped("snapshot", PYTHONWARNINGS="error")
         assert (done.returncode, done.stderr) == (0, b"")
 
-    def test_ctrl_c_during_a_snapshot_ends_with_130(self, terminal, store):
-        (store / "corpus_manifest.json").write_bytes(os.urandom(1 << 20) * 400)
+    def test_ctrl_c_ends_with_130_and_without_a_traceback(self, terminal, store, place):
+        command = "sh -c 'touch ready; exec sleep 600'"
+        (place / "novabackup.toml").write_text(
+            f'[store]\nurl = "vector_db"\n[store.options]\nsecret = {{ command = "{command}" }}\n'
+        )
         screen = terminal("snapshot")
-        screen.child.expect("MiB/s")
+        deadline = time.monotonic() + 60
+        while not (place / "ready").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         screen.child.sendintr()
         assert screen.end() == 130
         assert screen.text.endswith("Error: interrupted")
-
-    def test_sigterm_during_a_restore_leaves_what_recover_finishes(self, terminal, cli, store):
-        (store / "corpus_manifest.json").write_bytes(os.urandom(1 << 20) * 400)
-        before = nova.contents(store)
-        cli("snapshot")
-        (store / "corpus_manifest.json").unlink()
-        nova.write_metadata(store, nova.texts(3))
-        screen = terminal("restore", "latest", "--yes")
-        screen.child.expect("Restoring.*left")
-        screen.child.kill(signal.SIGTERM)
-        assert screen.end() == 5
-        assert screen.text.endswith("Hint: when the cause is removed: novabackup recover")
-        assert cli("recover", "--json").json["interrupted"] == "restore"
-        assert nova.contents(store) == before

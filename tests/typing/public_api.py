@@ -24,6 +24,7 @@ from novabackup import (
     StoreBusyError,
     checks,
     layouts,
+    plan_recover,
     recover,
     snapshot,
 )
@@ -92,6 +93,9 @@ repo = Repository("vector_db/backups")
 snap = repo.backup(store, tags=["daily"], message="of today", callback=Callback())
 assert_type(snap, Snapshot)
 assert_type(repo["latest"], Snapshot)
+assert_type(repo.at(datetime.now().astimezone(), store=store), Snapshot)
+assert_type(repo.usage().sharing, float)
+assert_type(repo.create(), str)
 assert_type("latest" in repo, bool)
 assert_type(len(repo), int)
 for found in repo.snapshots(tags=["daily"], store=store):
@@ -114,6 +118,7 @@ snap.restore(to=store)
 snap.restore(to=3)  # type: ignore[arg-type]
 
 assert_type(recover(store), Recovery | None)
+assert_type(plan_recover(store, repo), Recovery | None)
 assert_type(repo.forget(repo.plan_forget(Policy(last=3, daily=7))), tuple[str, ...])
 assert_type(repo.prune(grace=timedelta(days=2)).size, int)
 for problem in repo.check(read_data_subset="10%"):
