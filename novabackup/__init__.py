@@ -8,8 +8,9 @@
 
 import logging
 
-from novabackup import checks, components, errors, layouts
+from novabackup import archives, checks, components, errors, layouts, retention
 from novabackup.errors import (
+    ArchivedError,
     ChangedError,
     CheckFailedError,
     ConfigurationError,
@@ -22,7 +23,7 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.guard import plan_recover, recover, snapshot
-from novabackup.model import Problem, Report
+from novabackup.model import Pin, Problem, Report
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
@@ -31,6 +32,7 @@ from novabackup.store import IndexStore
 from novabackup.usage import Usage
 
 __all__ = [
+    "ArchivedError",
     "ChangedError",
     "CheckFailedError",
     "ConfigurationError",
@@ -40,6 +42,7 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "NovaBackupError",
+    "Pin",
     "Policy",
     "Problem",
     "Recovery",
@@ -49,12 +52,14 @@ __all__ = [
     "Snapshot",
     "StoreBusyError",
     "Usage",
+    "archives",
     "checks",
     "components",
     "errors",
     "layouts",
     "plan_recover",
     "recover",
+    "retention",
     "snapshot",
 ]
 

@@ -8,7 +8,7 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -18,15 +18,16 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup import checks
+from novabackup._paths import matches
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.lanes import Lane
-from novabackup.model import FileEntry, Report, SnapshotRecord
+from novabackup.model import Attributes, FileEntry, Report, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packer import Packer, Stored
 from novabackup.storage import Reader
 from novabackup.store import DeclaredFile, IndexStore
 
-__all__ = ["Request", "declared_files", "take"]
+__all__ = ["Past", "Request", "declared_files", "request", "take"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -44,11 +45,32 @@ _PACKAGES = ("faiss-cpu", "novabackup", "numpy", "rank-bm25")
 
 
 @attrs.frozen(kw_only=True)
+class Past:
+    """What the record says of a state that was kept elsewhere, instead of what is seen where it has been unpacked.
+
+    Attributes:
+        time: When the state was.
+        store: URL of the store whose state it was.
+        attributes: Of each file that had some, by path.
+    """
+
+    time: datetime
+    store: str
+    attributes: Mapping[str, Attributes]
+
+
+@attrs.frozen(kw_only=True)
 class Request:
     """What the caller says about a snapshot."""
 
     tags: tuple[str, ...] = ()
     message: str = ""
+    past: Past | None = None
+
+
+def request(tags: Iterable[str], message: str) -> Request:
+    """Make a request out of what users pass; a single tag may be given as plain text."""
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
 def declared_files(objects: Objects, store: IndexStore) -> list[DeclaredFile]:
@@ -94,7 +116,7 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
             _LOG.info(
                 "snapshot %s of %s: %d files, %d bytes, %d added, %d requests for the store, %d for the repository",
                 name,
-                store.url,
+                record.store,
                 len(record.files),
                 sum(entry.size for entry in record.files),
                 record.added,
@@ -116,13 +138,14 @@ def _read_all(
     files = declared_files(objects, store)
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)
-    recent = list(itertools.islice(_of_store(objects, store.url), _RECENT))
+    recent = _akin(objects, store, request.past)
     with Packer(objects, recent) as packer:
         try:
             entries = _files(packer, recent[:1], store, files, callback)
         except (ChangedError, FileNotFoundError) as error:
             _LOG.debug("%s", error)
             return None
+        objects.protect(packer.shared)
         looked = time.clock_gettime(_CLOCK)
         if packer.condemned_meanwhile() or not _still(declared_files(objects, store), entries):
             return None
@@ -141,6 +164,8 @@ def _read_all(
         problems=tuple(checks.run(store.checks, _reports(store, entries))),
         added=added,
     )
+    if request.past is not None:
+        record = _as_it_was(record, request.past)
     # A process that stood still for hours just here could commit content that `prune` has deleted by now.
     return record if time.clock_gettime(_CLOCK) - looked < COMMIT_WITHIN else None
 
@@ -224,8 +249,22 @@ def _still(files: list[DeclaredFile], entries: tuple[FileEntry, ...]) -> bool:
     )
 
 
+def _akin(objects: Objects, store: IndexStore, past: Past | None) -> list[SnapshotRecord]:
+    """Choose snapshots that are likely to share much: of the same store, as near in time as may be."""
+    if past is None:
+        return list(itertools.islice(_of_store(objects, store.url), _RECENT))
+    moment = past.time
+    return sorted(_of_store(objects, past.store), key=lambda record: abs(record.time - moment))[:_RECENT]
+
+
 def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
     return (record for record in objects.records() if record.store == url)
+
+
+def _as_it_was(record: SnapshotRecord, past: Past) -> SnapshotRecord:
+    """Leave out what belongs to the place where the files were unpacked: nobody knows which host they came from."""
+    files = [attrs.evolve(entry, identity="", attributes=past.attributes.get(entry.path)) for entry in record.files]
+    return attrs.evolve(record, time=past.time, store=past.store, host="", versions={}, files=tuple(files))
 
 
 def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
@@ -233,7 +272,7 @@ def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
     absent = [
         Report(component=type(component).__name__, path=component.path, exists=False)
         for component in store.components
-        if not component.optional and component.path not in there
+        if not component.optional and not any(matches(path, component.path) for path in there)
     ]
     return [entry.report for entry in entries if entry.report] + absent
 

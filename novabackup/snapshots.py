@@ -15,17 +15,20 @@ from typing import Any, ParamSpec, TypeVar, cast
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import _html, session
+from novabackup import _html, session, thaw
+from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.lanes import uninterrupted
 from novabackup.model import FileEntry, Problem, SnapshotRecord
-from novabackup.objects import Objects
+from novabackup.objects import Objects, pin_key
 from novabackup.owner import whereabouts
 from novabackup.restore import RestorePlan
 from novabackup.session import Opener, Session
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
+from novabackup.thaw import ThawPlan
 
 __all__ = ["Diff", "Snapshot", "Snapshots"]
 
@@ -176,6 +179,11 @@ class Snapshot:
         """Versions of Python and of the packages that write such files, where it was taken."""
         return MappingProxyType(self._record.versions)
 
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays whatever a policy says; asks the repository each time."""
+        return self._origin.objects.storage.exists(pin_key(self.id))
+
     def open(self, path: str) -> io.BufferedReader:
         """Open a file of the snapshot for reading; it can seek.
 
@@ -202,8 +210,10 @@ class Snapshot:
             callback: Told of the bytes read.
 
         Raises:
+            ArchivedError: Content has to be thawed first.
             IntegrityError: Files are damaged; ``problems`` names each.
         """
+        thaw.require_readable(self._origin.objects, *self._point, "verifying reads everything")
         callback.set_size(self.size)
         problems: list[Problem] = []
         for entry in self._record.files:
@@ -219,6 +229,33 @@ class Snapshot:
                 "damaged. Restore the others with paths=, and these from another snapshot or copy of the repository",
                 problems,
             )
+
+    def export(
+        self,
+        to: str | os.PathLike[str] | Storage,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Exported:
+        """Write it as a plain archive: ``nova-backup-<date>_<time>.tar.gz``, and a ``.sha256`` beside it.
+
+        The time in the name is that of the snapshot in UTC. ``sha256sum -c`` and ``tar -xzf`` understand the two, and
+        the same snapshot always gives the same bytes. Nobody sees half an archive. It is not encrypted, even if the
+        repository is.
+
+        Args:
+            to: A folder, or a file whose name ends with ``.tar.gz``; a path, any URL, or a storage.
+            storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            callback: Told of the bytes of the files.
+
+        Returns:
+            Where it is, its size and its checksum.
+
+        Raises:
+            ConfigurationError: Something else is there under that name; it is not replaced.
+            IntegrityError: Content is damaged; nothing was written.
+        """
+        return export(self._origin.objects, *self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file."""
@@ -266,6 +303,7 @@ class Snapshot:
         Raises:
             NotFoundError: A path is not in the snapshot.
             StoreBusyError: Another writer is at work there.
+            ArchivedError: Content has to be thawed first; nothing has been touched.
             IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
             RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
         """
@@ -279,6 +317,47 @@ class Snapshot:
             timeout=timeout,
             callback=callback,
         )
+
+    def plan_thaw(self, paths: Collection[str] = ()) -> ThawPlan:
+        """Say which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+        """
+        return thaw.plan(self._origin.objects, *self._point, _several(paths))
+
+    def thaw(
+        self,
+        paths: Collection[str] = (),
+        *,
+        days: int = 7,
+        tier: str = "Standard",
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> ThawPlan:
+        """Ask for what lies in an archive to become readable, which takes minutes to days; calling again does no harm.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+            days: How long it is to stay readable.
+            tier: How fast it is to come, which is a matter of money: ``Bulk``, ``Standard`` or ``Expedited``.
+            timeout: Seconds to wait until all can be read; None does not wait.
+            callback: Told of the packs that can be read, while waiting.
+
+        Returns:
+            What was asked for.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+            ConfigurationError: It cannot be asked for like this.
+            ArchivedError: It cannot be read yet when the time is over; it goes on all the same.
+        """
+        todo = self.plan_thaw(paths)
+        thaw.execute(self._origin.objects, todo, self._record, days=days, tier=tier, timeout=timeout, callback=callback)
+        return todo
 
     def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
         own = self._own_store or self._origin.open_store(self._record)
@@ -310,17 +389,17 @@ class Snapshot:
 
     async def __aenter__(self) -> Snapshot:
         try:
-            await _uninterrupted(functools.partial(self._enter, whereabouts()))
+            await uninterrupted(functools.partial(self._enter, whereabouts()))
         except asyncio.CancelledError as cancelled:
             if self._sessions:  # entered before the task was cancelled: nobody else will leave it
-                await _uninterrupted(functools.partial(self._exit, cancelled))
+                await uninterrupted(functools.partial(self._exit, cancelled))
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _uninterrupted(functools.partial(self._exit, error))
+        await uninterrupted(functools.partial(self._exit, error))
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Guard every call of a function, or of a coroutine function, on its own.
@@ -387,22 +466,6 @@ class Snapshot:
             seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
             rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
         return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
-
-
-async def _uninterrupted(work: Callable[[], None]) -> None:
-    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - raised below, by the task itself
-            break
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _several(paths: Collection[str]) -> tuple[str, ...]:

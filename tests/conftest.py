@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 
 import pytest
@@ -22,6 +23,14 @@ def moto_endpoint(tmp_path_factory):
 def rclone_endpoint(tmp_path_factory):
     with servers.rclone(tmp_path_factory.mktemp("rclone")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def pushgateway_url(tmp_path_factory):
+    if shutil.which("prometheus-pushgateway") is None:
+        pytest.skip("needs prometheus-pushgateway")
+    with servers.pushgateway(tmp_path_factory.mktemp("pushgateway")) as url:
+        yield url
 
 
 @pytest.fixture

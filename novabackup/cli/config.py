@@ -12,23 +12,25 @@ from typing import Any
 import attrs
 
 from novabackup import components, layouts
+from novabackup.cli.secrets import Secret
 from novabackup.cli.settings import (
+    Found,
     Place,
     choice,
     flag,
     keys,
     location,
-    natural,
     options,
     seconds,
+    secret,
     section,
     setting,
     text,
-    texts,
 )
 from novabackup.cli.toml_lines import lines_of
 from novabackup.components import Component
 from novabackup.errors import ConfigurationError
+from novabackup.packs import Compression
 from novabackup.retention import Policy
 
 __all__ = ["LAYOUTS", "NAME", "Config", "RepositorySettings", "StoreSettings", "find", "load"]
@@ -61,7 +63,7 @@ def _component(place: Place, value: object) -> Component:
         key: readers.get(key, text)(place / key, found) for key, found in value.items() if key != "kind"
     }
     if "path" not in said:
-        raise place.wrong("the key path", "none")
+        raise place.wrong("the key path", Found("none"))
     try:
         return kind(**said)
     except ConfigurationError as error:
@@ -75,15 +77,26 @@ def _components(place: Place, value: object) -> tuple[Component, ...]:
 
 
 def _policy(place: Place, value: object) -> Policy:
-    if not isinstance(value, dict):
-        raise place.wrong("a table such as { daily = 30 }", value)
-    fields = {field.name: field for field in attrs.fields(Policy)}
-    keys(place, value, fields)
-    said: dict[str, Any] = {
-        name: (natural if isinstance(fields[name].default, int) else texts)(place / name, found)
-        for name, found in value.items()
-    }
-    return Policy(**said)
+    """Read a policy: a text, or a table, whose rules are looked at one by one to say in which line a mistake is."""
+    if not isinstance(value, str | dict):
+        raise place.wrong('a text such as "daily 30, weekly 12", or a table such as { daily = 30 }', value)
+    if isinstance(value, dict):
+        keys(place, value, attrs.fields_dict(Policy))
+        for key, said in value.items():
+            if key == "tags" and isinstance(said, dict):
+                for tag, rules in said.items():
+                    _understood(place / key / tag, {key: {tag: rules}})
+            else:
+                beside = "daily" if key == "yearly" else "yearly"  # a rule of 0 is fine beside others
+                _understood(place / key, {beside: "forever", key: said})
+    return _understood(place, value)
+
+
+def _understood(place: Place, value: str | Mapping[str, Any]) -> Policy:
+    try:
+        return Policy.of(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {str(error).removeprefix(f'{place.path[-1]!r}: ')}") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -108,15 +121,41 @@ class StoreSettings:
 
 
 @attrs.frozen(kw_only=True)
+class KeySettings:
+    """What opens an encrypted repository: one of these.
+
+    Attributes:
+        passphrase: Where the passphrase is kept.
+        keyfile: Path of a file with a random key.
+    """
+
+    passphrase: Secret | None = setting(secret, None)
+    keyfile: str | None = setting(location, None)
+
+
+def _key(place: Place, value: object) -> KeySettings:
+    found = section(KeySettings)(place, value)
+    if (found.passphrase is None) == (found.keyfile is None):
+        raise place.wrong("one of passphrase and keyfile", Found("both" if found.passphrase else "none"))
+    return found
+
+
+@attrs.frozen(kw_only=True)
 class RepositorySettings:
     """Where backups are kept: ``[repository]``.
 
     Attributes:
         url: The repository; by default ``backups`` in the store.
+        key: What opens it; a repository that is created with a key is encrypted.
+        storage_class: The class that new content is written in, where there are such.
+        compression: How much time to spend on making it small.
         options: Options of the file system; secrets are told by where they are kept.
     """
 
     url: str | None = setting(location, None)
+    key: KeySettings | None = setting(_key, None)
+    storage_class: str | None = setting(text, None)
+    compression: str = setting(choice(*(one.value for one in Compression)), Compression.FAST.value)
     options: Mapping[str, Any] = setting(options, attrs.Factory(dict))
 
 

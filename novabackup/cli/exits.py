@@ -19,7 +19,8 @@ class Exit(enum.IntEnum):
     USAGE = 2
     """The command line, the configuration or a name is wrong; nothing was done."""
     BUSY = 3
-    """Another writer is at work in the store, or changed a file meanwhile: try again later."""
+    """Another writer is at work in the store, or changed a file meanwhile, or content lies in an archive: try again
+    later."""
     ROLLED_BACK = 4
     """The guarded command ended well, but the index files do not agree: they have been put back."""
     RECOVER = 5
@@ -52,6 +53,7 @@ class CannotStartError(errors.ConfigurationError):
 
 _BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
     (errors.StoreBusyError, Exit.BUSY, "wait for the other writer to end: --timeout 10m"),
+    (errors.ArchivedError, Exit.BUSY, ""),
     (errors.ChangedError, Exit.BUSY, "run it again when nothing else writes there"),
     (errors.CheckFailedError, Exit.ROLLED_BACK, "look at what was written: novabackup list --tag failed-ingest"),
     (errors.RollbackError, Exit.RECOVER, "when the cause is removed: novabackup recover"),

@@ -17,18 +17,18 @@ from novabackup.cli.toml_lines import Path, line_of
 from novabackup.errors import ConfigurationError
 
 __all__ = [
+    "Found",
     "Place",
     "choice",
     "flag",
     "keys",
     "location",
-    "natural",
     "options",
     "seconds",
+    "secret",
     "section",
     "setting",
     "text",
-    "texts",
 ]
 
 _Section = TypeVar("_Section")
@@ -65,7 +65,15 @@ class Place:
         return ConfigurationError(f"{self}: expected {expected}, found {_shown(found)}")
 
 
+class Found(str):
+    """What was found, in words."""
+
+    __slots__ = ()
+
+
 def _shown(value: object) -> str:
+    if isinstance(value, Found):
+        return str(value)
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -100,7 +108,7 @@ def section(kind: type[_Section]) -> Callable[[Place, object], _Section]:
         keys(place, value, fields)
         for name, field in fields.items():
             if field.default is attrs.NOTHING and name not in value:
-                raise place.wrong(f"the key {name}", "none")
+                raise place.wrong(f"the key {name}", Found("none"))
         return kind(**{name: fields[name].metadata["read"](place / name, said) for name, said in value.items()})
 
     return read
@@ -127,24 +135,10 @@ def text(place: Place, value: object) -> str:
     return value
 
 
-def texts(place: Place, value: object) -> tuple[str, ...]:
-    """Read a list of texts."""
-    if not isinstance(value, list):
-        raise place.wrong('a list of texts, such as ["daily"]', value)
-    return tuple(text(place / number, item) for number, item in enumerate(value))
-
-
 def flag(place: Place, value: object) -> bool:
     """Read true or false."""
     if not isinstance(value, bool):
         raise place.wrong("true or false", value)
-    return value
-
-
-def natural(place: Place, value: object) -> int:
-    """Read a number of 0 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise place.wrong("a number of 0 or more", value)
     return value
 
 
@@ -201,7 +195,7 @@ def secret(place: Place, value: object) -> Secret:
         raise ConfigurationError(f'{place}: expected a table such as {{ env = "NAME" }}, found something else')
     keys(place, value, _SECRET_FORMS)
     if len(value) != 1:
-        raise place.wrong("one of env, file and command", " and ".join(value) or "none")
+        raise place.wrong("one of env, file and command", Found(" and ".join(value) or "none"))
     ((form, said),) = value.items()
     where = text(place / form, said)
     if form == "file":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from novabackup.cli.output import Terminal, size
 from novabackup.cli.progress import Unseen, progress
 from novabackup.cli.secrets import revealed
 from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.keys import Key, KeyFile, Passphrase
 from novabackup.repository import Repository, protocol
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
@@ -137,11 +138,21 @@ class Work:
         """
         url = self.options.repository or self.config.repository.url
         if url is not None:
-            return Repository(url, storage_options=_options_for(url, self.config.repository))
+            return self._repository(url, _options_for(url, self.config.repository))
         if self.known_store is None:
             raise ConfigurationError(self._nothing_names("a repository", "--repository", "[repository]"))
         inside = f"{self.known_store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
-        return Repository(inside, storage_options=self.known_store.storage_options)
+        return self._repository(inside, self.known_store.storage_options)
+
+    def _repository(self, url: str, storage_options: Mapping[str, Any]) -> Repository:
+        said = self.config.repository
+        return Repository(
+            url,
+            key=_key_for(said),
+            storage_options=storage_options,
+            storage_class=said.storage_class,
+            compression=said.compression,
+        )
 
     def _nothing_names(self, what: str, option: str, table: str) -> str:
         where = f"{self.found} has no url in {table}" if self.found else f"there is no {_config.NAME} here or above"
@@ -205,3 +216,12 @@ def _options_for(url: str, said: StoreSettings | RepositorySettings) -> dict[str
     """Give the options of the configuration, unless the URL that they are for was replaced by one of another kind."""
     fits = said.url is None or protocol(url) == protocol(said.url)
     return revealed(said.options) if fits else {}
+
+
+def _key_for(said: RepositorySettings) -> Key | None:
+    """Fetch what opens the repository."""
+    if said.key is None:
+        return None
+    if said.key.keyfile is not None:
+        return KeyFile(said.key.keyfile)
+    return Passphrase(said.key.passphrase.reveal()) if said.key.passphrase is not None else None

@@ -6,15 +6,16 @@ import abc
 import io
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import BinaryIO
 
 import attrs
 
-from novabackup.errors import ChangedError, IntegrityError
+from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
 
-__all__ = ["Block", "Entry", "Guarantees", "Part", "Reader", "Source", "Span", "Storage"]
+__all__ = ["Block", "Entry", "Frozen", "Guarantees", "Lock", "Part", "Reader", "Source", "Span", "Storage"]
 
 SMALL_OBJECT = 64 << 20
 """No record is larger than this; `Storage.read` refuses more, so that a forged size takes no memory."""
@@ -52,6 +53,39 @@ class Guarantees:
 
     exclusive_create: bool
     compare_and_swap: bool
+
+
+@attrs.frozen(kw_only=True)
+class Frozen:
+    """An object in an archive, which cannot be read before it has been thawed.
+
+    Attributes:
+        key: Its key.
+        size: In bytes.
+        storage_class: The archive, as the storage names it.
+        thawing: Whether that has been asked for already.
+    """
+
+    key: str
+    size: int
+    storage_class: str
+    thawing: bool
+
+
+@attrs.frozen(kw_only=True)
+class Lock:
+    """What keeps an object from being deleted.
+
+    Attributes:
+        key: Key of the object.
+        until: When it ends; None if nobody knows, since somebody has to lift it.
+    """
+
+    key: str
+    until: datetime | None
+
+    def __str__(self) -> str:
+        return f"locked until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "locked by a legal hold"
 
 
 @attrs.frozen
@@ -171,11 +205,13 @@ class Storage(abc.ABC):
         url: Where the storage is, without credentials.
         block: Bytes that are best read at once.
         parallel: How many reads or writes are best under way at once.
+        reads_back: Whether what is written can be read at once.
     """
 
     url: str
     block: int = 2 << 20
     parallel: int = 1
+    reads_back: bool = True
 
     @property
     def requests(self) -> int:
@@ -220,6 +256,18 @@ class Storage(abc.ABC):
         Returns:
             What is there now.
         """
+
+    def add(self, key: str, blocks: Iterable[Block]) -> Entry:
+        """Write an object that will never change, under a key that nothing else has.
+
+        Args:
+            key: Where.
+            blocks: As for `write`.
+
+        Raises:
+            FileExistsError: There is something else, and the storage can tell without a further look.
+        """
+        return self.write(key, blocks)
 
     @abc.abstractmethod
     def create(self, key: str, data: bytes) -> Entry:
@@ -332,6 +380,42 @@ class Storage(abc.ABC):
             prefix: As for `entries`.
         """
         return (entry.key for entry in self.entries(prefix))
+
+    def classed(self, storage_class: str) -> Storage:
+        """Give the same place once more; what is written through that one goes into a storage class.
+
+        Raises:
+            ConfigurationError: There are no storage classes here.
+        """
+        raise ConfigurationError(
+            f"{self.url}: expected a place that has storage classes (s3://…) for storage_class={storage_class!r}. "
+            "Leave it out"
+        )
+
+    def frozen(self, keys: Collection[str]) -> list[Frozen]:
+        """Tell which of these objects cannot be read before they have been thawed; a missing key is no error."""
+        return []
+
+    def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
+        """Ask for an object to become readable, which may take hours.
+
+        Args:
+            frozen: What `frozen` said of it.
+            days: For how long.
+            tier: How fast, as the storage names it.
+        """
+        raise ConfigurationError(f"{self.url}: nothing is ever frozen there")
+
+    def locks(self, keys: Collection[str]) -> list[Lock]:
+        """Tell which of these objects may not be deleted yet; a missing key is no error."""
+        return []
+
+    def protect(self, keys: Iterable[str]) -> None:  # noqa: B027 - most have nothing to do
+        """Lock objects for as long as new ones are, where new ones are locked by themselves.
+
+        Args:
+            keys: Which objects; not looked at where nothing is ever locked.
+        """
 
     def source(self, key: str, identity: str) -> Source | None:
         """Offer an object as a source of blocks for `write`.

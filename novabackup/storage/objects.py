@@ -23,7 +23,7 @@ from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
-__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "naming", "spool"]
+__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "named", "naming", "spool"]
 
 SPOOLED = 64 << 20
 """Up to this size, content waits in memory until it is complete; above, in a temporary file."""
@@ -50,9 +50,14 @@ def naming(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
-        text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
-        raise OSError(number, text, url) from error
+        raise named(error, url) from error
+
+
+def named(error: OSError, url: str) -> OSError:
+    """Give an error of the backend again, of the kind that its number says, with the URL of the object in it."""
+    number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
+    text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
+    return OSError(number, text, url)
 
 
 def spool(blocks: Iterable[Block]) -> tuple[BinaryIO, int]:

@@ -13,6 +13,7 @@ import pytest
 
 import nova
 from novabackup import IndexStore, Repository
+from novabackup.keys import KeyFile
 from novabackup.storage.local import LocalStorage
 
 ID = r"\d{8}T\d{6}Z-[0-9a-f]{20}"
@@ -319,26 +320,24 @@ class TestRestore:
 class TestForgetAndPrune:
     def test_a_policy_of_the_configuration_gives_reasons(self, cli, store, repository):
         with (store.parent / "novabackup.toml").open("a") as file:
-            file.write('[retention]\nlast = 1\ntags = ["keep"]\n')
+            file.write('[retention]\nlast = 1\ntags = { keep = "forever" }\n')
         for tags in (["--tag", "keep"], [], []):
             cli("snapshot", *tags)
         planned = cli("forget", "--dry-run", "--json").json
-        assert [verdict["reasons"] for verdict in planned["verdicts"]] == [
-            ["tag keep"],
-            [],
-            ["last healthy snapshot of the store", "last"],
-        ]
+        assert [verdict["keep"] for verdict in planned["verdicts"]] == [True, False, True]
+        assert all(verdict["reasons"] for verdict in planned["verdicts"])
+        assert planned["policy"] == "last 1, tag keep forever"
         assert len(repository) == 3
         said = cli("forget")
-        assert re.search(r"^[0-9a-f]{8}  \S+ \S+  keep    tag keep$", said.out, re.MULTILINE)
-        assert said.out.endswith("1 of 3 snapshots forgotten\n")
+        assert re.search(r"^[0-9a-f]{8}  \S+ \S+  keep    .*tag keep", said.out, re.MULTILINE)
+        assert said.out.endswith("1 of 3 snapshots forgotten under last 1, tag keep forever\n")
         assert planned["forgotten"] not in [[snapshot.id for snapshot in repository]]
         assert len(repository) == 2
 
     def test_options_replace_the_configuration(self, cli, store, repository):
         for _ in range(3):
             cli("snapshot")
-        assert len(cli("forget", "--keep-last", "2", "--json").json["forgotten"]) == 1
+        assert len(cli("forget", "--policy", "last 2", "--json").json["forgotten"]) == 1
         assert len(repository) == 2
 
     def test_single_snapshots_are_forgotten_by_name(self, cli, store, repository):
@@ -353,14 +352,14 @@ class TestForgetAndPrune:
         said = cli("forget")
         assert said.code == 2
         assert "so nothing was forgotten" in said.err
-        assert cli("forget", "latest", "--keep-last", "1").code == 2
+        assert cli("forget", "latest", "--policy", "last 1").code == 2
         assert len(repository) == 1
 
     def test_prune_condemns_and_then_deletes(self, cli, store, repository):
         cli("snapshot")
         nova.build(store, nova.texts(4, first=5))
         cli("snapshot")
-        assert cli("forget", "--keep-last", "1", "--prune", "--json").json["prune"]["condemned"] == []
+        assert cli("forget", "--policy", "last 1", "--prune", "--json").json["prune"]["condemned"] == []
         assert len(cli("prune", "--grace", "0", "--dry-run", "--json").json["condemned"]) == 1
         assert len(cli("prune", "--grace", "0", "--json").json["condemned"]) == 1
         assert re.fullmatch(r"1 pack deleted, [\d.]+ \w+ freed; 0 packs condemned\n", cli("prune", "--grace", "0").out)
@@ -371,6 +370,29 @@ class TestForgetAndPrune:
         said = cli("prune", "--grace", "5m")
         assert said.code == 2
         assert "shorter than a backup may take" in said.err
+
+
+class TestEncryption:
+    def test_a_passphrase_is_fetched_from_where_the_configuration_says(self, cli, store, place, monkeypatch):
+        with (place / "novabackup.toml").open("a") as file:
+            file.write('key = { passphrase = { env = "NOVA_PASSPHRASE" } }\n')
+        assert cli("snapshot").code == 2  # and nothing is written in plain for want of a key
+        assert not (place / "backups").exists()
+        monkeypatch.setenv("NOVA_PASSPHRASE", "correct horse")
+        assert cli("snapshot").code == 0
+        assert cli("verify").code == 0
+        monkeypatch.setenv("NOVA_PASSPHRASE", "battery staple")
+        said = cli("list")
+        assert said.code == 2
+        assert "battery" not in said.err
+
+    def test_a_key_file(self, cli, store, place):
+        KeyFile.generate(place / "key")
+        with (place / "novabackup.toml").open("a") as file:
+            file.write('key = { keyfile = "key" }\n')
+        assert cli("snapshot").code == 0
+        (place / "novabackup.toml").write_text('[store]\nurl = "vector_db"\n[repository]\nurl = "backups"\n')
+        assert cli("list").code == 2
 
 
 class TestRecover:

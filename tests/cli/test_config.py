@@ -43,11 +43,15 @@ class TestWhatItSays:
 
             [repository]
             url = "s3://bucket/backups"
+            key = { passphrase = { env = "NOVA_PASSPHRASE" } }
+            storage_class = "STANDARD_IA"
+            compression = "small"
             options = { endpoint_url = "http://127.0.0.1:1", key = { env = "KEY" }, use_ssl = false }
 
             [retention]
             daily = 30
-            tags = ["release"]
+            within = 0
+            tags = { release = "forever" }
             """,
         )
         assert config.store.url == str(place / "nova/vector_db")
@@ -57,7 +61,9 @@ class TestWhatItSays:
         )
         assert (config.store.single_writer, config.store.timeout) == (True, 90.0)
         assert config.repository.url == "s3://bucket/backups"
-        assert config.retention == Policy(daily=30, tags=("release",))
+        assert (config.repository.storage_class, config.repository.compression) == ("STANDARD_IA", "small")
+        assert config.repository.key.passphrase.where == "NOVA_PASSPHRASE"
+        assert config.retention == Policy.parse("daily 30, tag release forever")
 
     def test_every_ready_made_layout_has_a_name(self, place):
         assert {"nova", "nova-vehicle", "nova-multi-domain"} <= LAYOUTS.keys()
@@ -79,11 +85,11 @@ class TestMistakes:
         [
             (
                 '[retention]\ndaily = 3\nhourly = "many"\n',
-                'novabackup.toml:3: retention.hourly: expected a number of 0 or more, found "many"',
+                "novabackup.toml:3: retention.hourly: expected how many to keep, such as 24, how long, such as 36h,",
             ),
             (
                 "[retention]\nlast = true\n",
-                "novabackup.toml:2: retention.last: expected a number of 0 or more, found true",
+                "novabackup.toml:2: retention.last: expected how many to keep, such as 24",
             ),
             ('[store]\n\nlayuot = "nova"\n', "novabackup.toml:3: store.layuot: unknown key; did you mean layout?"),
             ("[stroe]\n", "novabackup.toml:1: stroe: unknown key; did you mean store?"),
@@ -103,10 +109,26 @@ class TestMistakes:
                 '[store]\ntimeout = "soon"',
                 'novabackup.toml:2: store.timeout: expected seconds, or a text such as "90s"',
             ),
+            (
+                '[repository]\nkey = { passphrase = "hunter2" }\n',
+                "novabackup.toml:2: repository.key.passphrase: expected a table such as { env =",
+            ),
+            (
+                '[repository]\nkey = { keyfile = "k", passphrase = { env = "P" } }\n',
+                "novabackup.toml:2: repository.key: expected one of passphrase and keyfile, found both",
+            ),
+            (
+                '[repository]\ncompression = "tiny"',
+                "novabackup.toml:2: repository.compression: expected one of fast, small",
+            ),
             ("store = 3", "novabackup.toml:1: store: expected a table, found 3"),
             ("[store]\nurl = ", "novabackup.toml: expected TOML: Invalid value at the end of the file"),
             ("[store]\nurl = x\n", "novabackup.toml:2:7: expected TOML: Invalid value"),
-            ("[retention]\ntags = 'one'", "novabackup.toml:2: retention.tags: expected a list of texts"),
+            ("[retention]\ntags = 'one'", "novabackup.toml:2: retention.tags: 'tags' says what to keep of each tag"),
+            ("[retention.tags]\none = '7d'\ntwo = '7x'", "novabackup.toml:3: retention.tags.two: tag 'two'"),
+            ("[retention]\nlast = 0", "novabackup.toml:1: retention: a policy says what to keep"),
+            ("retention = 'dayly 3'", "novabackup.toml:1: retention: policy 'dayly 3': "),
+            ("retention = 3", "novabackup.toml:1: retention: expected a text such as"),
         ],
     )
     def test_the_file_the_line_and_the_setting_are_named(self, place, text, said):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Annotated
-
-from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from novabackup.cli.durations import span
 from novabackup.cli.output import Answer, Column, Table, count, local, size
@@ -14,98 +11,97 @@ from novabackup.cli.shapes import short_ids
 from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.errors import ConfigurationError
 from novabackup.prune import GRACE, PrunePlan
-from novabackup.retention import Policy
+from novabackup.retention import ForgetPlan, Policy
 
 __all__ = ["forget", "prune"]
-
-Keep = Annotated[int | None, Parameter(validator=Number(gte=0), metavar="N")]
 
 
 def forget(
     *snapshots: str,
-    keep_last: Keep = None,
-    keep_hourly: Keep = None,
-    keep_daily: Keep = None,
-    keep_weekly: Keep = None,
-    keep_monthly: Keep = None,
-    keep_tag: tuple[str, ...] = (),
+    policy: str | None = None,
     prune: bool = False,
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Answer:
     """Forget snapshots: those that are named, or those that a policy does not keep.
 
-    The policy is given by options, or else by [retention] in the configuration. It never forgets the last healthy
-    snapshot of a store.
+    The policy is that of --policy, or else of [retention] in the configuration. It never forgets the last healthy
+    snapshot of a store, nor one that is pinned.
 
     Args:
         snapshots: Ids or the beginnings of ids.
-        keep_last: Keep the newest so many of each store.
-        keep_hourly: Keep the newest of each of the last so many hours that have one.
-        keep_daily: The same for days.
-        keep_weekly: The same for weeks.
-        keep_monthly: The same for months.
-        keep_tag: Keep every snapshot with this tag; may be repeated.
+        policy: What to keep, such as "last 3, daily 30, weekly 12, tag pre-ingest 7d", or the name of a ready-made
+            policy: default, local, remote, cold.
         prune: Free what they needed, as the command prune does.
         dry_run: Say what would be done, and do nothing.
     """
-    said = {
-        "last": keep_last,
-        "hourly": keep_hourly,
-        "daily": keep_daily,
-        "weekly": keep_weekly,
-        "monthly": keep_monthly,
-        "tags": keep_tag or None,
-    }
-    given = {name: value for name, value in said.items() if value is not None}
-    if snapshots and given:
-        raise ConfigurationError("expected snapshots or options of a policy, found both. Use one of them")
+    if snapshots and policy is not None:
+        raise ConfigurationError("expected snapshots or a policy, found both. Use one of them")
     with options.open() as work:
         if snapshots:
-            verdicts: list[tuple[str, tuple[str, ...]]] = [(work.snapshot(name).id, ()) for name in snapshots]
+            answer = _named(work, [work.snapshot(name).id for name in snapshots], dry_run=dry_run)
         else:
-            policy = Policy(**given) if given else work.config.retention  # type: ignore[arg-type]
-            if policy is None:
-                raise ConfigurationError(
-                    "expected snapshots, options of a policy such as --keep-daily 30, or [retention] in the "
-                    "configuration; found none of them, so nothing was forgotten"
-                )
-            plan = work.repository.plan_forget(policy)
-            verdicts = [(verdict.id, verdict.reasons) for verdict in plan.verdicts]
-        answer = _verdicts(work, verdicts, dry_run=dry_run)
-        if not dry_run:
-            work.repository.forget([name for name, reasons in verdicts if not reasons])
+            answer = _judged(work, _policy(work, policy), dry_run=dry_run)
         return _with_prune(work, answer) if prune and not dry_run else answer
 
 
-def _verdicts(work: Work, verdicts: list[tuple[str, tuple[str, ...]]], *, dry_run: bool) -> Answer:
-    every = work.repository.snapshots()
-    times = {snapshot.id: snapshot.time for snapshot in every}
-    short = short_ids([*times, *(name for name, _reasons in verdicts if name not in times)])
-    forgotten = [name for name, reasons in verdicts if not reasons]
-    rows = [
-        (
-            short[name],
-            local(times[name]) if name in times else "",
-            "keep" if reasons else "forget",
-            ", ".join(reasons),
+def _policy(work: Work, said: str | None) -> Policy:
+    found = Policy.of(said) if said is not None else work.config.retention
+    if found is None:
+        raise ConfigurationError(
+            "expected snapshots, --policy, or [retention] in the configuration; found none of them, so nothing was "
+            "forgotten. Such as: novabackup forget --policy default --dry-run"
         )
-        for name, reasons in verdicts
-    ]
-    columns = [Column("ID", whole=True), Column("Time", whole=True), Column("What", whole=True), Column("Why")]
+    return found
+
+
+def _named(work: Work, names: Sequence[str], *, dry_run: bool) -> Answer:
+    many = len(work.repository)
+    gone = tuple(names) if dry_run else work.repository.forget(names)
     verb = "would be forgotten" if dry_run else "forgotten"
-    return Answer.of_plan(
-        {
-            "repository": work.repository.url,
-            "forgotten": forgotten,
-            "verdicts": [{"id": name, "keep": bool(reasons), "reasons": list(reasons)} for name, reasons in verdicts],
-        },
-        [
-            *([Table(columns=columns, rows=rows)] if rows else []),
-            f"{len(forgotten)} of {count(len(every), 'snapshot')} {verb}",
+    fields = {"repository": work.repository.url, "forgotten": list(gone)}
+    return Answer.of_plan(fields, [f"{len(gone)} of {count(many, 'snapshot')} {verb}"], dry_run=dry_run)
+
+
+def _judged(work: Work, policy: Policy, *, dry_run: bool) -> Answer:
+    plan = work.repository.plan_forget(policy)
+    for warning in plan.warnings:
+        work.terminal.warning(warning)
+    gone = plan.forgotten if dry_run else work.repository.forget(plan)
+    verb = "would be forgotten" if dry_run else "forgotten"
+    fields = {
+        "repository": work.repository.url,
+        "policy": plan.policy,
+        "warnings": list(plan.warnings),
+        "forgotten": list(gone),
+        "verdicts": [
+            {
+                "id": verdict.id,
+                "time": verdict.time,
+                "store": verdict.store,
+                "tags": list(verdict.tags),
+                "state": verdict.state.value,
+                "keep": verdict.kept,
+                "reasons": list(verdict.reasons),
+            }
+            for verdict in plan.verdicts
         ],
-        dry_run=dry_run,
-    )
+    }
+    line = f"{len(gone)} of {count(len(plan.verdicts), 'snapshot')} {verb} under {plan.policy}"
+    return Answer.of_plan(fields, [*_tables(plan), line], dry_run=dry_run)
+
+
+def _tables(plan: ForgetPlan) -> Iterator[Table]:
+    """Show what becomes of each snapshot, store by store."""
+    short = short_ids([verdict.id for verdict in plan.verdicts])
+    columns = [Column("ID", whole=True), Column("Time", whole=True), Column("What", whole=True), Column("Why")]
+    for store in dict.fromkeys(verdict.store for verdict in plan.verdicts):
+        rows = [
+            (short[one.id], local(one.time), "keep" if one.kept else "forget", "; ".join(one.reasons))
+            for one in plan.verdicts
+            if one.store == store
+        ]
+        yield Table(columns=columns, rows=rows, title=f"Snapshots of {store}")
 
 
 def _with_prune(work: Work, answer: Answer) -> Answer:
