@@ -33,7 +33,17 @@ from novabackup.storage import Other
 from novabackup.store import IndexStore
 from novabackup.thaw import require_readable
 
-__all__ = ["FAILED_TAG", "REPLACED_TAG", "Recovery", "Session", "recover", "refuse_if_interrupted", "restore"]
+__all__ = [
+    "FAILED_TAG",
+    "REPLACED_TAG",
+    "SIDE_TAGS",
+    "Recovery",
+    "Session",
+    "plan_recover",
+    "recover",
+    "refuse_if_interrupted",
+    "restore",
+]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -42,6 +52,9 @@ FAILED_TAG = "failed-ingest"
 
 REPLACED_TAG = "before-restore"
 """Tag of the snapshots of what a restore replaced."""
+
+SIDE_TAGS = frozenset({FAILED_TAG, REPLACED_TAG})
+"""Tags of the snapshots of what was in the way: nobody wanted a store to be like that."""
 
 KEEP_FAILED = 3
 """How many snapshots with `FAILED_TAG` a store keeps: counted, since a clock may lie."""
@@ -203,7 +216,8 @@ class Session:
                 "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
                 "from a copy), then call recover(store)"
             ) from _chained(failure, cause)
-        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot)
+        # Marked, since whoever called the guard is told so anyhow, by the error that it raises.
+        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot, extra={"told": True})
         _forget_old_failures(self._objects, self._store.url)
 
 
@@ -336,6 +350,26 @@ def recover(
     if done is not None and done.kept:
         _forget_old_failures(objects, store.url)
     return done
+
+
+def plan_recover(store: IndexStore, opener: Opener, *, context: str) -> Recovery | None:
+    """Say what `recover` would do; nothing is touched, and nobody is waited for.
+
+    Raises:
+        StoreBusyError: The writer is alive.
+    """
+    state = journal.look(store.storage, context)
+    found = journal.read(store.storage)
+    if state is None or found is None:
+        return None
+    if state.life in (Life.ALIVE, Life.NESTED):
+        raise StoreBusyError(f"{store.url} is being written to: {state.rival}. There is nothing to recover from")
+    left = found[0]
+    if left.phase == "backup":
+        return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
+    objects = opener(left.repository)
+    todo = survey(store, objects, left.snapshot, objects.record(left.snapshot), left.paths)
+    return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=todo, kept=left.kept)
 
 
 def restore(
