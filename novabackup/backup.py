@@ -84,11 +84,11 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
     Raises:
         ChangedError: Files went on changing while they were read.
     """
-    declared_files(objects, store)  # a URL that cannot be is refused before a repository comes into being
-    repository = objects.ensure()
     before = store.storage.requests, objects.storage.requests
+    files = declared_files(objects, store)  # what cannot be is refused before a repository comes into being
+    repository = objects.ensure()
     for _try in range(_TRIES):
-        record = _read_all(objects, store, request, repository, callback)
+        record = _read_all(objects, store, files, request, repository, callback)
         if record is not None:
             name = objects.save(record)
             _LOG.info(
@@ -103,6 +103,7 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
             )
             return name, record
         _LOG.info("%s or the content that it shares with older snapshots changed meanwhile: once more", store.url)
+        files = declared_files(objects, store)
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
         f"each of {_TRIES} tries. Stop what writes there and take the snapshot again"
@@ -110,10 +111,14 @@ def take(objects: Objects, store: IndexStore, request: Request, callback: Callba
 
 
 def _read_all(
-    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback
+    objects: Objects,
+    store: IndexStore,
+    files: list[DeclaredFile],
+    request: Request,
+    repository: str,
+    callback: Callback,
 ) -> SnapshotRecord | None:
     """Read the store once; None if something changed meanwhile so that it must be done again."""
-    files = declared_files(objects, store)
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)
     recent = list(itertools.islice(_of_store(objects, store.url), _RECENT))
@@ -201,7 +206,8 @@ def _read(
     def inspect() -> Report:
         with reader:  # closed at once: there may be more files than a process may have open
             report = file.component.inspect(reader)
-            reader.confirm()
+            if not reader.entry.identity:  # otherwise all files are compared together, at the end
+                reader.confirm()
             return report
 
     entry = FileEntry(

@@ -384,7 +384,8 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
         StoreBusyError: It is under way.
         RollbackError: It was interrupted.
     """
-    deadline = time.monotonic() + (timeout or 0.0)
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
     while True:
         state = journal.look(store.storage, context)
         if state is None or state.phase == "backup" or state.life is Life.NESTED:
@@ -399,4 +400,4 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
             raise StoreBusyError(
                 f"{store.url} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
             )
-        time.sleep(journal.POLL)
+        time.sleep(journal.pause(time.monotonic() - began))

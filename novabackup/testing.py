@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, NoReturn
 
 from novabackup.model import Attributes
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Storage
+from novabackup.storage.base import Block, Entry, Guarantees, Part, Proof, Reader, Source, Storage
 from novabackup.storage.contract import StorageContract
 
 __all__ = ["Fault", "FaultyStorage", "Moment", "StorageContract", "Then", "die", "fail_with"]
@@ -253,6 +253,10 @@ class _FaultyReader(Reader):
         """Make sure of one unchanged version."""
         with self._storage.step(f"confirm {self.entry.key}"):
             self._inner.confirm()
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with."""
+        return self._inner.proof()
 
     def file(self) -> BinaryIO:
         """Give the content as a file."""

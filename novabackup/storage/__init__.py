@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Reader, Source, Span, Storage
+from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader, Source, Span, Storage
 from novabackup.storage.local import LocalStorage
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Guarantees",
     "Lock",
     "Part",
+    "Proof",
     "Reader",
     "Source",
     "Span",

@@ -15,7 +15,7 @@ import attrs
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
 
-__all__ = ["Block", "Entry", "Frozen", "Guarantees", "Lock", "Part", "Reader", "Source", "Span", "Storage"]
+__all__ = ["Block", "Entry", "Frozen", "Guarantees", "Lock", "Part", "Proof", "Reader", "Source", "Span", "Storage"]
 
 SMALL_OBJECT = 64 << 20
 """No record is larger than this; `Storage.read` refuses more, so that a forged size takes no memory."""
@@ -137,6 +137,20 @@ Block = bytes | memoryview | Span
 """A piece of content that is to be written."""
 
 
+class Proof:
+    """What a storage knows of the content of a whole object; this one knows nothing, as befits local files."""
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes, in order, from the first one on."""
+
+    def confirm(self) -> None:
+        """Compare, when all bytes have been taken.
+
+        Raises:
+            ChangedError: Other bytes arrived than the storage has.
+        """
+
+
 class Reader(abc.ABC):
     """One version of one object, open for reading; a context manager.
 
@@ -172,6 +186,10 @@ class Reader(abc.ABC):
         Raises:
             ChangedError: The object was changed or replaced since it was opened.
         """
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with by somebody who reads all of it, in pieces."""
+        return Proof()
 
     @abc.abstractmethod
     def file(self) -> BinaryIO:
