@@ -8,7 +8,7 @@
 
 import logging
 
-from novabackup import checks, components, errors, layouts
+from novabackup import checks, components, errors, layouts, retention
 from novabackup.errors import (
     ArchivedError,
     ChangedError,
@@ -23,7 +23,7 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.guard import recover, snapshot
-from novabackup.model import Problem, Report
+from novabackup.model import Pin, Problem, Report
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
@@ -41,6 +41,7 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "NovaBackupError",
+    "Pin",
     "Policy",
     "Problem",
     "Recovery",
@@ -54,6 +55,7 @@ __all__ = [
     "errors",
     "layouts",
     "recover",
+    "retention",
     "snapshot",
 ]
 

@@ -128,6 +128,7 @@ def _read_all(
         except (ChangedError, FileNotFoundError) as error:
             _LOG.debug("%s", error)
             return None
+        objects.protect(packer.shared)
         looked = time.clock_gettime(_CLOCK)
         if packer.condemned_meanwhile() or not _still(declared_files(objects, store), entries):
             return None

@@ -28,11 +28,16 @@ __all__ = [
     "Condemned",
     "Config",
     "FileEntry",
+    "Forgotten",
     "Journal",
+    "KeySlot",
     "Owner",
+    "Pin",
     "Problem",
+    "Record",
     "Report",
     "Run",
+    "Sealed",
     "SnapshotRecord",
     "decode",
     "encode",
@@ -41,6 +46,9 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+
+ENCRYPTION = "aes-256-gcm"
+"""What a `Config` says of an encrypted repository."""
 
 Run = tuple[int, int, int]
 """Consecutive chunks of a file: number of the pack in ``FileEntry.packs``, first chunk in it, count of chunks."""
@@ -213,7 +221,7 @@ class Config:
     Attributes:
         version: Format version.
         id: Random identity of the repository, 32 hexadecimal digits.
-        encryption: Reserved: empty means that packs and snapshots are not encrypted.
+        encryption: How packs and records are encrypted: empty if they are not, or `ENCRYPTION`.
     """
 
     version: int = FORMAT_VERSION
@@ -231,6 +239,81 @@ class Condemned:
 
     version: int = FORMAT_VERSION
     packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
+
+
+@attrs.frozen(kw_only=True)
+class Sealed:
+    """Another record, encrypted.
+
+    Attributes:
+        key: Id of the data key.
+        previous: For a snapshot: one that was there when it was written, so that its absence is noticed.
+        data: Nonce, encrypted content and tag.
+    """
+
+    version: int = FORMAT_VERSION
+    key: str
+    previous: str = ""
+    data: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Forgotten:
+    """Snapshots of an encrypted repository that were forgotten on purpose, and not taken away by somebody else.
+
+    Attributes:
+        snapshots: Their ids.
+        expected: Snapshots that they had noted as being there.
+    """
+
+    version: int = FORMAT_VERSION
+    snapshots: tuple[str, ...]
+    expected: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class KeySlot:
+    """The data keys of a repository, wrapped by one key that a person or program has.
+
+    Attributes:
+        repository: Id of the repository.
+        kind: What kind of key it is: ``passphrase``, ``file`` or ``external``.
+        label: Whose it is, for people.
+        time: When it was added.
+        salt: Random.
+        n: Cost of scrypt in time and memory; 0 where there is no passphrase.
+        r: Size of its blocks.
+        p: How often it is done.
+        token: What an external service made of the wrapping key; empty otherwise.
+        data: Nonce, wrapped data keys (32 bytes each, the newest first) and tag.
+    """
+
+    version: int = FORMAT_VERSION
+    repository: str
+    kind: str
+    label: str = ""
+    time: datetime
+    salt: bytes
+    n: int = 0
+    r: int = 0
+    p: int = 0
+    token: bytes = b""
+    data: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Pin:
+    """That a snapshot stays, whatever a policy says, until somebody takes the pin away.
+
+    Attributes:
+        version: Format version.
+        time: When it was set, in UTC, by the clock of the host that set it.
+        message: Why.
+    """
+
+    version: int = FORMAT_VERSION
+    time: datetime
+    message: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -282,10 +365,17 @@ class Journal:
     beat: int = 0
 
 
+Record = Config | SnapshotRecord | Condemned | Forgotten | KeySlot | Pin | Sealed | Journal
+"""Everything that is written."""
+
 _KINDS: dict[type, str] = {
     Config: "config",
     SnapshotRecord: "snapshot",
     Condemned: "condemned",
+    Forgotten: "forgotten",
+    KeySlot: "key",
+    Sealed: "sealed",
+    Pin: "pin",
     Journal: "journal",
 }
 
@@ -299,7 +389,7 @@ class _Versioned(msgspec.Struct, gc=False):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
-def encode(record: Config | SnapshotRecord | Condemned | Journal) -> bytes:
+def encode(record: Record) -> bytes:
     """Turn a record into the bytes that are stored."""
     body = msgspec.json.encode(record, order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)

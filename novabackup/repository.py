@@ -1,8 +1,10 @@
-"""Where snapshots are kept: take, list, check, forget, prune."""
+"""Where snapshots are kept: take, list, pin, check, forget, prune."""
 
 from __future__ import annotations
 
+import errno
 import html
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -12,21 +14,28 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import layouts, prune, retention, session, verification
+from novabackup import copying, forgetting, layouts, mirroring, prune, reencryption, retention, session, verification
 from novabackup.backup import Request
 from novabackup.components import Component, Files
+from novabackup.copying import CopyPlan, Paces
 from novabackup.errors import NotFoundError
-from novabackup.model import SnapshotRecord
+from novabackup.keyring import KeyRing
+from novabackup.keys import Key
+from novabackup.mirroring import MirrorPlan
+from novabackup.model import Pin, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
+from novabackup.pace import Pace
 from novabackup.prune import PrunePlan
-from novabackup.retention import Candidate, ForgetPlan, Policy
+from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
 from novabackup.views import Problems
 
 __all__ = ["Repository"]
+
+_LOG = logging.getLogger("novabackup")
 
 _LATEST = "latest"
 _LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
@@ -40,25 +49,39 @@ class Repository:
     """
 
     def __init__(
-        self, url: str | os.PathLike[str] | Storage, *, storage_options: Mapping[str, Any] | None = None
+        self,
+        url: str | os.PathLike[str] | Storage,
+        *,
+        key: Key | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        storage_class: str | None = None,
     ) -> None:
         """Name a repository.
 
         Args:
             url: Local path, any fsspec URL, or a storage.
+            key: Opens an encrypted repository; one that does not exist yet is created encrypted. See `novabackup.keys`.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            storage_class: Where there are such, the class that new content is written in, such as ``STANDARD_IA``; what
+                is read all the time, such as the list of snapshots, stays in the usual one.
 
         Raises:
-            ConfigurationError: The URL cannot be used.
+            ConfigurationError: The URL cannot be used, or there are no storage classes.
         """
         self._storage_options = dict(storage_options or {})
-        self._objects = Objects(open_storage(url, storage_options))
+        storage = open_storage(url, storage_options)
+        self._objects = Objects(storage, key, storage.classed(storage_class) if storage_class is not None else None)
         self._stores: dict[str, IndexStore] = {}
 
     @property
     def url(self) -> str:
         """Where the repository is, without credentials."""
         return self._objects.url
+
+    @property
+    def keys(self) -> KeyRing:
+        """The keys that open it: list, add, change and remove them."""
+        return KeyRing(self._objects)
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
@@ -157,6 +180,10 @@ class Repository:
             raise NotFoundError(f"{name!r} is the beginning of {len(found)} snapshots: {some}. Give more of the id")
         return name if name in found else found[0]
 
+    def _names(self, what: str | Snapshot | Iterable[str | Snapshot]) -> list[str]:
+        named = [what] if isinstance(what, str | Snapshot) else what
+        return [self._resolve(_name(item)) for item in named]
+
     def __contains__(self, name: object) -> bool:
         """Tell whether there is exactly one snapshot that ``repo[name]`` would find."""
         if isinstance(name, Snapshot):
@@ -180,6 +207,113 @@ class Repository:
     def __iter__(self) -> Iterator[Snapshot]:
         return iter(self.snapshots())
 
+    # -- copying -----------------------------------------------------------------------------------------------------
+
+    def plan_copy(self, snapshots: Iterable[str | Snapshot] | None = None, *, to: Repository) -> CopyPlan:
+        """Say what `copy` would do; do nothing."""
+        self._objects.require()
+        names = self._objects.names() if snapshots is None else self._names(snapshots)
+        return copying.plan(self._objects, names, to._objects)
+
+    def copy(
+        self,
+        snapshots: CopyPlan | Iterable[str | Snapshot] | None = None,
+        *,
+        to: Repository,
+        limit: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> CopyPlan:
+        """Copy snapshots to another repository, which may have other keys and another storage class.
+
+        Only content that is not there yet is sent; every byte is checked on the way. A copied snapshot keeps its id,
+        time, tags and message. A copy that was interrupted goes on where it was when it is called again.
+
+        Args:
+            snapshots: Which: a plan, ids, or snapshots; by default all.
+            to: The other repository; it comes into being with its first snapshot.
+            limit: Bytes per second that are read at most, and as many that are sent; by default as fast as it goes.
+            callback: Told of the bytes of files that have been dealt with.
+
+        Returns:
+            What was done.
+
+        Raises:
+            NotFoundError: A snapshot is not there; then none is copied.
+            IntegrityError: Content is damaged here; snapshots copied before it stay.
+        """
+        todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
+        paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()
+        copying.copy(self._objects, todo, to._objects, paces, callback)
+        return todo
+
+    def plan_mirror(self, *, to: Repository, policy: Policy | str | Mapping[str, Any] = retention.REMOTE) -> MirrorPlan:
+        """Say what `mirror` would do; do nothing.
+
+        Args:
+            to: The other repository; it need not exist yet.
+            policy: What it is to hold, as a policy or in any form that `Policy.of` reads.
+        """
+        self._objects.require()
+        return mirroring.plan(self._objects, to._objects, Policy.of(policy))
+
+    def mirror(
+        self,
+        plan: MirrorPlan | None = None,
+        *,
+        to: Repository,
+        policy: Policy | str | Mapping[str, Any] = retention.REMOTE,
+        limit: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> MirrorPlan:
+        """Keep another repository in step, under a retention of its own.
+
+        Snapshots of both are judged together: what the policy keeps is copied there if it is not there yet, and what it
+        does not keep is forgotten there. Nothing is forgotten here, and nothing there for the mere reason that it is
+        gone here. Old content is freed by ``to.prune()``.
+
+        Args:
+            plan: What `plan_mirror` said; made anew by default.
+            to: The other repository.
+            policy: What it is to hold; not asked if there is a plan.
+            limit: As for `copy`.
+            callback: As for `copy`.
+
+        Returns:
+            What was done.
+        """
+        todo = plan or self.plan_mirror(to=to, policy=policy)
+        self.copy(todo.copy, to=to, limit=limit, callback=callback)
+        if todo.forget.forgotten:
+            to.forget(todo.forget)
+        return todo
+
+    def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
+        """Replace the data key, for when a key or passphrase may have become known, and seal everything anew.
+
+        Interrupted, it goes on when it is called again. Nobody else may write to the repository meanwhile.
+
+        Args:
+            callback: Told of the bytes of files that have been dealt with.
+
+        Returns:
+            Labels of all other keys, which do not open the repository any more: add them again with ``keys.add``.
+
+        Raises:
+            ConfigurationError: The repository is not encrypted.
+            IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
+        """
+        self._objects.require()
+        return reencryption.reencrypt(self._objects, callback)
+
+    def stored_bytes(self) -> int:
+        """Add up the packs, also those that no snapshot needs any more; they are listed for it.
+
+        Raises:
+            NotFoundError: There is no repository here.
+        """
+        self._objects.require()
+        return sum(entry.size for _pack, entry in self._objects.pack_entries())
+
     # -- checking ----------------------------------------------------------------------------------------------------
 
     def check(self, *, read_data_subset: str | None = None, callback: Callback = DEFAULT_CALLBACK) -> Problems:
@@ -199,39 +333,96 @@ class Repository:
         """
         return verification.check(self._objects, read_data_subset, callback)
 
+    # -- pinning -----------------------------------------------------------------------------------------------------
+
+    def pin(self, snapshot: str | Snapshot, message: str = "") -> None:
+        """Let a snapshot stay, whatever a policy says, until `unpin`.
+
+        Args:
+            snapshot: Which one. One that is pinned already gets the new message.
+            message: Why, for people.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        self._objects.require()
+        self._objects.pin(self._resolve(_name(snapshot)), message)
+
+    def unpin(self, snapshot: str | Snapshot) -> None:
+        """Take the pin of a snapshot away; the snapshot stays until it is forgotten.
+
+        Args:
+            snapshot: Which one; the whole id, if the snapshot itself is gone.
+
+        Raises:
+            NotFoundError: It is not there, or not pinned.
+        """
+        self._objects.require()
+        pinned, name = self._objects.pinned(), _name(snapshot)
+        found = name if name in pinned else self._resolve(name)
+        if found not in pinned:
+            raise NotFoundError(f"snapshot {found} in {self.url} is not pinned. pins() lists those that are")
+        self._objects.unpin(found)
+
+    def pins(self) -> dict[str, Pin | None]:
+        """List pinned snapshots: their ids, with time and message of each pin; None for a pin that is damaged.
+
+        Raises:
+            NotFoundError: There is no repository here.
+        """
+        self._objects.require()
+        return {name: self._objects.read_pin(name) for name in sorted(self._objects.pinned())}
+
     # -- forgetting --------------------------------------------------------------------------------------------------
 
-    def plan_forget(self, policy: Policy) -> ForgetPlan:
-        """Say which snapshots a policy would keep, and why; do nothing."""
-        return retention.apply(
-            policy,
-            [
-                Candidate(id=s.id, time=s.time, store=s.store, tags=s.tags, healthy=_healthy(s))
-                for s in self.snapshots()
-            ],
-        )
+    def plan_forget(self, policy: Policy | str | Mapping[str, Any] = retention.DEFAULT) -> ForgetPlan:
+        """Say which snapshots a policy would keep, and why, store by store; do nothing.
+
+        Args:
+            policy: What to keep, as a policy or in any form that `Policy.of` reads.
+
+        Returns:
+            The plan; ``print`` shows it. Snapshots that cannot be read are not in it and stay.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            ConfigurationError: The policy cannot be understood.
+        """
+        self._objects.require()
+        return forgetting.plan(self._objects, Policy.of(policy))
 
     def forget(self, what: ForgetPlan | Iterable[str | Snapshot]) -> tuple[str, ...]:
         """Forget snapshots; `prune` later frees what only they needed.
 
+        What a plan says is looked at again first: a snapshot that has been pinned since, or that is the last healthy
+        one of its store by now, stays, and a warning is logged.
+
         Args:
-            what: A plan, or snapshots that are named one by one.
+            what: A plan, or snapshots that are named one by one. Those of a plan that their bucket protects for now
+                stay, with a warning: a later plan has them again.
 
         Returns:
             Ids of the snapshots that are gone.
 
         Raises:
-            NotFoundError: A snapshot is not there; then none is forgotten.
+            NotFoundError: A snapshot that is named is not there; then none is forgotten.
+            ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
+            PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
         """
+        self._objects.require()
         if isinstance(what, ForgetPlan):
-            names = list(what.forgotten)
+            names = forgetting.still_forgotten(self._objects, what)
         else:
-            self._objects.require()
-            named = [what] if isinstance(what, str | Snapshot) else what
-            names = [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
-        for name in names:
-            self._objects.forget(name)
-        return tuple(names)
+            names = forgetting.unpinned(self._objects, self._names(what))
+        locked = self._objects.locked(names)
+        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
+        if locked and not isinstance(what, ForgetPlan):
+            raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", self.url)
+        if locked:
+            _LOG.warning("%s: some snapshots may not be forgotten yet: %s", self.url, said)
+        gone = tuple(name for name in names if name not in locked)
+        self._objects.forget(gone)
+        return gone
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""
@@ -300,8 +491,8 @@ def request(tags: Iterable[str], message: str) -> Request:
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
 
 
-def _healthy(snapshot: Snapshot) -> bool:
-    return not snapshot.problems and session.FAILED_TAG not in snapshot.tags
+def _name(snapshot: str | Snapshot) -> str:
+    return snapshot.id if isinstance(snapshot, Snapshot) else snapshot
 
 
 def _components(declared: Collection[str]) -> tuple[Component, ...]:

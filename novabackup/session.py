@@ -14,6 +14,7 @@ from novabackup import checks, journal
 from novabackup.backup import Request, take
 from novabackup.errors import (
     CheckFailedError,
+    ConfigurationError,
     FormatError,
     IntegrityError,
     NovaBackupError,
@@ -24,8 +25,9 @@ from novabackup.journal import Held
 from novabackup.model import FileEntry, Problem, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import Life
-from novabackup.restore import RestorePlan, execute, live_files, plan
+from novabackup.restore import RestorePlan, Step, execute, live_files, plan
 from novabackup.store import IndexStore
+from novabackup.thaw import require_readable
 
 __all__ = ["FAILED_TAG", "REPLACED_TAG", "Recovery", "Session", "recover", "refuse_if_interrupted", "restore"]
 
@@ -108,9 +110,12 @@ class Session:
             if _finish_inherited(held, self._store, self._objects, self._opener, self._callback):
                 held.update(phase="backup", snapshot="", paths=(), kept="")
             if isinstance(point, Request):
-                self._snapshot, self._record = take(self._objects, self._store, point, self._callback)
+                _refuse_archive(self._objects)
+                whole = self._objects.within_reach()
+                self._snapshot, self._record = take(whole, self._store, point, self._callback)
             else:
                 self._snapshot, self._record = point
+                require_readable(self._objects, *point, "a block must be able to go back at once")
             held.update(phase="block", repository=self._objects.url, snapshot=self._snapshot, paths=(), kept="")
         except RollbackError:
             raise
@@ -196,6 +201,16 @@ class Session:
         _forget_old_failures(self._objects, self._store.url)
 
 
+def _refuse_archive(objects: Objects) -> None:
+    """Refuse to guard a block by a snapshot that goes where nothing can be read back at once."""
+    if not objects.reads_back:
+        raise ConfigurationError(
+            f"{objects.url}: a block must be able to go back at once, and what is written in this storage class has to "
+            "be thawed first. Guard with a repository of another class, such as GLACIER_IR; for this one, take plain "
+            "backups with Repository.backup(store)"
+        )
+
+
 def _chained(failure: BaseException, cause: BaseException | None) -> BaseException:
     """Hang the error that the rollback was for behind the one that stopped the rollback, so that both are shown."""
     last = failure
@@ -274,7 +289,7 @@ def _put_back(
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
+        return take(objects.within_reach(), store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -284,8 +299,9 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     """Keep only the newest of the snapshots of what failed blocks left behind."""
     try:
         failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
-        for name in failed[KEEP_FAILED:]:
-            objects.forget(name)
+        old = failed[KEEP_FAILED:]
+        stay = objects.pinned() | objects.locked(old).keys() if old else set()
+        objects.forget([name for name in old if name not in stay])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
 
@@ -331,6 +347,7 @@ def restore(
         What was done.
 
     Raises:
+        ArchivedError: Content has to be thawed first; nothing has been touched.
         IntegrityError: Content is damaged. A store that had files is as it was; in an empty one the files that could be
             had are there.
         RollbackError: It was interrupted in the middle; the journal says how to go on.
@@ -340,6 +357,7 @@ def restore(
     try:
         _finish_inherited(held, store, objects, opener, callback)
         todo = survey(store, objects, name, record, paths)
+        require_readable(objects, name, record, "a restore reads what it writes", todo.paths(Step.WRITE))
         kept = _keep(store, objects, REPLACED_TAG) if todo.replaces else ""
         held.update(phase="restore", repository=objects.url, snapshot=name, paths=tuple(paths), kept=kept)
     except RollbackError:

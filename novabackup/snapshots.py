@@ -15,17 +15,18 @@ from typing import Any, ParamSpec, TypeVar, cast
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import _html, session
+from novabackup import _html, session, thaw
 from novabackup.backup import Request
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
 from novabackup.model import FileEntry, Problem, SnapshotRecord
-from novabackup.objects import Objects
+from novabackup.objects import Objects, pin_key
 from novabackup.owner import whereabouts
 from novabackup.restore import RestorePlan
 from novabackup.session import Opener, Session
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
+from novabackup.thaw import ThawPlan
 
 __all__ = ["Diff", "Snapshot", "Snapshots"]
 
@@ -176,6 +177,11 @@ class Snapshot:
         """Versions of Python and of the packages that write such files, where it was taken."""
         return MappingProxyType(self._record.versions)
 
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays whatever a policy says; asks the repository each time."""
+        return self._origin.objects.storage.exists(pin_key(self.id))
+
     def open(self, path: str) -> io.BufferedReader:
         """Open a file of the snapshot for reading; it can seek.
 
@@ -202,8 +208,10 @@ class Snapshot:
             callback: Told of the bytes read.
 
         Raises:
+            ArchivedError: Content has to be thawed first.
             IntegrityError: Files are damaged; ``problems`` names each.
         """
+        thaw.require_readable(self._origin.objects, *self._point, "verifying reads everything")
         callback.set_size(self.size)
         problems: list[Problem] = []
         for entry in self._record.files:
@@ -266,6 +274,7 @@ class Snapshot:
         Raises:
             NotFoundError: A path is not in the snapshot.
             StoreBusyError: Another writer is at work there.
+            ArchivedError: Content has to be thawed first; nothing has been touched.
             IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
             RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
         """
@@ -279,6 +288,47 @@ class Snapshot:
             timeout=timeout,
             callback=callback,
         )
+
+    def plan_thaw(self, paths: Collection[str] = ()) -> ThawPlan:
+        """Say which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+        """
+        return thaw.plan(self._origin.objects, *self._point, _several(paths))
+
+    def thaw(
+        self,
+        paths: Collection[str] = (),
+        *,
+        days: int = 7,
+        tier: str = "Standard",
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> ThawPlan:
+        """Ask for what lies in an archive to become readable, which takes minutes to days; calling again does no harm.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+            days: How long it is to stay readable.
+            tier: How fast it is to come, which is a matter of money: ``Bulk``, ``Standard`` or ``Expedited``.
+            timeout: Seconds to wait until all can be read; None does not wait.
+            callback: Told of the packs that can be read, while waiting.
+
+        Returns:
+            What was asked for.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+            ConfigurationError: It cannot be asked for like this.
+            ArchivedError: It cannot be read yet when the time is over; it goes on all the same.
+        """
+        todo = self.plan_thaw(paths)
+        thaw.execute(self._origin.objects, todo, self._record, days=days, tier=tier, timeout=timeout, callback=callback)
+        return todo
 
     def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
         own = self._own_store or self._origin.open_store(self._record)

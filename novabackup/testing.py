@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, NoReturn
 
 from novabackup.model import Attributes
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Proof, Reader, Source, Storage
+from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader, Source, Storage
 from novabackup.storage.contract import StorageContract
 
 __all__ = ["Fault", "FaultyStorage", "Moment", "StorageContract", "Then", "die", "fail_with"]
@@ -183,6 +183,11 @@ class FaultyStorage(Storage):
             with self.step(f"block {key}"):
                 yield block
 
+    def add(self, key: str, blocks: Iterable[Block]) -> Entry:
+        """Write an object that will never change."""
+        with self.step(f"add {key}"):
+            return self._inner.add(key, self._counted(key, blocks))
+
     def create(self, key: str, data: bytes) -> Entry:
         """Create an object that must not be there yet."""
         with self.step(f"create {key}"):
@@ -224,6 +229,26 @@ class FaultyStorage(Storage):
         """Remove what interrupted writes left behind."""
         with self.step("sweep"):
             return self._inner.sweep(older_than, keys)
+
+    def frozen(self, keys: Collection[str]) -> list[Frozen]:
+        """Tell which objects cannot be read yet."""
+        with self.step("frozen"):
+            return self._inner.frozen(keys)
+
+    def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
+        """Ask for an object to become readable."""
+        with self.step(f"thaw {frozen.key}"):
+            self._inner.thaw(frozen, days, tier)
+
+    def locks(self, keys: Collection[str]) -> list[Lock]:
+        """Tell which objects may not be deleted yet."""
+        with self.step("locks"):
+            return self._inner.locks(keys)
+
+    def protect(self, keys: Iterable[str]) -> None:
+        """Lock objects for as long as new ones are."""
+        with self.step("protect"):
+            self._inner.protect(keys)
 
     def probe(self) -> Guarantees:
         """Find out what the backend really does."""

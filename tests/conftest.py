@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 
 import pytest
@@ -30,6 +31,14 @@ def radosgw_endpoint(tmp_path_factory):
         pytest.skip("needs Debian's ceph-mon, ceph-osd, radosgw and ceph-common")
     with servers.radosgw(tmp_path_factory.mktemp("radosgw")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def pushgateway_url(tmp_path_factory):
+    if shutil.which("prometheus-pushgateway") is None:
+        pytest.skip("needs prometheus-pushgateway")
+    with servers.pushgateway(tmp_path_factory.mktemp("pushgateway")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -73,6 +73,14 @@ def radosgw(folder: Path):
     return _running([*command, str(port), "key", "secret", str(folder / "ceph")], port, folder / "radosgw.log")
 
 
+def pushgateway(folder: Path):
+    """The real Pushgateway, of Debian's package of the same name."""
+    port = free_port()
+    # As Debian builds it, it would keep what it was given in /var/lib, for the next one to start with.
+    options = [f"--web.listen-address=127.0.0.1:{port}", "--persistence.file="]
+    return _running(["prometheus-pushgateway", *options], port, folder / "pushgateway.log")
+
+
 def options(endpoint):
     """What s3fs needs to talk to any of them."""
     return {

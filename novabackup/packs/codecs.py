@@ -11,7 +11,7 @@ import zstandard
 
 from novabackup.errors import FormatError, IntegrityError
 
-__all__ = ["WIDEST", "Codec", "Compressor", "decompress"]
+__all__ = ["WIDEST", "Codec", "Compressor", "decompress", "word_width"]
 
 Plane = np.ndarray[tuple[int], np.dtype[np.uint8]]
 _Content = TypeVar("_Content", memoryview, Plane)
@@ -164,6 +164,11 @@ def decompress(codec: int, stored: bytes | memoryview, size: int) -> bytes | mem
     if len(raw) != size:
         raise IntegrityError(f"a frame should hold {size} bytes, found {len(raw)}")
     return raw
+
+
+def word_width(codec: int, stored: bytes | memoryview) -> int:
+    """Tell how wide the words of a frame are, so that it can be compressed again as it was; 1 if unknown."""
+    return stored[0] if codec == Codec.PLANES and 1 < stored[0] <= WIDEST else 1
 
 
 def _samples(content: _Content) -> tuple[_Content, _Content, _Content]:

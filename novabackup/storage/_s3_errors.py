@@ -89,6 +89,7 @@ _PERMISSIONS = {
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
     "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
+    "PutObjectRetention": "s3:PutObjectRetention",
     "RestoreObject": "s3:RestoreObject",
     "UploadPart": "s3:PutObject",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from novabackup.storage._s3_bucket import date_of
@@ -43,3 +43,14 @@ def lock_state(key: str, answer: Mapping[str, Any]) -> Lock | None:
     if until is None or until.timestamp() <= date_of(answer):
         return None
     return Lock(key=key, until=until.astimezone(UTC))
+
+
+def retained_until(rule: Mapping[str, Any], now: float) -> datetime:
+    """Say until when an object is locked that is written now.
+
+    Args:
+        rule: The default retention of the bucket, in days or in years.
+        now: In seconds since the epoch.
+    """
+    days = (rule.get("Days") or 0) + 365 * (rule.get("Years") or 0)
+    return datetime.fromtimestamp(now, UTC) + timedelta(days=days)

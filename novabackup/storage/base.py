@@ -223,11 +223,13 @@ class Storage(abc.ABC):
         url: Where the storage is, without credentials.
         block: Bytes that are best read at once.
         parallel: How many reads or writes are best under way at once.
+        reads_back: Whether what is written can be read at once.
     """
 
     url: str
     block: int = 2 << 20
     parallel: int = 1
+    reads_back: bool = True
 
     @property
     def requests(self) -> int:
@@ -425,6 +427,13 @@ class Storage(abc.ABC):
     def locks(self, keys: Collection[str]) -> list[Lock]:
         """Tell which of these objects may not be deleted yet; a missing key is no error."""
         return []
+
+    def protect(self, keys: Iterable[str]) -> None:  # noqa: B027 - most have nothing to do
+        """Lock objects for as long as new ones are, where new ones are locked by themselves.
+
+        Args:
+            keys: Which objects; not looked at where nothing is ever locked.
+        """
 
     def source(self, key: str, identity: str) -> Source | None:
         """Offer an object as a source of blocks for `write`.

@@ -117,6 +117,27 @@ class StorageContract:
         assert storage.sweep(0.0) == 0
         assert other.read("old") == b"old"
 
+    def test_adding(self, storage: Storage, other: Storage) -> None:
+        """What is added is there; and whoever says that something else is there has not replaced it."""
+        blocks = [bytes([number]) * 100_003 for number in range(9)]
+        assert storage.add("folder/one", iter(blocks)).size == 900_027
+        assert other.read("folder/one") == b"".join(blocks)
+        try:
+            other.add("folder/one", [b"other"])
+        except FileExistsError:
+            assert storage.read("folder/one") == b"".join(blocks)
+        else:
+            assert storage.read("folder/one") == b"other"
+
+    def test_what_is_just_there(self, storage: Storage) -> None:
+        """What was written without a word can be read and deleted at once; and keys may be missing."""
+        storage.write("one", [b"content"])
+        for keys in ([], ["one"], ["one", "missing"], ["one", *(f"missing/{number}" for number in range(9))]):
+            assert storage.frozen(keys) == []
+            assert storage.locks(keys) == []
+            storage.protect(keys)
+        storage.delete("one")
+
     def test_exclusive_create(self, storage: Storage, other: Storage) -> None:
         """The second who creates an object is told, and changes nothing."""
         first = storage.create("folder/one", b"first")

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import errno
 import itertools
+import logging
 import os
 import re
 import secrets
@@ -22,15 +23,17 @@ from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes
 from novabackup.storage._s3_bucket import Bucket, date_of, described, etag_of, size_in
-from novabackup.storage._s3_client import S3Client
+from novabackup.storage._s3_client import ARCHIVES, S3Client
 from novabackup.storage._s3_errors import RefusedError
-from novabackup.storage._s3_states import MAY_BE_FROZEN, frozen_state, lock_state, thaw_request
+from novabackup.storage._s3_states import MAY_BE_FROZEN, frozen_state, lock_state, retained_until, thaw_request
 from novabackup.storage._s3_sums import SumProof, sum_in
 from novabackup.storage._s3_writes import Writer, parts_of
 from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader
 from novabackup.storage.objects import KeyedStorage, ObjectReader
 
 __all__ = ["S3Storage"]
+
+_LOG = logging.getLogger("novabackup")
 
 _T = TypeVar("_T")
 
@@ -261,6 +264,7 @@ class S3Storage(KeyedStorage):
                 Key=self._bucket.key(to),
                 CopySource={"Bucket": self._bucket.name, "Key": self._bucket.key(key)},
                 CopySourceIfMatch=etag_of(source.identity),
+                **{f"CopySource{name}": value for name, value in self._client.extra.items() if name.startswith("SSEC")},
             )
         except (FileNotFoundError, PermissionError):
             raise
@@ -315,6 +319,7 @@ class S3Storage(KeyedStorage):
             )
         classed = copy.copy(self)
         classed._writer = Writer(self._bucket, self.parallel, storage_class)
+        classed.reads_back = storage_class not in ARCHIVES
         return classed
 
     def frozen(self, keys: Collection[str]) -> list[Frozen]:
@@ -346,19 +351,44 @@ class S3Storage(KeyedStorage):
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
         """Tell which of these objects may not be deleted yet."""
-        return self._seen(lock_state, keys) if keys and self._may_lock() else []
+        return self._seen(lock_state, keys) if keys and self._lock_configuration().get("ObjectLockEnabled") else []
 
-    def _may_lock(self) -> bool:
-        """Tell whether objects of the bucket can be locked, as far as one may know."""
+    def protect(self, keys: Iterable[str]) -> None:
+        """Lock objects for as long as new ones are, where new ones are locked by themselves."""
+        configuration = self._lock_configuration()
+        rule = configuration.get("Rule", {}).get("DefaultRetention")
+        if not rule:
+            return
+        until = retained_until(rule, configuration["Now"])
+
+        def lock(key: str) -> None:
+            retention = {"Mode": rule["Mode"], "RetainUntilDate": until}
+            try:
+                self._bucket.call(key, "put_object_retention", Key=self._bucket.key(key), Retention=retention)
+            except FileNotFoundError:
+                return  # whoever relies on it finds out
+            except PermissionError as error:
+                # A longer lock cannot be made shorter, and need not be.
+                if not any(found.until is None or found.until >= until for found in self._seen(lock_state, [key])):
+                    _LOG.warning("older content cannot be locked for as long as new content is: %s", error)
+
+        with Lane(self.parallel, self.parallel) as lane:
+            for _locked in lane.each(lock, keys):
+                pass
+
+    def _lock_configuration(self) -> Mapping[str, Any]:
+        """Ask whether objects of the bucket can be locked, and for how long new ones are; empty if they cannot."""
         try:
             answer = self._bucket.call("", "get_object_lock_configuration")
-        except PermissionError:
-            return True
+        except PermissionError as error:
+            _LOG.info("it cannot be seen whether objects can be locked, so each is looked at: %s", error)
+            return {"ObjectLockEnabled": "Unknown"}
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOSYS, errno.EINVAL):
-                return False  # no such configuration, or a server that knows nothing of the kind
+                return {}  # no such configuration, or a server that knows nothing of the kind
             raise
-        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+        # Some servers answer whatever they are asked, with nothing in it.
+        return {**(answer.get("ObjectLockConfiguration") or {}), "Now": date_of(answer)}
 
     def _seen(self, state: Callable[[str, Mapping[str, Any]], _T | None], keys: Collection[str]) -> list[_T]:
         """Look at objects, several at once; give what can be said of some of them."""

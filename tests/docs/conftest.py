@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import s3fs
 from places import EXAMPLES
+
+import fake_nova
+import servers
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +43,40 @@ def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
         fs.rm("bucket", recursive=True)
     fs.call_s3("create_bucket", Bucket="bucket")
     return moto_endpoint
+
+
+@pytest.fixture
+def operations(tmp_path) -> dict[str, str]:
+    """Say where the folders of an operated host are."""
+    return {place: str(tmp_path / place[1:]) for place in ("/mnt/backups", "/var/lib")}
+
+
+@pytest.fixture
+def pushgateway(pushgateway_url) -> dict[str, str]:
+    """Say where the Pushgateway is."""
+    return {"http://localhost:9091": pushgateway_url}
+
+
+@pytest.fixture
+def nova_service(beside_a_store, operations, tmp_path, monkeypatch):
+    """Let ``systemctl`` control a Nova that serves the store, as the unit nova-nic; say where it is."""
+    port = servers.free_port()
+    commands = fake_nova.commands(beside_a_store, port, tmp_path / "nova.pid")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    systemctl = programs / "systemctl"
+    systemctl.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\n"
+        "*_options, verb, unit = [word for word in sys.argv[1:] if not word.startswith('--')]\n"
+        f"done = subprocess.run({commands!r}[verb.replace('show', 'running')])\n"
+        "if verb == 'show':\n"
+        "    print('LoadState=loaded', 'ActiveState=' + ('inactive' if done.returncode else 'active'), sep='\\n')\n"
+        "else:\n"
+        "    sys.exit(done.returncode)\n"
+    )
+    systemctl.chmod(0o755)
+    (programs / "logger").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    subprocess.run(commands["start"], check=True)
+    yield {**operations, "http://localhost:5000": f"http://127.0.0.1:{port}"}
+    subprocess.run(commands["stop"], check=True)

@@ -38,6 +38,7 @@ def fields(*records: type) -> list[str]:
         ("config.json", [model.Config]),
         ("Snapshots", [model.SnapshotRecord, model.FileEntry]),
         ("Condemned packs", [model.Condemned]),
+        ("Pins", [model.Pin]),
     ],
 )
 def test_every_member_of_a_record_is_described(title, records):
@@ -69,7 +70,7 @@ def repository(beside_a_store, manuals) -> Path:
         manuals.ingest(beside_a_store, "cooling")
     repo.forget([first])
     repo.prune(grace=timedelta(0))
-    repo.backup(store, message=message)
+    repo.pin(repo.backup(store, message=message), message)
     return beside_a_store / "backups"
 
 
@@ -89,6 +90,7 @@ def test_the_folder_holds_what_is_listed_and_nothing_else(repository):
         "README.txt": r"README\.txt",
         "packs/<xx>/<id>": r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}",
         "snapshots/<id>.json": r"snapshots/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
+        "pins/<id>.json": r"pins/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
         "condemned/<time>-<16 hexadecimal digits>.json": r"condemned/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
     }
     for shown in forms:
@@ -104,6 +106,8 @@ def test_every_record_is_an_envelope_around_a_canonical_body(repository):
     assert open_envelope(repository / "config.json", "config").keys() == set(fields(model.Config))
     for path in repository.glob("condemned/*.json"):
         assert open_envelope(path, "condemned")["packs"]
+    for path in repository.glob("pins/*.json"):
+        assert open_envelope(path, "pin").keys() == set(fields(model.Pin))
     for path in repository.glob("snapshots/*.json"):
         assert open_envelope(path, "snapshot").keys() == set(fields(model.SnapshotRecord))
 

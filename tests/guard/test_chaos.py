@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
-import logging
 import random
 from collections.abc import Iterator
 
 import attrs
 import pytest
-from proxy import ALTERED, Fault, Plan, Proxy, Request, at_random
 
 from novabackup import IndexStore, NovaBackupError, Repository, recover, snapshot
 from novabackup.components import JsonLines, Metadata
-from novabackup.storage import _s3_client, open_storage
+from novabackup.storage import _s3_client
+from proxy import Fault, Plan, Proxy, Request, at_random
 
 COMPONENTS = (JsonLines("entries.jsonl"), Metadata("ids.json"))
 FAULTS = (OSError, NovaBackupError)

@@ -15,6 +15,7 @@ from novabackup import (
     IndexStore,
     IntegrityError,
     NovaBackupError,
+    Pin,
     Policy,
     Problem,
     Recovery,
@@ -25,6 +26,7 @@ from novabackup import (
     checks,
     layouts,
     recover,
+    retention,
     snapshot,
 )
 from novabackup.components import Bm25, Component, Faiss, Files, Metadata
@@ -114,7 +116,24 @@ snap.restore(to=store)
 snap.restore(to=3)  # type: ignore[arg-type]
 
 assert_type(recover(store), Recovery | None)
-assert_type(repo.forget(repo.plan_forget(Policy(last=3, daily=7))), tuple[str, ...])
+policy = Policy(last=3, daily=7, yearly="forever", tags={"pre-ingest": "7d", "nightly": {"daily": 30}})
+assert_type(Policy.parse("last 3, tag pre-ingest 7d"), Policy)
+assert_type(Policy.of({"last": 3, "tags": {"pre-ingest": "7d"}}), Policy)
+assert_type(str(retention.LOCAL), str)
+Policy(daily=1.5)  # type: ignore[arg-type]
+Policy(keep=3)  # type: ignore[call-arg]
+repo.pin(snap, "as delivered")
+assert_type(repo.pins(), dict[str, Pin | None])
+assert_type(snap.pinned, bool)
+repo.unpin(snap.id)
+plan = repo.plan_forget(policy)
+for verdict in plan.verdicts:
+    assert_type(verdict.kept, bool)
+    assert_type(verdict.reasons, tuple[str, ...])
+assert_type(plan.warnings, tuple[str, ...])
+assert_type(repo.forget(plan), tuple[str, ...])
+assert_type(repo.forget(repo.plan_forget("daily 30")), tuple[str, ...])
+repo.plan_forget()
 assert_type(repo.prune(grace=timedelta(days=2)).size, int)
 for problem in repo.check(read_data_subset="10%"):
     assert_type(problem, Problem)
