@@ -7,8 +7,10 @@ bodies in memory.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import enum
+import hashlib
 import random
 import threading
 from collections import Counter
@@ -31,7 +33,6 @@ class Fault(enum.Enum):
     ALTERED_REQUEST = "one byte of an object is another when it arrives there"
 
 
-ALTERED = (Fault.ALTERED_ANSWER, Fault.ALTERED_REQUEST)
 _REFUSALS = {
     Fault.ERROR: (500, "InternalError", "We encountered an internal error. Please try again."),
     Fault.SLOW_DOWN: (503, "SlowDown", "Please reduce your request rate."),
@@ -92,11 +93,22 @@ def at_random(seed: int, rates: Mapping[Fault, float]) -> Plan:
     return plan
 
 
+def in_turn(method: str, *faults: Fault | None) -> Plan:
+    """Say what happens to the first requests of a method that are about the content of objects; the others pass."""
+    left = iter(faults)
+
+    def plan(request: Request) -> Fault | None:
+        return next(left, None) if request.is_object and request.method == method else None
+
+    return plan
+
+
 class Proxy:
     """Stands before a server while it is open; a context manager.
 
     Attributes:
         plan: Says what happens to each request; may be set at any time.
+        compares: Refuse bodies that do not have the MD5 sum that their request names, as S3 does and moto does not.
         happened: What did happen, and how often.
         seen: All requests so far.
     """
@@ -109,6 +121,7 @@ class Proxy:
             plan: What happens to each request.
         """
         self.plan = plan
+        self.compares = True
         self.happened: Counter[Fault] = Counter()
         self.seen: list[Request] = []
         self._server = urlsplit(server)
@@ -186,6 +199,9 @@ class Proxy:
         if fault is Fault.ALTERED_REQUEST:
             self.happened[fault] += 1
             body = self._altered(body)
+            if self.compares and headers.get("content-md5", _md5(body)) != _md5(body):
+                writer.write(_refusal(400, "BadDigest", "The Content-MD5 is not that of what was received."))
+                return True
         status, answer_head, answer = await self._forward(head, body, with_body=method != "HEAD")
         if fault is Fault.LOST:
             self.happened[fault] += 1
@@ -266,7 +282,11 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
     return bytes(whole)
 
 
-def _refusal(status: int, code: str, message: str, *, with_body: bool) -> bytes:
+def _md5(body: bytes) -> str:
+    return base64.b64encode(hashlib.md5(body).digest()).decode()
+
+
+def _refusal(status: int, code: str, message: str, *, with_body: bool = True) -> bytes:
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + (body if with_body else b"")

@@ -14,6 +14,7 @@ import attrs
 
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
+from novabackup.storage._proof import Proof
 
 __all__ = ["Block", "Entry", "Frozen", "Guarantees", "Lock", "Part", "Proof", "Reader", "Source", "Span", "Storage"]
 
@@ -135,20 +136,6 @@ class Span:
 
 Block = bytes | memoryview | Span
 """A piece of content that is to be written."""
-
-
-class Proof:
-    """What a storage knows of the content of a whole object; this one knows nothing, as befits local files."""
-
-    def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes, in order, from the first one on."""
-
-    def confirm(self) -> None:
-        """Compare, when all bytes have been taken.
-
-        Raises:
-            ChangedError: Other bytes arrived than the storage has.
-        """
 
 
 class Reader(abc.ABC):
