@@ -8,7 +8,7 @@
 
 import logging
 
-from novabackup import checks, components, errors, layouts, retention
+from novabackup import archives, checks, components, errors, layouts, retention
 from novabackup.errors import (
     ArchivedError,
     ChangedError,
@@ -50,6 +50,7 @@ __all__ = [
     "RollbackError",
     "Snapshot",
     "StoreBusyError",
+    "archives",
     "checks",
     "components",
     "errors",

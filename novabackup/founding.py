@@ -14,6 +14,7 @@ from blake3 import blake3
 from novabackup.errors import ConfigurationError, DecryptionError, FormatError, IntegrityError
 from novabackup.keys import Key, unwrap, wrap
 from novabackup.model import ENCRYPTION, Config, KeySlot, decode, encode
+from novabackup.rescue import EXTRACT_KEY, sealed_script
 from novabackup.sealing import PLAIN, Protection
 from novabackup.storage import Storage
 
@@ -55,6 +56,7 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   pins/*.json           names of snapshots that stay until somebody unpins them
+  extract.py            a script that gets the data out without novabackup
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -62,7 +64,12 @@ To get data out:  pip install novabackup, then in Python:
   repository = Repository("path or URL of this folder")
   repository["latest"].restore(to="a folder")
 
-Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
+Without novabackup, with Python 3.9 or newer and the program zstd (or the package zstandard), on a copy of this folder:
+
+  python3 extract.py                      lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Without even that: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
 with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
 frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
 the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
@@ -241,13 +248,24 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     """Write a lost ``config.json`` anew."""
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
-        storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+        storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+        if not encrypted:  # nothing can be got out by the script otherwise
+            storage.add(EXTRACT_KEY, [sealed_script()])
 
 
-def write_founding(storage: Storage, key: Key | None, repository: str) -> None:
-    """Make a folder a repository; whoever does the same at the same moment may be the one that counts."""
+def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:
+    """Make a folder a repository.
+
+    Returns:
+        The repository, open; None if somebody else made one at the same moment, which is the one that counts.
+    """
     # The key comes first: an encrypted repository without one could never be opened.
-    slot = add_slot(storage, key, [secrets.token_bytes(32)], repository, "first") if key else ""
+    data_keys = (secrets.token_bytes(32),) if key else ()
+    slot = add_slot(storage, key, data_keys, repository, "first") if key else ""
     rewrite_config(storage, repository, encrypted=key is not None)
-    if slot and read_config(storage).id != repository:
-        remove_slot(storage, slot)  # somebody else created the repository at the same moment
+    # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+    if read_config(storage).id == repository:
+        return Opened(protection=protection_of(data_keys) if key else PLAIN, slot=slot, data_keys=data_keys)
+    if slot:
+        remove_slot(storage, slot)
+    return None

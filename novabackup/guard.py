@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import session
+from novabackup.backup import request
 from novabackup.owner import whereabouts
-from novabackup.repository import Repository, protocol, request
+from novabackup.repository import Repository, protocol
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -10,11 +10,24 @@ from typing import TypeVar
 import numpy as np
 
 from novabackup.errors import IntegrityError
+from novabackup.founding import KEYS
 from novabackup.keys import Key
 from novabackup.model import FileEntry
-from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table, unsealed, word_width
+from novabackup.packs import (
+    HEADER,
+    Compression,
+    Frame,
+    Pack,
+    Runs,
+    Table,
+    open_frame,
+    prove_frame,
+    read_table,
+    unsealed,
+    word_width,
+)
 from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
-from novabackup.storage import Entry, Frozen, Storage
+from novabackup.storage import Entry, Storage
 
 __all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
@@ -35,29 +48,30 @@ def pack_key(pack_id: str) -> str:
 class Objects(Records):
     """Reads and writes the objects of one repository."""
 
-    def __init__(self, storage: Storage, key: Key | None = None, packs: Storage | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        key: Key | None = None,
+        packs: Storage | None = None,
+        compression: Compression = Compression.FAST,
+    ) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
             key: What opens it if it is encrypted, or is to open it once it is created.
             packs: The same place, as packs are written to it; by default as everything else.
+            compression: How much time to spend on new packs.
         """
         super().__init__(storage, key)
+        self.compression = compression
         self._packs = packs or storage
-        self._out_of_reach: Callable[[Collection[str]], Iterable[Frozen]] = lambda keys: ()
         self._tables: dict[str, Table] = {}
 
     @property
     def reads_back(self) -> bool:
         """Whether new packs can be read at once."""
         return self._packs.reads_back
-
-    def within_reach(self) -> Objects:
-        """Give the same repository once more; that one shares nothing that has to be thawed before it can be read."""
-        twin = copy.copy(self)
-        twin._out_of_reach = self.storage.frozen
-        return twin
 
     def pack_entries(self) -> Iterator[tuple[str, Entry]]:
         """List packs."""
@@ -67,19 +81,28 @@ class Objects(Records):
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there to be shared."""
+        """Tell which packs are there."""
         keys = {pack_key(pack): pack for pack in packs}
-        there = self.storage.present(keys)
-        return {keys[key] for key in there - {found.key for found in self._out_of_reach(there)}}
+        return {keys[key] for key in self.storage.present(keys)}
+
+    def frozen(self, packs: Iterable[str]) -> set[str]:
+        """Tell which packs lie in an archive and cannot be read before they have been thawed."""
+        keys = {pack_key(pack): pack for pack in packs}
+        return {keys[found.key] for found in self.storage.frozen(keys)}
 
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
         self._packs.add(pack_key(pack.id), pack.blocks)
 
     def protect(self, packs: Collection[str]) -> None:
-        """Lock packs that a new snapshot shares for as long as the snapshot itself will be, where a bucket does so."""
-        if packs:
-            self.storage.protect(map(pack_key, sorted(packs)))
+        """Lock what a new snapshot needs for as long as the snapshot itself will be, where a bucket locks by itself.
+
+        Args:
+            packs: Those that were there before.
+        """
+        if packs or self.encrypted:
+            keys = (key for folder in ([KEYS] if self.encrypted else []) for key in self.storage.keys(folder))
+            self.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""

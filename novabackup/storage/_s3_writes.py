@@ -44,6 +44,7 @@ class Writer:
         self._bucket = bucket
         self._parallel = parallel
         self._class = {"StorageClass": storage_class} if storage_class else {}
+        self._conditions = True
 
     def put(self, key: str, data: bytes, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
         """Write an object by one request.
@@ -52,6 +53,8 @@ class Writer:
             RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
         """
         token, digest, altered = secrets.token_hex(16), md5(data), 0
+        if fallback and not self._conditions:
+            condition = {}
         for attempt in itertools.count():
             try:
                 answer = self._bucket.call(
@@ -69,6 +72,7 @@ class Writer:
                     continue
                 if error.status == 501 and fallback and condition:
                     condition = {}
+                    self._conditions = False  # so that nothing large is sent twice again
                     continue
                 if not (answer := self._mine(key, token)):
                     raise

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fsspec.callbacks import Callback
 
-from novabackup import IndexStore, IntegrityError, NotFoundError, Repository, keys
+from novabackup import ConfigurationError, IndexStore, IntegrityError, NotFoundError, Repository, keys
 from novabackup.components import Files
 from novabackup.keys import Passphrase
 from novabackup.pace import Pace
@@ -182,6 +182,19 @@ def test_damage_in_the_source_is_never_copied(tmp_path, store):
         source.copy(to=target)
     assert [point.id for point in target] == [good.id], "what came before stays"
     target[good.id].verify()
+
+
+def test_a_copy_can_be_compressed_otherwise(tmp_path, store):
+    source = Repository(tmp_path / "source")
+    code = b"".join(path.read_bytes() for path in sorted(Path(keys.__file__).parent.glob("*.py")))
+    (Path(store.url) / "code.txt").write_bytes(code)
+    source.backup(store)
+    small = Repository(tmp_path / "small", compression="small")
+    source.copy(to=small)
+    assert stored(small) < 0.93 * stored(source)
+    assert contents(Repository(tmp_path / "small")) == contents(source)
+    with pytest.raises(ConfigurationError, match="compression is 'fast' or 'small', found 'tiny'"):
+        Repository(tmp_path / "tiny", compression="tiny")
 
 
 def test_a_copy_into_itself_does_nothing(both):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import assert_type
 
@@ -23,6 +23,7 @@ from novabackup import (
     Repository,
     Snapshot,
     StoreBusyError,
+    archives,
     checks,
     layouts,
     recover,
@@ -114,6 +115,18 @@ assert_type(snap.plan_restore().replaces, bool)
 assert_type(snap.restore(to="/elsewhere", paths=["metadata.json"]).paths("write"), tuple[str, ...])
 snap.restore(to=store)
 snap.restore(to=3)  # type: ignore[arg-type]
+Repository("s3://bucket/backups", storage_options={"anon": True}, storage_class="STANDARD_IA")
+assert_type(snap.plan_thaw().size, int)
+assert_type(snap.thaw(["metadata.json"], days=3, tier="Bulk", timeout=3600).readable, int)
+
+assert_type(snap.export("archives").sha256, str)
+assert_type(snap.export("s3://bucket/x.tar.gz", storage_options={}, callback=Callback()), archives.Exported)
+old = archives.Archive("old.tar.gz", root="nova-nic", tz=UTC, bounds=archives.Bounds(members=10))
+assert_type(repo.plan_import_archive(old, store).files, tuple[archives.Intake, ...])
+assert_type(repo.import_archive(Path("old.tar.gz"), store, tags="old"), Snapshot)
+assert_type(repo.plan_import_pre_ingest("vector_db/backups", store), tuple[archives.ImportPlan, ...])
+assert_type(repo.import_pre_ingest(archives.PreIngest("vector_db/backups"), store)[0], Snapshot)
+repo.import_archive(archives.PreIngest("x"), store)  # type: ignore[arg-type]
 
 assert_type(recover(store), Recovery | None)
 policy = Policy(last=3, daily=7, yearly="forever", tags={"pre-ingest": "7d", "nightly": {"daily": 30}})
