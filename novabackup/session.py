@@ -448,7 +448,8 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
         StoreBusyError: It is under way.
         RollbackError: It was interrupted.
     """
-    deadline = time.monotonic() + (timeout or 0.0)
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
     for folder in ("", *_folders(store)):
         while (state := _state_of(store, folder, context)) is not None:
             if state.phase == "backup" or state.life is Life.NESTED:
@@ -463,7 +464,7 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
                 raise StoreBusyError(
                     f"{where} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
                 )
-            time.sleep(journal.POLL)
+            time.sleep(journal.pause(time.monotonic() - began))
 
 
 def _refuse_if_busy_within(store: IndexStore, context: str) -> None:
