@@ -44,7 +44,11 @@ def _dashed(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).replace("_", "-").lower()
 
 
-LAYOUTS: dict[str, tuple[Component, ...]] = {_dashed(name): getattr(layouts, name) for name in layouts.__all__}
+LAYOUTS: dict[str, tuple[Component, ...]] = {
+    _dashed(name): layout
+    for name in layouts.__all__
+    if isinstance(layout := getattr(layouts, name), tuple) and all(isinstance(one, Component) for one in layout)
+}
 """The ready-made lists of components, by the names that people give."""
 
 _KINDS: dict[str, type[Component]] = {
