@@ -11,12 +11,15 @@ import numpy as np
 from fsspec.callbacks import Callback
 
 from novabackup import _html
+from novabackup.content import blocks
 from novabackup.errors import ChangedError, FormatError, NotFoundError
 from novabackup.lanes import Lane, cores
 from novabackup.model import FileEntry, SnapshotRecord, snapshot_id
 from novabackup.objects import Objects, neighbours
 from novabackup.packer import Packer
 from novabackup.packs import NOWHERE, UNKNOWN, Frame, Piece, Places, Table
+from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
+from novabackup.storage import Span
 
 __all__ = ["Copier", "CopyPlan", "Paces", "copy", "loose_packs", "plan"]
 
@@ -97,7 +100,9 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
         IntegrityError: Content of the source is damaged.
         ChangedError: Somebody prunes the target all the time.
         FormatError: A snapshot has members that this version does not know and would lose.
+        ConfigurationError: Files hold secrets, and others could read them where they would go.
     """
+    _refuse_secrets(source, todo, target)
     target.ensure()
     callback.set_size(todo.size)
     left = list(todo.copy)
@@ -124,6 +129,27 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
         f"{target.url}: expected packs that stay, found that some were condemned in each of {_TRIES} tries. Let no "
         "prune run beside a copy"
     )
+
+
+def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> None:
+    """Look for passwords and keys, where others could read them."""
+    if not target.exposed:
+        return
+    secrets: dict[str, str] = {}
+    looked: dict[tuple[str, str], str | None] = {}
+    for name in todo.copy:
+        for entry in source.record(name).files:
+            known = (entry.path, entry.blake3)
+            if known not in looked:
+                small = entry.size <= LOOKED_INTO
+                looked[known] = secret_content(entry.path, _all(source, entry)) if small else secret_name(entry.path)
+            if what := looked[known]:
+                secrets[entry.path] = what
+    require_leave(secrets, target.plaintext_secrets, target.url)
+
+
+def _all(source: Objects, entry: FileEntry) -> bytes:
+    return b"".join(block for block in blocks(source, entry) if not isinstance(block, Span))
 
 
 def loose_packs(objects: Objects) -> list[str]:
