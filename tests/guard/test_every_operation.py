@@ -70,6 +70,11 @@ def moto(moto_place) -> Place:
     return Place(*moto_place)
 
 
+@pytest.fixture
+def sftp(sftp_place) -> Place:
+    return Place(*sftp_place)
+
+
 def guarded_ingest(place: Place, store: Storage, repository: Storage, *, fails: bool) -> None:
     with snapshot(IndexStore(store, components=COMPONENTS), Repository(repository)):
         place.write(AFTER)
