@@ -207,6 +207,8 @@ class SftpClient:
         try:
             options = await self._prepared()
             connection = await asyncssh.connect(where, options=options)
+        except ConfigurationError:
+            raise
         except asyncssh.HostKeyNotVerifiable as error:
             raise self._unverified(error) from None
         except asyncssh.PermissionDenied as error:

@@ -159,12 +159,15 @@ class Link:
             self.is_broken = True
             self._connection.abort()
 
-    async def ask(self, path: str, request: Awaitable[_Result], patience: float = _PATIENCE) -> _Result:
+    async def ask(
+        self, path: str, request: Callable[..., Awaitable[_Result]], *arguments: Any, patience: float = _PATIENCE
+    ) -> _Result:
         """Send a request and wait for its answer.
 
         Args:
             path: What it is about, for messages.
             request: What asyncssh offers.
+            arguments: For that.
             patience: Seconds to wait.
 
         Raises:
@@ -175,7 +178,7 @@ class Link:
         limit = asyncio.timeout(patience)
         try:
             async with limit:
-                return await request
+                return await request(*arguments)
         except TimeoutError as error:
             if not limit.expired():
                 raise self._lost(error, path) from error
@@ -190,7 +193,7 @@ class Link:
         except (asyncssh.Error, OSError, EOFError) as error:
             raise self._lost(error, path) from error
 
-    def send(self, path: str, request: Coroutine[Any, Any, None]) -> None:
+    def send(self, path: str, request: Callable[[], Awaitable[None]]) -> None:
         """Send a request, before any that comes later, and take no notice of the answer."""
 
         async def sent() -> None:
@@ -207,12 +210,12 @@ class Link:
 
     async def real(self, path: str) -> str:
         """Follow all links on a path; only its last part may be missing."""
-        return await self.ask(path, self._sftp.realpath(path))
+        return await self.ask(path, self._sftp.realpath, path)
 
     async def look(self, path: str) -> Status | None:
         """Look at what stands under a path, without following a link there; None if there is nothing."""
         try:
-            return _status(await self.ask(path, self._sftp.lstat(path)))
+            return _status(await self.ask(path, self._sftp.lstat, path))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -226,7 +229,7 @@ class Link:
                 if item.filename not in (".", "..") and "/" not in str(item.filename)
             ]
 
-        return await self.ask(folder, names(), 10 * _PATIENCE)
+        return await self.ask(folder, names, patience=10 * _PATIENCE)
 
     async def open(self, path: str, flags: int, mode: int | None = None) -> File:
         """Open a file.
@@ -237,41 +240,44 @@ class Link:
             mode: Permission bits of a new file; None for what the server's umask leaves.
         """
         permissions = asyncssh.SFTPAttrs() if mode is None else asyncssh.SFTPAttrs(permissions=mode)
-        # A block size of 0 keeps asyncssh from cutting requests itself.
-        handle = await self.ask(path, self._sftp.open(path, flags, permissions, encoding=None, block_size=0))
-        return File(self, path, handle)
+
+        async def opened() -> asyncssh.SFTPClientFile:
+            # A block size of 0 keeps asyncssh from cutting requests itself.
+            return await self._sftp.open(path, flags, permissions, encoding=None, block_size=0)
+
+        return File(self, path, await self.ask(path, opened))
 
     async def replace(self, path: str, to: str) -> None:
         """Rename; what was there is replaced."""
-        await self.ask(path, self._sftp.posix_rename(path, to))
+        await self.ask(path, self._sftp.posix_rename, path, to)
 
     async def rename(self, path: str, to: str) -> None:
         """Rename; servers refuse if there is something already, some of them without excluding others meanwhile."""
-        await self.ask(path, self._sftp.rename(path, to))
+        await self.ask(path, self._sftp.rename, path, to)
 
     async def link(self, path: str, to: str) -> None:
         """Give a file a second name, which must not be there yet."""
-        await self.ask(path, self._sftp.link(path, to))
+        await self.ask(path, self._sftp.link, path, to)
 
     async def remove(self, path: str) -> bool:
         """Remove a file; tell whether there was one."""
         try:
-            await self.ask(path, self._sftp.remove(path))
+            await self.ask(path, self._sftp.remove, path)
         except FileNotFoundError:
             return False
         return True
 
     async def make_folder(self, path: str) -> None:
         """Make one folder."""
-        await self.ask(path, self._sftp.mkdir(path))
+        await self.ask(path, self._sftp.mkdir, path)
 
     async def remove_folder(self, path: str) -> None:
         """Remove an empty folder."""
-        await self.ask(path, self._sftp.rmdir(path))
+        await self.ask(path, self._sftp.rmdir, path)
 
     async def touch(self, path: str, atime: int, mtime: int) -> None:
         """Set the times of a file."""
-        await self.ask(path, self._sftp.setstat(path, asyncssh.SFTPAttrs(atime=atime, mtime=mtime)))
+        await self.ask(path, self._sftp.setstat, path, asyncssh.SFTPAttrs(atime=atime, mtime=mtime))
 
     async def sync_file(self, path: str) -> None:
         """Flush a file to the disk, where the server knows how to."""
@@ -316,7 +322,7 @@ class File:
     async def _read_chunk(self, start: int, length: int) -> bytes:
         chunks: list[bytes] = []
         while length:
-            chunk = await self.link.ask(self._path, self._read_once(start, length))
+            chunk = await self.link.ask(self._path, self._read_once, start, length)
             if not chunk:
                 break
             chunks.append(chunk[:length])
@@ -333,7 +339,7 @@ class File:
         step = self.link.write_size
         try:
             await together(
-                self.link.ask(self._path, self._file.write(data[at : at + step], start + at))
+                self.link.ask(self._path, self._file.write, data[at : at + step], start + at)
                 for at in range(0, len(data), step)
             )
         except OSError as error:
@@ -343,14 +349,14 @@ class File:
         """Find out whether "Failure" means a full disk."""
         if error.errno == errno.EIO:
             with contextlib.suppress(OSError):
-                disk = await self.link.ask(self._path, self._file.statvfs())
+                disk = await self.link.ask(self._path, self._file.statvfs)
                 if disk.blocks and disk.bavail * (disk.frsize or disk.bsize) < _NO_ROOM:
                     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
         return error
 
     async def look(self) -> Status:
         """Look at the open file."""
-        return _status(await self.link.ask(self._path, self._file.stat()))
+        return _status(await self.link.ask(self._path, self._file.stat))
 
     async def adopt(self, uid: int | None, gid: int | None, mode: int) -> None:
         """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
@@ -374,12 +380,12 @@ class File:
         await self._set(asyncssh.SFTPAttrs(atime=mtime, mtime=mtime))
 
     async def _set(self, what: asyncssh.SFTPAttrs) -> None:
-        await self.link.ask(self._path, self._file.setstat(what))
+        await self.link.ask(self._path, self._file.setstat, what)
 
     async def sync(self) -> None:
         """Flush it to the disk, where the server knows how to."""
         try:
-            await self.link.ask(self._path, self._file.fsync())
+            await self.link.ask(self._path, self._file.fsync)
         except OSError as error:
             if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.EACCES, errno.EROFS):
                 raise await self._full_or(error) from error
@@ -387,7 +393,7 @@ class File:
     def close(self) -> None:
         """Let go of it without waiting for the answer; a connection that broke has done so already."""
         if not self.link.is_broken:
-            self.link.send(self._path, self._file.close())
+            self.link.send(self._path, self._file.close)
 
 
 @contextlib.contextmanager

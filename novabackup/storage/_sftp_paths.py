@@ -7,7 +7,7 @@ import contextlib
 import errno
 import posixpath
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from novabackup.errors import ConfigurationError
 from novabackup.storage._posix import OURS
@@ -192,15 +192,18 @@ class Tree:
                 return
             folder = posixpath.dirname(folder)
 
-    async def sync_up(self, link: Link, path: str) -> None:
-        """Flush the folders that a file is in, up to the root."""
-        root, folder = await self.root(link), posixpath.dirname(path)
-        while folder.startswith(root):
+    async def sync_above(self, link: Link, paths: Iterable[str]) -> None:
+        """Flush the folders that files are in, up to the root."""
+        root = await self.root(link)
+        folders: set[str] = set()
+        for path in paths:
+            folder = posixpath.dirname(path)
+            while folder.startswith(root) and folder not in folders:
+                folders.add(folder)
+                folder = posixpath.dirname(folder)
+        for folder in sorted(folders, reverse=True):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 await link.sync_folder(folder)
-            if folder in ("/", root):
-                return
-            folder = posixpath.dirname(folder)
 
 
 def _join(folder: str, name: str) -> str:

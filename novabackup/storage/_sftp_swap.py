@@ -9,9 +9,12 @@ A swap of an object from a version to new content goes like this:
    file any more: each content is put in place at most once, so no late rename can undo a later version.
 
 The object is there all the time. Whatever dies at whatever point, nothing has to be unlocked: before step 2 nothing has
-happened; after it, the next writer finds the decision, carries it out, and is told that the version is gone. The
-succession stays for a while, so that a writer who looked at the object before step 3 and stood still is refused by it.
-Who stands still for longer than that looks at the object once more before he believes that he won.
+happened; after it, the next writer finds the decision, carries it out, and is told that the version is gone. Where its
+content is gone and the version is still there (the winner took it back, or the same bytes were written once more within
+the same second), the decision is spent, and the next *generation* of the succession is decided in the same way.
+
+The succession stays for a while, so that a writer who looked at the object before step 3 and stood still is refused by
+it. Who stands still for longer than that looks at the object once more before he believes that he won.
 """
 
 from __future__ import annotations
@@ -49,16 +52,26 @@ class _Succession:
     """What decides who replaces one version of an object.
 
     Attributes:
-        path: Where the object is.
+        key: Of the object.
+        path: Where it is.
+        identity: Of the version.
         status: What the server said of the version.
-        slot: The file by which it is decided.
-        begun: When the version was looked at, by this process's monotonic clock.
+        begun: When it was looked at, by this process's monotonic clock.
+        generation: How often such a version has been succeeded already: the same content within the same second.
     """
 
+    key: str
     path: str
+    identity: str
     status: Status
-    slot: str
     begun: float
+    generation: int = 0
+
+    @property
+    def slot(self) -> str:
+        """The file by which it is decided."""
+        name = blake3(f"{self.key}\0{self.identity}\0{self.generation}".encode()).hexdigest()[:16]
+        return posixpath.join(posixpath.dirname(self.path), f".novabackup-{name}.lock")
 
     @property
     def age(self) -> float:
@@ -87,16 +100,19 @@ class _Succession:
             return winner == token  # as it is when the answer to an earlier attempt got lost
         return True
 
-    async def carry_out(self, link: Link) -> None:
-        """Put the content of whoever won in place, if that has not been done."""
+    async def carry_out(self, link: Link) -> bool:
+        """Put the content of whoever won in place; tell whether that had still to be done."""
         winner = await self._winner(link)
         if winner is None or self.is_stale:
-            return
-        # Written once more, which makes it young: from now on it has to stay for the whole time of grace.
-        with contextlib.suppress(FileNotFoundError):
+            return True
+        try:
+            # Written once more, which makes it young: from now on it has to stay for the whole time of grace.
             async with await link.open(self.slot, WRITE) as file:
                 await file.write(0, winner.encode())
             await link.replace(self.content(winner), self.path)
+        except FileNotFoundError:
+            return False
+        return True
 
     async def _winner(self, link: Link) -> str | None:
         try:
@@ -130,60 +146,66 @@ class Successions:
         Raises:
             ChangedError: It is not; with no more than what was found.
         """
-        found, succession = self._client.run(lambda link: self._look(link, key))
-        if succession is None or not identity or found != identity:
-            raise ChangedError(found)
-        token = secrets.token_hex(8)
-        content, draft = succession.content(token), temporary(posixpath.dirname(succession.path))
-        left = [draft, content]
+        succession = self._client.run(lambda link: self._look(link, key))
+        if succession is None or not identity or succession.identity != identity:
+            raise ChangedError("nothing" if succession is None else succession.identity)
+        draft = temporary(posixpath.dirname(succession.path))
+        left = [draft]
+
+        async def prepare(link: Link) -> tuple[str, Status]:
+            # Another name for each attempt: what a broken connection still does must not bring content back.
+            token = secrets.token_hex(8)
+            left.append(succession.content(token))
+            status, _ = await asyncio.gather(
+                place(link, left[-1], data, succession.status), place(link, draft, token.encode())
+            )
+            return token, status
+
         try:
-
-            async def prepare(link: Link) -> Status:
-                status, _ = await asyncio.gather(
-                    place(link, content, data, succession.status), place(link, draft, token.encode())
-                )
-                return status
-
-            status = self._client.run(prepare)
+            token, status = self._client.run(prepare)
             self._clock.note(status)
-            if not self._client.run(lambda link: self._decide(link, succession, token, draft, key, identity)):
+            decided = self._client.run(lambda link: self._decide(link, succession, token, draft))
+            if decided is None:
                 raise ChangedError("another")
-            left.remove(content)  # it is the object's from now on, whoever puts it in place
+            left.pop()  # it is the object's from now on, whoever puts it in place
             self._client.run(lambda link: self._succeed(link, succession, token))
         finally:
+            # Should this take content away whose decision has just been made, the next writer passes that over.
             self._client.remove(*left)
-        self._done.append(succession)
+        self._done.append(decided)
         self._tidy(posixpath.dirname(succession.path))
         return describe_content(key, status, data)
 
-    async def _look(self, link: Link, key: str) -> tuple[str, _Succession | None]:
-        """Look at the version that is there; give its identity and its succession."""
+    async def _look(self, link: Link, key: str) -> _Succession | None:
+        """Look at the version that is there; give what decides who replaces it."""
         begun = time.monotonic()
         path, status = await self._tree.find_file(link, key)
+        if status is None:
+            return None
         try:
-            if status is None:
-                return "nothing", None
             identity = (await describe(link, key, path, status)).identity
         except FileNotFoundError:
-            return "nothing", None
-        name = blake3(f"{key}\0{identity}".encode()).hexdigest()[:16]
-        slot = posixpath.join(posixpath.dirname(path), f".novabackup-{name}.lock")
-        return identity, _Succession(path=path, status=status, slot=slot, begun=begun)
+            return None
+        return _Succession(key=key, path=path, identity=identity, status=status, begun=begun)
 
-    async def _decide(
-        self, link: Link, succession: _Succession, token: str, draft: str, key: str, identity: str
-    ) -> bool:
-        """Try to become the one who replaces a version."""
-        if not await succession.claim(link, token, draft):
-            await succession.carry_out(link)
-            return False
-        if not succession.is_stale:
-            return True
-        # The version may be long gone, and what was decided about it tidied away.
-        found, _ = await self._look(link, key)
-        if found != identity:
-            await link.remove(succession.slot)
-        return found == identity
+    async def _decide(self, link: Link, succession: _Succession, token: str, draft: str) -> _Succession | None:
+        """Try to become the one who replaces a version; give what was decided if it is this one."""
+        while True:
+            won = await succession.claim(link, token, draft)
+            if won and not succession.is_stale:
+                return succession
+            if not won and await succession.carry_out(link):
+                return None
+            # It was carried out before, or long ago and tidied away: the version is gone, or has come back since.
+            found = await self._look(link, succession.key)
+            still = found is not None and found.identity == succession.identity
+            if won:
+                if still:
+                    return succession
+                await link.remove(succession.slot)
+            if not still:
+                return None
+            succession = attrs.evolve(succession, generation=succession.generation + 1)
 
     async def _succeed(self, link: Link, succession: _Succession, token: str) -> None:
         # Where it is gone, somebody else has put it in place already.
@@ -194,7 +216,7 @@ class Successions:
     def _tidy(self, folder: str) -> None:
         """Remove what decided about versions that are long gone: one's own, and once also what others left."""
         old: list[str] = []
-        while self._done[0].age > GRACE:
+        while self._done and self._done[0].age > GRACE:
             old.append(self._done.popleft().slot)
         self._client.remove(*old)
         if folder in self._tidied:

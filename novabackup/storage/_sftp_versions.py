@@ -67,15 +67,23 @@ async def describe(link: Link, key: str, path: str, status: Status) -> Entry:
         return rough_entry(key, status)
     try:
         async with await link.open(path, READ) as file:
-            return (await describe_open(file, key))[0]
+            return (await describe_open(file, key, status))[0]
     except PermissionError:
         return rough_entry(key, status, "")
 
 
-async def describe_open(file: File, key: str) -> tuple[Entry, bytes | None]:
-    """Describe an open file; give its content too if it is small."""
-    status, data = await asyncio.gather(file.look(), file.read(0, EXACT + 1))
-    if len(data) > EXACT:
+async def describe_open(file: File, key: str, seen: Status) -> tuple[Entry, bytes | None]:
+    """Describe an open file; give its content too if it is small.
+
+    Args:
+        file: The file.
+        key: Of the object.
+        seen: What was seen before it was opened; another file may have taken its place since.
+    """
+    status, data = await asyncio.gather(file.look(), file.read(0, min(seen.size, EXACT + 1)))
+    if status.size != len(data) and status.size <= EXACT:
+        data = await file.read(0, EXACT + 1)
+    if max(status.size, len(data)) > EXACT:
         return rough_entry(key, status), None
     return describe_content(key, status, data), data
 

@@ -125,10 +125,10 @@ class SftpStorage(KeyedStorage):
         self.checked(key)
 
         async def work(link: Link) -> _SftpReader:
-            path, _status = await self._tree.regular(link, key)
+            path, status = await self._tree.regular(link, key)
             file = await link.open(path, READ)
             try:
-                entry, data = await describe_open(file, key)
+                entry, data = await describe_open(file, key, status)
                 if data is not None:
                     file.close()
                     return _SftpReader(self, entry, data)
@@ -253,15 +253,18 @@ class SftpStorage(KeyedStorage):
         """Flush files and the folders that they are in, up to the root."""
         every = [self.checked(key) for key in keys]
 
-        async def one(link: Link, key: str) -> None:
+        async def one(link: Link, key: str) -> str:
             path, status = await self._tree.find_file(link, key)
             if status is not None:
                 with contextlib.suppress(FileNotFoundError):
                     await link.sync_file(path)
-            await self._tree.sync_up(link, path)
+            return path
+
+        async def work(link: Link) -> None:
+            await self._tree.sync_above(link, await together(one(link, key) for key in every))
 
         if every:
-            self._do("", lambda link: together(one(link, key) for key in every))
+            self._do("", work)
 
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Remove temporary files of interrupted writes, and what decided about versions that are long gone."""
