@@ -70,6 +70,11 @@ def moto(moto_place) -> Place:
     return Place(*moto_place)
 
 
+@pytest.fixture
+def sftp(sftp_place) -> Place:
+    return Place(*sftp_place)
+
+
 def guarded_ingest(place: Place, store: Storage, repository: Storage, *, fails: bool) -> None:
     with snapshot(IndexStore(store, components=COMPONENTS), Repository(repository)):
         place.write(AFTER)
@@ -117,10 +122,12 @@ FAULTS = {
     "interrupt": (KeyboardInterrupt(), Moment.BEFORE, Then.WORKS),
 }
 SIDES = ("store", "repository")
+ERRORS_ON_SFTP = {("store", "one lost answer", True), ("repository", "disk full for good", False)}
+KILLS_ON_SFTP = {("store", Moment.BEFORE, True), ("repository", Moment.AFTER, False)}
 
 
 def error_cases() -> Iterator[object]:
-    """On a local disk everything; on the slower S3 server each kind once, with an ingest that fails or does not."""
+    """On a local disk everything; on the slower servers some kinds, with an ingest that fails or does not."""
     for side in SIDES:
         for number, name in enumerate(FAULTS):
             for fails in (False, True):
@@ -128,6 +135,8 @@ def error_cases() -> Iterator[object]:
                 yield pytest.param("local", side, name, fails, id=f"local {label}")
                 if name != "interrupt" and fails == (number != 1):
                     yield pytest.param("moto", side, name, fails, id=f"S3 {label}")
+                if (side, name, fails) in ERRORS_ON_SFTP:
+                    yield pytest.param("sftp", side, name, fails, id=f"SFTP {label}")
 
 
 @pytest.mark.parametrize(("where", "side", "fault", "fails"), list(error_cases()))
@@ -188,6 +197,8 @@ def kill_cases() -> Iterator[object]:
                 yield pytest.param("local", side, moment, fails, id=f"local {label}")
                 if fails == (moment is Moment.BEFORE):
                     yield pytest.param("moto", side, moment, fails, id=f"S3 {label}")
+                if (side, moment, fails) in KILLS_ON_SFTP:
+                    yield pytest.param("sftp", side, moment, fails, id=f"SFTP {label}")
 
 
 @pytest.mark.parametrize(("where", "side", "moment", "fails"), list(kill_cases()))
