@@ -46,8 +46,12 @@ _held_here: set[str] = set()
 A forked child has a copy of it, but another process id."""
 
 
-def read(storage: Storage) -> tuple[Journal, str] | None:
+def read(storage: Storage, key: str = JOURNAL_KEY) -> tuple[Journal, str] | None:
     """Read the journal of a store.
+
+    Args:
+        storage: Where the store is.
+        key: Where its journal is; another for a store that lies in a folder of this place.
 
     Returns:
         The journal and the identity of its object; None if there is none, or nobody holds it.
@@ -56,7 +60,7 @@ def read(storage: Storage) -> tuple[Journal, str] | None:
         IntegrityError: It is damaged.
         FormatError: A newer novabackup wrote it.
     """
-    found = _read_any(storage)
+    found = _read_any(storage, key)
     return None if found is None or found[0].phase == "released" else found
 
 
@@ -75,9 +79,15 @@ class State:
     rival: str
 
 
-def look(storage: Storage, context: str) -> State | None:
-    """Look at the journal of a store without contending for it; None if nobody holds it."""
-    found = read(storage)
+def look(storage: Storage, context: str, folder: str = "") -> State | None:
+    """Look at the journal of a store without contending for it; None if nobody holds it.
+
+    Args:
+        storage: Where the store is.
+        context: Who asks, as `whereabouts` says.
+        folder: Where in there, if the store is a folder of the place.
+    """
+    found = read(storage, f"{folder}/{JOURNAL_KEY}" if folder else JOURNAL_KEY)
     if found is None:
         return None
     owner = found[0].owner
@@ -88,22 +98,22 @@ def look(storage: Storage, context: str) -> State | None:
     )
 
 
-def _read_any(storage: Storage) -> tuple[Journal, str] | None:
+def _read_any(storage: Storage, key: str = JOURNAL_KEY) -> tuple[Journal, str] | None:
     try:
-        with storage.open(JOURNAL_KEY) as reader:
+        with storage.open(key) as reader:
             identity, data = reader.entry.identity, _content(reader)
         if not identity:
             # Asked for before the content: if somebody replaces it in between, what was read is newer than the
             # identity, and a swap that relies on both is refused.
-            identity = storage.entry(JOURNAL_KEY).identity
-            with storage.open(JOURNAL_KEY) as reader:
+            identity = storage.entry(key).identity
+            with storage.open(key) as reader:
                 data = _content(reader)
     except FileNotFoundError:
         return None
     except ChangedError:
-        return _read_any(storage)
+        return _read_any(storage, key)
     try:
-        return decode(data, Journal, f"{storage.url}/{JOURNAL_KEY}"), identity
+        return decode(data, Journal, f"{storage.url}/{key}"), identity
     except IntegrityError as error:
         raise IntegrityError(
             f"{error.args[0]}. The journal says which snapshot the store must go back to: rename it, then look at the "

@@ -74,6 +74,17 @@ class Repository(Imports):
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
+    def create(self) -> str:
+        """Bring the repository into being before its first backup does; one that is there stays as it is.
+
+        Returns:
+            The id of the repository.
+
+        Raises:
+            FormatError: The URL holds something that is not a repository, or one of a newer format.
+        """
+        return self._objects.ensure()
+
     def backup(
         self,
         store: IndexStore,

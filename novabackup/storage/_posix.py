@@ -380,7 +380,8 @@ def make_folder(folder: Path) -> None:
         return
     except FileNotFoundError:
         make_folder(folder.parent)
-        make_folder(folder)
+        folder.mkdir(exist_ok=True)  # not from the start again: some places refuse folders in just this way
+        sync_folder(folder.parent)
     else:
         sync_folder(folder.parent)
 
