@@ -50,8 +50,8 @@ def _running(command, port, log: Path):
 def moto(folder: Path):
     """A server that honours conditional writes."""
     port = free_port()
-    script = Path(sys.executable).with_name("moto_server")
-    return _running([str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
+    script = Path(__file__).with_name("moto_server.py")
+    return _running([sys.executable, str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
 
 
 def rclone(folder: Path):
