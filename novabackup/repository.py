@@ -159,7 +159,7 @@ class Repository(Imports):
 
         Raises:
             NotFoundError: A snapshot is not there; then none is copied.
-            IntegrityError: Content is damaged here; snapshots copied before it stay.
+            IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
         """
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
         paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()
