@@ -22,13 +22,14 @@ from novabackup.errors import (
     RollbackError,
     StoreBusyError,
 )
-from novabackup.guard import recover, snapshot
+from novabackup.guard import plan_recover, recover, snapshot
 from novabackup.model import Pin, Problem, Report
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
+from novabackup.usage import Usage
 
 __all__ = [
     "ArchivedError",
@@ -50,11 +51,13 @@ __all__ = [
     "RollbackError",
     "Snapshot",
     "StoreBusyError",
+    "Usage",
     "archives",
     "checks",
     "components",
     "errors",
     "layouts",
+    "plan_recover",
     "recover",
     "retention",
     "snapshot",

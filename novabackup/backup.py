@@ -119,14 +119,12 @@ def take(
         PermissionError: Files may not be read; each is named.
         ConfigurationError: Files hold secrets, and others could read them where the repository is.
     """
+    before = store.storage.requests, objects.storage.requests
     contents = _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
     _refuse_secrets(objects, store, contents)
     repository = objects.ensure()
-    before = store.storage.requests, objects.storage.requests
     changed = ""
     for _try in range(_TRIES):
-        if changed:
-            contents = _contents(objects, store)
         record = _read_all(objects, store, contents, request, repository, callback, avoid)
         if isinstance(record, SnapshotRecord):
             name = objects.save(record)
@@ -143,6 +141,7 @@ def take(
             return name, record
         changed = record
         _LOG.info("%s: %s: once more", store.url, changed)
+        contents = _contents(objects, store)
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
         f"each of {_TRIES} tries: {changed}. Stop what writes there and take the snapshot again"

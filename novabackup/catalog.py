@@ -5,19 +5,21 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import layouts, verification
+from novabackup import layouts, session, usage, verification
 from novabackup.components import Component, Files, Tree
-from novabackup.errors import NotFoundError
+from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import open_storage
 from novabackup.store import IndexStore
+from novabackup.usage import Usage
 from novabackup.views import Problems
 
 __all__ = ["Catalog", "name_of", "protocol"]
@@ -69,6 +71,9 @@ class Catalog:
     def __getitem__(self, name: str) -> Snapshot:
         """Find a snapshot by its id, the beginning of its id, or ``"latest"``.
 
+        The latest is the newest that holds what a store was meant to hold: not what a failed block left behind, nor
+        what a restore replaced, so that restoring the latest twice is the same as restoring it once.
+
         Raises:
             TypeError: The name is not text: for positions, use `snapshots`.
             NotFoundError: There is none, or several begin like this.
@@ -82,13 +87,41 @@ class Catalog:
         found = self._resolve(name)
         return self._snapshot(found, self._objects.record(found))
 
+    def at(self, time: datetime, *, store: str | os.PathLike[str] | IndexStore | None = None) -> Snapshot:
+        """Find the snapshot that says what a store held at a time: the newest that was taken by then.
+
+        What a failed block left behind, and what a restore replaced, is passed over, since the store did not keep it.
+
+        Args:
+            time: With its time zone.
+            store: A path, a URL or the store itself; may be left out where all snapshots are of one store.
+
+        Raises:
+            NotFoundError: There is no repository, or no snapshot that old.
+            ConfigurationError: The time has no zone, or there are snapshots of several stores and none is named.
+        """
+        if time.tzinfo is None:
+            raise ConfigurationError(f"{time} has no time zone, so it names no moment: use time.astimezone()")
+        found = [snapshot for snapshot in self.snapshots(store=store) if _was_meant(snapshot.tags)]
+        stores = sorted({snapshot.store for snapshot in found})
+        if len(stores) > 1:
+            raise ConfigurationError(
+                f"{self.url} has snapshots of {len(stores)} stores, so the time alone names none: pass store=, one of "
+                f"{', '.join(stores)}"
+            )
+        by_then = [snapshot for snapshot in found if snapshot.time <= time]
+        if not by_then:
+            oldest = f"the oldest is of {found[0].time:%Y-%m-%d %H:%M:%S} UTC" if found else "it has none"
+            raise NotFoundError(f"{self.url} has no snapshot of {time.isoformat(' ')} or before: {oldest}")
+        return by_then[-1]
+
     def _resolve(self, name: str) -> str:
         names = self._objects.names()
         if name == _LATEST:
-            newest = next(self._objects.named_records(), None)
+            newest = next((name for name, record in self._objects.named_records() if _was_meant(record.tags)), None)
             if newest is None:
                 raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
-            return newest[0]
+            return newest
         # The time and the hash are both natural beginnings for a person to type.
         found = [known for known in names if known.startswith(name) or known.partition("-")[2].startswith(name)]
         if not name or not found:
@@ -134,6 +167,18 @@ class Catalog:
         """
         self._objects.require()
         return sum(entry.size for _pack, entry in self._objects.pack_entries())
+
+    def usage(self, *, callback: Callback = DEFAULT_CALLBACK) -> Usage:
+        """Tell what the repository holds and what it takes: snapshots, bytes, packs, and what sharing saves.
+
+        Args:
+            callback: Told of the packs; the table of each is read.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            IntegrityError: A pack that a snapshot needs, or a snapshot, is damaged: nothing could be counted rightly.
+        """
+        return usage.measure(self._objects, callback)
 
     def check(self, *, read_data_subset: str | None = None, callback: Callback = DEFAULT_CALLBACK) -> Problems:
         """Check that every snapshot can be read and that every pack that it names is there.
@@ -197,6 +242,11 @@ class Catalog:
 def name_of(snapshot: str | Snapshot) -> str:
     """Give the id out of what users pass."""
     return snapshot.id if isinstance(snapshot, Snapshot) else snapshot
+
+
+def _was_meant(tags: Collection[str]) -> bool:
+    """Tell a snapshot of what a store was to hold from one of what was in the way of that."""
+    return session.SIDE_TAGS.isdisjoint(tags)
 
 
 def _components(record: SnapshotRecord) -> tuple[Component, ...]:

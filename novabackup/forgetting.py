@@ -51,7 +51,7 @@ def candidates(objects: Objects) -> list[Candidate]:
 
 
 def _state(record: SnapshotRecord) -> State:
-    if not {session.FAILED_TAG, session.REPLACED_TAG}.isdisjoint(record.tags):
+    if not session.SIDE_TAGS.isdisjoint(record.tags):
         return State.REPLACED
     return State.UNHEALTHY if record.problems else State.HEALTHY
 

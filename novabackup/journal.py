@@ -8,6 +8,7 @@ the released journal is then removed.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from novabackup._paths import RESERVED
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError, StoreBusyError
 from novabackup.model import Journal, Owner, decode, encode
 from novabackup.owner import Life, life, myself
-from novabackup.storage import Storage
+from novabackup.storage import Reader, Storage
 
 __all__ = ["JOURNAL_KEY", "LEASE", "POLL", "Held", "State", "acquire", "look", "read"]
 
@@ -33,7 +34,11 @@ LEASE = 60.0
 _BEATS_PER_LEASE = 4
 _LARGEST_JOURNAL = 1 << 20
 POLL = 0.1
-"""Seconds between two looks at a journal that somebody else holds."""
+"""Seconds between two looks at a journal that somebody else holds, at first; who waits for long looks less often."""
+
+_LONGEST_PAUSE = 1.0
+_SHARE = 0.1
+"""The part of the time waited so far that a pause takes, so that waiting takes at most so much longer than it must."""
 
 _held_here: set[str] = set()
 """Tokens of the journals that this process holds, which nobody but the process itself can tell.
@@ -95,11 +100,14 @@ def look(storage: Storage, context: str, folder: str = "") -> State | None:
 
 def _read_any(storage: Storage, key: str = JOURNAL_KEY) -> tuple[Journal, str] | None:
     try:
-        # Asked for before the content: if somebody replaces it in between, what was read is newer than the identity,
-        # and # a swap that relies on both is refused.
-        identity = storage.entry(key).identity
         with storage.open(key) as reader:
-            data = reader.read(0, min(reader.entry.size, _LARGEST_JOURNAL))
+            identity, data = reader.entry.identity, _content(reader)
+        if not identity:
+            # Asked for before the content: if somebody replaces it in between, what was read is newer than the
+            # identity, and a swap that relies on both is refused.
+            identity = storage.entry(key).identity
+            with storage.open(key) as reader:
+                data = _content(reader)
     except FileNotFoundError:
         return None
     except ChangedError:
@@ -112,6 +120,10 @@ def _read_any(storage: Storage, key: str = JOURNAL_KEY) -> tuple[Journal, str] |
             "repository's snapshots and restore the one that was taken before the interrupted ingest",
             error.problems,
         ) from error
+
+
+def _content(reader: Reader) -> bytes:
+    return reader.read(0, min(reader.entry.size, _LARGEST_JOURNAL))
 
 
 class Held:
@@ -247,13 +259,15 @@ class _Watch:
         self._lease = lease
         self._seen: tuple[Journal, str] | None = None
         self._since = 0.0
+        self._moves = False
 
     def verdict(self, found: tuple[Journal, str]) -> Life:
-        if self._seen is None:
+        if found != self._seen:
+            self._moves = self._seen is not None
             self._seen, self._since = found, time.monotonic()
-        elif found != self._seen:
-            return Life.ALIVE
-        return Life.DEAD if time.monotonic() - self._since >= self._lease else Life.UNKNOWN
+        if time.monotonic() - self._since >= self._lease:
+            return Life.DEAD
+        return Life.ALIVE if self._moves else Life.UNKNOWN
 
 
 def acquire(
@@ -284,7 +298,8 @@ def acquire(
         ConfigurationError: The storage cannot exclude other writers, and ``single_writer`` was not declared.
     """
     contender = _Contender(storage, repository, myself(context), single_writer=single_writer, lease=lease)
-    deadline = time.monotonic() + (timeout or 0.0)
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
     while True:
         held = contender.attempt()
         if held is not None:
@@ -299,7 +314,12 @@ def acquire(
                 f"{storage.url} is being written to by another guard: {contender.rival}. Waited {timeout or 0:g} s. "
                 "Let it end, or pass timeout= with the seconds to wait for it"
             )
-        time.sleep(POLL)
+        time.sleep(pause(time.monotonic() - began))
+
+
+def pause(waited: float) -> float:
+    """Give the seconds until the next look at a journal, after so many of waiting; at random, to part those who met."""
+    return max(POLL, min(waited * _SHARE, _LONGEST_PAUSE)) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class _Contender:

@@ -78,6 +78,17 @@ class Repository(Imports):
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
+    def create(self) -> str:
+        """Bring the repository into being before its first backup does; one that is there stays as it is.
+
+        Returns:
+            The id of the repository.
+
+        Raises:
+            FormatError: The URL holds something that is not a repository, or one of a newer format.
+        """
+        return self._objects.ensure()
+
     def backup(
         self,
         store: IndexStore,
@@ -148,7 +159,7 @@ class Repository(Imports):
 
         Raises:
             NotFoundError: A snapshot is not there; then none is copied.
-            IntegrityError: Content is damaged here; snapshots copied before it stay.
+            IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
         """
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
         paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()

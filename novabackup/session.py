@@ -16,6 +16,7 @@ from novabackup.backup import Request, take
 from novabackup.errors import (
     CheckFailedError,
     ConfigurationError,
+    DecryptionError,
     FormatError,
     IntegrityError,
     NovaBackupError,
@@ -33,7 +34,17 @@ from novabackup.storage import Other
 from novabackup.store import IndexStore
 from novabackup.thaw import require_readable
 
-__all__ = ["FAILED_TAG", "REPLACED_TAG", "Recovery", "Session", "recover", "refuse_if_interrupted", "restore"]
+__all__ = [
+    "FAILED_TAG",
+    "REPLACED_TAG",
+    "SIDE_TAGS",
+    "Recovery",
+    "Session",
+    "plan_recover",
+    "recover",
+    "refuse_if_interrupted",
+    "restore",
+]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -42,6 +53,9 @@ FAILED_TAG = "failed-ingest"
 
 REPLACED_TAG = "before-restore"
 """Tag of the snapshots of what a restore replaced."""
+
+SIDE_TAGS = frozenset({FAILED_TAG, REPLACED_TAG})
+"""Tags of the snapshots of what was in the way: nobody wanted a store to be like that."""
 
 KEEP_FAILED = 3
 """How many snapshots with `FAILED_TAG` a store keeps: counted, since a clock may lie."""
@@ -203,7 +217,8 @@ class Session:
                 "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
                 "from a copy), then call recover(store)"
             ) from _chained(failure, cause)
-        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot)
+        # Marked, since whoever called the guard is told so anyhow, by the error that it raises.
+        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot, extra={"told": True})
         _forget_old_failures(self._objects, self._store.url)
 
 
@@ -261,11 +276,19 @@ def _finish_inherited(
         held.abandon()
         raise RollbackError(
             f"{store.url}: an interrupted {left.phase} could not be brought to snapshot {left.snapshot} of "
-            f"{left.repository}: {failure}. Remove the cause (for a repository that needs credentials: "
-            "recover(store, Repository(url, storage_options=...))), then call recover(store)"
+            f"{left.repository}: {failure}. {_way_on(failure)}"
         ) from failure
     _LOG.warning("%s: an interrupted %s was brought to snapshot %s", store.url, left.phase, left.snapshot)
     return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept)
+
+
+def _way_on(failure: BaseException) -> str:
+    if isinstance(failure, DecryptionError):
+        return "Only who has its key can go on: call recover(store, Repository(url, key=...))"
+    return (
+        "Remove the cause (for a repository that needs credentials: recover(store, Repository(url, "
+        "storage_options=...))), then call recover(store)"
+    )
 
 
 def _put_back(
@@ -336,6 +359,26 @@ def recover(
     if done is not None and done.kept:
         _forget_old_failures(objects, store.url)
     return done
+
+
+def plan_recover(store: IndexStore, opener: Opener, *, context: str) -> Recovery | None:
+    """Say what `recover` would do; nothing is touched, and nobody is waited for.
+
+    Raises:
+        StoreBusyError: The writer is alive.
+    """
+    state = journal.look(store.storage, context)
+    found = journal.read(store.storage)
+    if state is None or found is None:
+        return None
+    if state.life in (Life.ALIVE, Life.NESTED):
+        raise StoreBusyError(f"{store.url} is being written to: {state.rival}. There is nothing to recover from")
+    left = found[0]
+    if left.phase == "backup":
+        return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
+    objects = opener(left.repository)
+    todo = survey(store, objects, left.snapshot, objects.record(left.snapshot), left.paths)
+    return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=todo, kept=left.kept)
 
 
 def restore(
@@ -414,7 +457,8 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
         StoreBusyError: It is under way.
         RollbackError: It was interrupted.
     """
-    deadline = time.monotonic() + (timeout or 0.0)
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
     for folder in ("", *_folders(store)):
         while (state := _state_of(store, folder, context)) is not None:
             if state.phase == "backup" or state.life is Life.NESTED:
@@ -429,7 +473,7 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
                 raise StoreBusyError(
                     f"{where} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
                 )
-            time.sleep(journal.POLL)
+            time.sleep(journal.pause(time.monotonic() - began))
 
 
 def _refuse_if_busy_within(store: IndexStore, context: str) -> None:

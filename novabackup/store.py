@@ -241,7 +241,11 @@ class IndexStore:
                 yield before.report, ()
                 continue
             try:
-                yield look(component, self.storage, entry)
+                try:
+                    looked = look(component, self.storage, entry)
+                except ChangedError:
+                    looked = look(component, self.storage, entry)  # perhaps it was only altered on the way
+                yield looked
             except (OSError, ChangedError, ConfigurationError) as error:
                 yield _unreadable(name, entry.key, entry.size, error)
 

@@ -22,7 +22,7 @@ from novabackup.integrations.errors import MetricsError
 from novabackup.integrations.runs import Run
 from novabackup.model import Attributes
 from novabackup.repository import Repository
-from novabackup.session import FAILED_TAG, REPLACED_TAG
+from novabackup.session import FAILED_TAG, SIDE_TAGS
 from novabackup.snapshots import Snapshot
 from novabackup.storage import open_storage
 from novabackup.store import IndexStore
@@ -70,7 +70,6 @@ HELP: Mapping[str, str] = {
 _SKEW = timedelta(minutes=5)
 """How far the clocks of hosts may be apart."""
 
-_NOT_BACKUPS = frozenset({FAILED_TAG, REPLACED_TAG})
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _READABLE_BY_ALL = 0o644
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -186,7 +185,7 @@ def derive(seen: Look, runs: Sequence[Run], now: datetime) -> tuple[Metric, ...]
         by_store[snapshot.store].append(snapshot)
     for store in sorted({*by_store, *(run.store for run in runs if run.kind == "backup")}):
         attempts = [run for run in runs if run.kind == "backup" and run.store == store]
-        backups = [snapshot for snapshot in by_store[store] if not _NOT_BACKUPS & set(snapshot.tags)]
+        backups = [snapshot for snapshot in by_store[store] if not SIDE_TAGS & set(snapshot.tags)]
         _add_outcome(gauges, store, backups if seen.readable else None, attempts, now)
         if seen.readable:
             _add_snapshots(gauges, store, by_store[store], backups)

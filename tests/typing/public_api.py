@@ -26,6 +26,7 @@ from novabackup import (
     archives,
     checks,
     layouts,
+    plan_recover,
     recover,
     retention,
     snapshot,
@@ -100,6 +101,9 @@ repo = Repository("vector_db/backups")
 snap = repo.backup(store, tags=["daily"], message="of today", callback=Callback())
 assert_type(snap, Snapshot)
 assert_type(repo["latest"], Snapshot)
+assert_type(repo.at(datetime.now().astimezone(), store=store), Snapshot)
+assert_type(repo.usage().sharing, float)
+assert_type(repo.create(), str)
 assert_type("latest" in repo, bool)
 assert_type(len(repo), int)
 for found in repo.snapshots(tags=["daily"], store=store):
@@ -134,6 +138,7 @@ assert_type(repo.import_pre_ingest(archives.PreIngest("vector_db/backups"), stor
 repo.import_archive(archives.PreIngest("x"), store)  # type: ignore[arg-type]
 
 assert_type(recover(store), Recovery | None)
+assert_type(plan_recover(store, repo), Recovery | None)
 policy = Policy(last=3, daily=7, yearly="forever", tags={"pre-ingest": "7d", "nightly": {"daily": 30}})
 assert_type(Policy.parse("last 3, tag pre-ingest 7d"), Policy)
 assert_type(Policy.of({"last": 3, "tags": {"pre-ingest": "7d"}}), Policy)
