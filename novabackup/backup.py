@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
-import platform
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 import attrs
 from fsspec.callbacks import Callback
 
 from novabackup import checks
+from novabackup.asking import learn
+from novabackup.compatibility import versions
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import FileEntry, Report, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packer import Packer, Stored
+from novabackup.probing import Probing
 from novabackup.storage import Reader
 from novabackup.store import DeclaredFile, IndexStore
 
@@ -40,15 +40,20 @@ COMMIT_WITHIN = 600.0
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
 
-_PACKAGES = ("faiss-cpu", "novabackup", "numpy", "rank-bm25")
-
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What the caller says about a snapshot."""
+    """What the caller says about a snapshot.
+
+    Attributes:
+        tags: Labels.
+        message: Free text.
+        probing: What the indexes are asked; None for nothing that is not known already.
+    """
 
     tags: tuple[str, ...] = ()
     message: str = ""
+    probing: Probing | None = None
 
 
 def declared_files(objects: Objects, store: IndexStore) -> list[DeclaredFile]:
@@ -120,6 +125,7 @@ def _read_all(
     with Packer(objects, recent) as packer:
         try:
             entries = _files(packer, recent[:1], store, files, callback)
+            learned = learn(store, files, entries, recent, request.probing)
         except (ChangedError, FileNotFoundError) as error:
             _LOG.debug("%s", error)
             return None
@@ -137,10 +143,13 @@ def _read_all(
         tags=request.tags,
         message=request.message,
         host=socket.gethostname(),
-        writer=f"novabackup {_versions().get('novabackup', 'not installed')}",
-        versions=_versions(),
+        writer=f"novabackup {versions().get('novabackup', 'not installed')}",
+        versions=dict(versions()),
         problems=tuple(checks.run(store.checks, _reports(store, entries))),
         added=added,
+        probes=learned.probes,
+        classes=dict(learned.classes),
+        embedding_model=learned.embedding_model,
     )
     # A process that stood still for hours just here could commit content that `prune` has deleted by now.
     return record if time.clock_gettime(_CLOCK) - looked < COMMIT_WITHIN else None
@@ -237,15 +246,3 @@ def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
         if not component.optional and component.path not in there
     ]
     return [entry.report for entry in entries if entry.report] + absent
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    """Look up, without importing them, which versions of the packages that write such files are installed."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -19,20 +19,22 @@ import attrs
 import msgspec
 from blake3 import blake3
 
-from novabackup._paths import unsafe
 from novabackup.errors import FormatError, IntegrityError
+from novabackup.findings import FORMAT_VERSION, Drill, Probe, Problem, Report, natural, safe_path
 
 __all__ = [
     "FORMAT_VERSION",
     "Attributes",
     "Condemned",
     "Config",
+    "Drill",
     "FileEntry",
     "Forgotten",
     "Journal",
     "KeySlot",
     "Owner",
     "Pin",
+    "Probe",
     "Problem",
     "Record",
     "Report",
@@ -45,8 +47,6 @@ __all__ = [
     "snapshot_id",
 ]
 
-FORMAT_VERSION = 1
-
 ENCRYPTION = "aes-256-gcm"
 """What a `Config` says of an encrypted repository."""
 
@@ -56,12 +56,6 @@ Run = tuple[int, int, int]
 _HASH_DIGITS = 64
 _HASH = re.compile(f"[0-9a-f]{{{_HASH_DIGITS}}}")
 _Record = TypeVar("_Record")
-
-
-def _safe_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    reason = unsafe(value)
-    if reason:
-        raise ValueError(f"path {value!r} cannot be used: {reason}")
 
 
 def _hex_hash(_instance: object, field: attrs.Attribute[Any], value: str) -> None:
@@ -75,62 +69,13 @@ def _hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[
             _hex_hash(instance, field, value)
 
 
-_natural = attrs.validators.ge(0)
-
-
-@attrs.frozen(kw_only=True)
-class Problem:
-    """One thing that is wrong, and where.
-
-    Attributes:
-        code: A stable name for programs: ``missing``, ``damaged``, ``count-mismatch`` …
-        paths: The files concerned, relative to the store or the repository.
-        message: What was expected, what was found, and what can be done, for people.
-    """
-
-    code: str
-    paths: tuple[str, ...] = ()
-    message: str = ""
-
-    def __str__(self) -> str:
-        where = f" ({', '.join(self.paths)})" if self.paths else ""
-        return f"{self.code}{where}: {self.message}"
-
-
-@attrs.frozen(kw_only=True)
-class Report:
-    """What a component found when it looked at one file.
-
-    Attributes:
-        component: Name of the component's class, such as ``Faiss``.
-        path: The file, relative to the store.
-        exists: False when there is no such file; all else is then None.
-        size: Size in bytes.
-        count: Number of vectors, documents or entries; None where the file has no such number.
-        dimension: Dimension of the vectors (bits for binary indexes); None where the file has none.
-        kind: What the file is, such as ``IndexIVFPQ`` or ``BM25Okapi``.
-        written_with: What can be read off the file of the program that wrote it, such as ``pickle protocol 4``.
-        problems: Damage that was seen.
-    """
-
-    component: str
-    path: str = attrs.field(validator=_safe_path)
-    exists: bool
-    size: int | None = None
-    count: int | None = None
-    dimension: int | None = None
-    kind: str | None = None
-    written_with: str | None = None
-    problems: tuple[Problem, ...] = ()
-
-
 @attrs.frozen(kw_only=True)
 class Attributes:
     """What belongs to a file beside its bytes: permission bits, owner, time of the last change in nanoseconds."""
 
     mode: int = attrs.field(validator=attrs.validators.in_(range(0o10000)))
-    uid: int = attrs.field(validator=_natural)
-    gid: int = attrs.field(validator=_natural)
+    uid: int = attrs.field(validator=natural)
+    gid: int = attrs.field(validator=natural)
     mtime_ns: int
 
 
@@ -151,8 +96,8 @@ class FileEntry:
         report: What the component said of it.
     """
 
-    path: str = attrs.field(validator=_safe_path)
-    size: int = attrs.field(validator=_natural)
+    path: str = attrs.field(validator=safe_path)
+    size: int = attrs.field(validator=natural)
     blake3: str = attrs.field(validator=_hex_hash)
     packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
     runs: tuple[Run, ...]
@@ -185,13 +130,16 @@ class SnapshotRecord:
         versions: Installed versions of the packages that write such files.
         problems: What the checks found at that time; empty for a healthy store.
         added: Bytes of new objects that were written for it.
+        probes: Questions that were put to the indexes, and their answers; empty where none were put.
+        classes: Names of the classes and functions that each pickle asks for, by path, as far as they are known.
+        embedding_model: What made the vectors; empty if nobody said.
     """
 
     version: int = FORMAT_VERSION
     repository: str
     time: datetime
     store: str
-    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(_safe_path))
+    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(safe_path))
     files: tuple[FileEntry, ...]
     tags: tuple[str, ...] = ()
     message: str = ""
@@ -199,7 +147,10 @@ class SnapshotRecord:
     writer: str = ""
     versions: dict[str, str] = attrs.field(factory=dict)
     problems: tuple[Problem, ...] = ()
-    added: int = attrs.field(default=0, validator=_natural)
+    added: int = attrs.field(default=0, validator=natural)
+    probes: tuple[Probe, ...] = ()
+    classes: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    embedding_model: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self.time.tzinfo is None:
@@ -365,13 +316,14 @@ class Journal:
     beat: int = 0
 
 
-Record = Config | SnapshotRecord | Condemned | Forgotten | KeySlot | Pin | Sealed | Journal
+Record = Config | SnapshotRecord | Condemned | Drill | Forgotten | KeySlot | Pin | Sealed | Journal
 """Everything that is written."""
 
 _KINDS: dict[type, str] = {
     Config: "config",
     SnapshotRecord: "snapshot",
     Condemned: "condemned",
+    Drill: "drill",
     Forgotten: "forgotten",
     KeySlot: "key",
     Sealed: "sealed",
@@ -389,9 +341,16 @@ class _Versioned(msgspec.Struct, gc=False):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
+_YOUNGER = frozenset({"probes", "classes", "embedding_model"})
+"""Members that earlier versions did not know. They are left out where they say nothing, so that a snapshot has the same
+bytes and the same id whichever version writes it."""
+
+
 def encode(record: Record) -> bytes:
     """Turn a record into the bytes that are stored."""
-    body = msgspec.json.encode(record, order="deterministic")
+    said = {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
+    said = {name: value for name, value in said.items() if value or name not in _YOUNGER}
+    body = msgspec.json.encode(said, order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)
 
 

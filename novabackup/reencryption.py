@@ -11,7 +11,7 @@ from fsspec.callbacks import Callback
 from novabackup import founding
 from novabackup.copying import Copier, Paces, loose_packs
 from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Forgotten, Pin, Sealed, decode, snapshot_id
+from novabackup.model import Condemned, Drill, Forgotten, Pin, Sealed, decode, snapshot_id
 from novabackup.objects import Objects, snapshot_key
 
 __all__ = ["reencrypt"]
@@ -45,8 +45,9 @@ def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
         objects.replace_slot([secrets.token_bytes(32), *opened.data_keys])
     newest = objects.opened.data_keys[:1]
     _snapshots(objects, callback)
-    kinds: list[tuple[str, type[Condemned | Forgotten | Pin]]] = [
+    kinds: list[tuple[str, type[Condemned | Drill | Forgotten | Pin]]] = [
         ("condemned", Condemned),
+        ("drills", Drill),
         ("forgotten", Forgotten),
         ("pins", Pin),
     ]

@@ -6,26 +6,40 @@ import errno
 import html
 import logging
 import os
+import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import copying, forgetting, layouts, mirroring, prune, reencryption, retention, session, verification
+from novabackup import (
+    copying,
+    drills,
+    forgetting,
+    layouts,
+    mirroring,
+    prune,
+    reencryption,
+    retention,
+    session,
+    verification,
+)
 from novabackup.backup import Request
 from novabackup.components import Component, Files
 from novabackup.copying import CopyPlan, Paces
+from novabackup.drills import DrillPlan
 from novabackup.errors import NotFoundError
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
 from novabackup.mirroring import MirrorPlan
-from novabackup.model import Pin, SnapshotRecord
+from novabackup.model import Drill, Pin, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
 from novabackup.pace import Pace
+from novabackup.probing import Occasion
 from novabackup.prune import PrunePlan
 from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
@@ -113,7 +127,7 @@ class Repository:
             FormatError: The URL holds something that is not a repository, or one of a newer format.
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
-        taken = _backup.take(self._objects, store, request(tags, message), callback)
+        taken = _backup.take(self._objects, store, request(tags, message, store, "backup"), callback)
         self._stores[store.url] = store
         return self._snapshot(*taken)
 
@@ -140,7 +154,7 @@ class Repository:
         """
         self._objects.require()
         wanted = {tags} if isinstance(tags, str) else set(tags)
-        url = open_storage(store).url if isinstance(store, str | os.PathLike) else store and store.url
+        url = _url(store)
         return Snapshots(
             self._snapshot(name, record)
             for name, record in reversed(list(self._objects.named_records()))
@@ -373,6 +387,85 @@ class Repository:
         self._objects.require()
         return {name: self._objects.read_pin(name) for name in sorted(self._objects.pinned())}
 
+    # -- drills ------------------------------------------------------------------------------------------------------
+
+    def plan_drill(
+        self, *, store: str | os.PathLike[str] | IndexStore | None = None, seed: int | None = None
+    ) -> DrillPlan:
+        """Choose a snapshot for a drill by chance: a healthy one that is not the newest of its store; do nothing.
+
+        Args:
+            store: Only those of this store: a path, a URL or the store itself.
+            seed: Makes the choice the same each time.
+
+        Raises:
+            NotFoundError: There is no such snapshot.
+            ArchivedError: All of them have to be thawed first.
+        """
+        self._objects.require()
+        return drills.plan(self._objects, _url(store), random.Random(seed))  # noqa: S311 - no secret depends on it
+
+    def drill(
+        self,
+        snapshot: DrillPlan | str | Snapshot | None = None,
+        *,
+        store: IndexStore | None = None,
+        command: Sequence[str] = (),
+        working_folder: str | os.PathLike[str] | None = None,
+        command_timeout: float = 600.0,
+        rto: float | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Drill:
+        """Restore an old snapshot elsewhere, on trial, and note in the repository how it went.
+
+        It is restored to a folder for temporary files, opened and compared; the queries that were recorded with it are
+        put again; then a command of your own may look at it. The folder goes away whatever happens.
+
+        Args:
+            snapshot: Which: a plan, an id, or a snapshot; by default what `plan_drill` chooses.
+            store: What kind of store it is, where the repository does not know its components, or to choose among the
+                snapshots of this store only. It is not touched.
+            command: Program and arguments, such as ``["pytest", "tests/test_retrieval.py"]``. It passes with exit
+                status 0, and finds the restored store in ``NOVABACKUP_DRILL_FOLDER``.
+            working_folder: Where the command runs; by default in the restored store.
+            command_timeout: Seconds that the command may take.
+            rto: Recovery time objective: seconds that restoring, opening and the queries may take together.
+            folder: Where to restore to; by default the system's folder for temporary files.
+            callback: Told of the bytes restored.
+
+        Returns:
+            How it went.
+
+        Raises:
+            NotFoundError: There is no such snapshot, or none that fits.
+            CheckFailedError: It failed; ``problems`` says how. The result is noted all the same.
+            IntegrityError: It failed since content is damaged; the same holds.
+            ArchivedError: Content has to be thawed first.
+            OSError: There is no room to restore to.
+        """
+        rules = drills.Rules(
+            command=command,
+            working_folder=working_folder,
+            command_timeout=command_timeout,
+            rto=rto,
+            folder=folder,
+        )
+        if snapshot is None:
+            snapshot = self.plan_drill(store=store)
+        found = self[snapshot.snapshot if isinstance(snapshot, DrillPlan) else _name(snapshot)]
+        kind = store or self._stores.get(found.store) or self._open_store(self._objects.record(found.id))
+        return drills.execute(self._objects, found, kind, rules, callback=callback)
+
+    def drills(self) -> tuple[Drill, ...]:
+        """Tell how the last drills went, oldest first.
+
+        Raises:
+            NotFoundError: There is no repository here.
+        """
+        self._objects.require()
+        return tuple(self._objects.drills())
+
     # -- forgetting --------------------------------------------------------------------------------------------------
 
     def plan_forget(self, policy: Policy | str | Mapping[str, Any] = retention.DEFAULT) -> ForgetPlan:
@@ -486,13 +579,21 @@ class Repository:
         return f"<p>{html.escape(self.url)}</p>{shown}"
 
 
-def request(tags: Iterable[str], message: str) -> Request:
+def request(tags: Iterable[str], message: str, store: IndexStore, occasion: Occasion) -> Request:
     """Make a request out of what users pass; a single tag may be given as plain text."""
-    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+    asks = store.probing is not None and occasion in store.probing.on
+    probing = store.probing if asks else None
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message, probing=probing)
 
 
 def _name(snapshot: str | Snapshot) -> str:
     return snapshot.id if isinstance(snapshot, Snapshot) else snapshot
+
+
+def _url(store: str | os.PathLike[str] | IndexStore | None) -> str | None:
+    if isinstance(store, str | os.PathLike):
+        return open_storage(store).url
+    return None if store is None else store.url
 
 
 def _components(declared: Collection[str]) -> tuple[Component, ...]:
