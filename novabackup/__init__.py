@@ -23,12 +23,14 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.guard import recover, snapshot
-from novabackup.model import Pin, Problem, Report
+from novabackup.model import Drill, Pin, Problem, Report
+from novabackup.probing import Probing
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
+from novabackup.trial import Level, Verification
 
 __all__ = [
     "ArchivedError",
@@ -36,13 +38,16 @@ __all__ = [
     "CheckFailedError",
     "ConfigurationError",
     "DecryptionError",
+    "Drill",
     "FormatError",
     "IndexStore",
     "IntegrityError",
+    "Level",
     "NotFoundError",
     "NovaBackupError",
     "Pin",
     "Policy",
+    "Probing",
     "Problem",
     "Recovery",
     "Report",
@@ -50,6 +55,7 @@ __all__ = [
     "RollbackError",
     "Snapshot",
     "StoreBusyError",
+    "Verification",
     "checks",
     "components",
     "errors",

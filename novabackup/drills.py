@@ -197,7 +197,7 @@ def _restore(
             snapshot.restore(to=store, callback=callback)
     except (NovaBackupError, OSError) as error:
         if error.__cause__ is not None and not isinstance(error.__cause__, Exception):
-            raise  # an interrupt at the keyboard is no finding
+            raise error.__cause__ from None  # an interrupt at the keyboard is no finding
         return error
     return None
 

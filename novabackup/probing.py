@@ -87,7 +87,7 @@ def difference(before: Probe, now: Probe) -> str:
     """Compare two answers to the same question.
 
     Scores may differ by a ten-thousandth of the largest. Results whose scores are that close may come in any order, and
-    at the end of the list one may stand for another.
+    at the end of an index's list one may stand for another; a search of the user's own must find the same.
 
     Returns:
         What is different, for people; empty if nothing is.
@@ -105,7 +105,7 @@ def difference(before: Probe, now: Probe) -> str:
     for name, score in then.items():
         if name in today and abs(score - today[name]) > close:
             return f"expected {name} with {score:g}, found it with {today[name]:g}"
-        if name not in today and abs(score - scores[-1]) > 2 * close:
+        if name not in today and (before.text or abs(score - scores[-1]) > 2 * close):
             return f"expected {name} with {score:g} among the results, found {list(now.ids)}"
     return ""
 

@@ -118,7 +118,7 @@ def ask(index: Any, *, binary: bool, again: list[str], number: int, nearest: int
         rows = np.frombuffer(b"".join(fitting), kind).reshape(-1, width)
         distances, ids = index.search(rows if binary else rows.astype(np.float32), min(nearest, index.ntotal))
         for vector, scores, found in zip(fitting, distances.tolist(), ids.tolist(), strict=True):
-            good = [(one, score) for one, score in zip(found, scores, strict=True) if one >= 0 and np.isfinite(score)]
+            good = [(one, score) for one, score in zip(found, scores, strict=True) if one != -1 and np.isfinite(score)]
             answers[vector] = [one for one, _score in good], [f"{score:.9g}" for _one, score in good]
     return [
         {"vector": base64.b64encode(vector).decode(), "ids": found, "scores": scores}

@@ -113,11 +113,11 @@ def check(descriptor: int, start: int, size: int, shape: str) -> dict[str, objec
 def read(descriptor: int, start: int, size: int, shape: str) -> tuple[object, list[str], dict[str, object]]:
     """Count as `check` does; give what was unpickled and the names that the pickle asks for, too."""
     os.lseek(descriptor, start, os.SEEK_SET)
-    file = os.fdopen(os.dup(descriptor), "rb", buffering=_BUFFER)
-    unpickler = _Unpickler(file)
-    value = unpickler.load()
+    with os.fdopen(os.dup(descriptor), "rb", buffering=_BUFFER) as file:
+        unpickler = _Unpickler(file)
+        value = unpickler.load()
+        end = file.tell()
     wrong: list[str] = []
-    end = file.tell()
     if end != size:
         wrong.append(
             f"expected a pickle of {size - start} bytes, found one that ends after {end - start}: more follows it"
@@ -226,9 +226,9 @@ def _integer(value: object) -> int | None:
     if isinstance(value, int):
         return value
     if isinstance(value, Inert) and value.name == "scalar" and len(value.args) == 2:
-        dtype, data = value.args
+        dtype, data = value.args[0], _bytes(value.args[1])
         code = dtype.args[0] if isinstance(dtype, Inert) and dtype.args else None
-        if type(data) is bytes and type(code) is str and code[:1] in ("i", "u"):
+        if data is not None and type(code) is str and code[:1] in ("i", "u"):
             return int.from_bytes(data, "little", signed=code[0] == "i")
     return None
 
@@ -368,6 +368,14 @@ def _at(numbers: list[float], place: object) -> float | None:
     return numbers[place] if isinstance(place, int) and 0 <= place < len(numbers) else None
 
 
+def _bytes(value: object) -> bytes | bytearray | None:
+    """Bytes as they are, or as protocols 0 to 2 write them: encoded text."""
+    if isinstance(value, Inert) and (value.module, value.name) == ("_codecs", "encode") and len(value.args) == 2:
+        text = value.args[0]
+        return text.encode("latin1", "replace") if type(text) is str else None
+    return value if isinstance(value, (bytes, bytearray)) else None
+
+
 def _plain(word: object) -> bool:
     """Tell whether a word can stand in a record."""
     return type(word) is str and 0 < len(word) <= 100 and word.isprintable()
@@ -400,11 +408,12 @@ def _numbers(value: object) -> list[float] | None:
 def _unpacked(dtype: object, data: object, count: int) -> list[float] | None:
     code = dtype.args[0] if isinstance(dtype, Inert) and dtype.args else None
     letter = _LETTERS.get(code) if type(code) is str else None
-    if letter is None or not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, Inert):
+    content = _bytes(data)
+    if letter is None or content is None or not isinstance(dtype, Inert):
         return None
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
     form = f"{order if order in ('<', '>') else '<'}{count}{letter}"
-    return [float(one) for one in struct.unpack(form, data)] if struct.calcsize(form) == len(data) else None
+    return [float(one) for one in struct.unpack(form, content)] if struct.calcsize(form) == len(content) else None
 
 
 _LETTERS = {

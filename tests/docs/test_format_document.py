@@ -36,9 +36,10 @@ def fields(*records: type) -> list[str]:
     ("title", "records"),
     [
         ("config.json", [model.Config]),
-        ("Snapshots", [model.SnapshotRecord, model.FileEntry]),
+        ("Snapshots", [model.SnapshotRecord, model.FileEntry, model.Probe]),
         ("Condemned packs", [model.Condemned]),
         ("Pins", [model.Pin]),
+        ("Drills", [model.Drill]),
     ],
 )
 def test_every_member_of_a_record_is_described(title, records):
@@ -70,7 +71,9 @@ def repository(beside_a_store, manuals) -> Path:
         manuals.ingest(beside_a_store, "cooling")
     repo.forget([first])
     repo.prune(grace=timedelta(0))
-    repo.pin(repo.backup(store, message=message), message)
+    last = repo.backup(store, message=message)
+    repo.pin(last, message)
+    repo.drill(last)
     return beside_a_store / "backups"
 
 
@@ -91,6 +94,7 @@ def test_the_folder_holds_what_is_listed_and_nothing_else(repository):
         "packs/<xx>/<id>": r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}",
         "snapshots/<id>.json": r"snapshots/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
         "pins/<id>.json": r"pins/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
+        "drills/<time>-<16 hexadecimal digits>.json": r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
         "condemned/<time>-<16 hexadecimal digits>.json": r"condemned/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
     }
     for shown in forms:
@@ -108,8 +112,14 @@ def test_every_record_is_an_envelope_around_a_canonical_body(repository):
         assert open_envelope(path, "condemned")["packs"]
     for path in repository.glob("pins/*.json"):
         assert open_envelope(path, "pin").keys() == set(fields(model.Pin))
+    for path in repository.glob("drills/*.json"):
+        assert open_envelope(path, "drill").keys() == set(fields(model.Drill))
+    later = {"probes", "classes", "embedding_model"}
     for path in repository.glob("snapshots/*.json"):
-        assert open_envelope(path, "snapshot").keys() == set(fields(model.SnapshotRecord))
+        body = open_envelope(path, "snapshot")
+        assert body.keys() | later == set(fields(model.SnapshotRecord))
+        assert all(body[member] for member in later & body.keys())
+    assert any("probes" in open_envelope(path, "snapshot") for path in repository.glob("snapshots/*.json"))
 
 
 def test_the_id_of_a_snapshot_is_made_as_described(repository):
