@@ -9,7 +9,7 @@ import tempfile
 import numpy as np
 import pytest
 import rank_bm25
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novabackup.components import _pickle_child
@@ -33,6 +33,7 @@ def answers(probe: dict) -> dict[object, float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
 @given(CORPUS, st.lists(st.sampled_from([*WORDS, "unknown"]), min_size=1, max_size=4))
 def test_scores_are_those_of_rank_bm25(kind, corpus, words):
     index = kind(corpus)
@@ -44,7 +45,7 @@ def test_scores_are_those_of_rank_bm25(kind, corpus, words):
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("numbers", [list, np.array, lambda values: np.array(values, "f4")])
 def test_an_inverted_index_gives_the_scores_of_okapi(numbers, protocol):
     corpus = [["oil", "lamp"], ["oil", "oil", "belt"], ["brake"]]
@@ -71,6 +72,7 @@ def test_the_index_inside_of_an_object_of_ones_own_is_found():
     assert ask(outer, [["lamp"]])[0]["ids"] == [1]
 
 
+@settings(max_examples=40)
 @given(CORPUS)
 def test_words_are_chosen_from_the_documents_and_always_the_same(corpus):
     probes = ask(rank_bm25.BM25Okapi(corpus))
