@@ -57,7 +57,11 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   pins/*.json           names of snapshots that stay until somebody unpins them
+<<<<<<< HEAD
   extract.py            a script that gets the data out without novabackup
+=======
+  drills/*.json         how it went when snapshots were restored on trial
+>>>>>>> drill
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -90,6 +94,7 @@ This folder is an encrypted novabackup repository: snapshots of search indexes, 
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   forgotten/*.json      snapshots that were removed on purpose
   pins/*.json           names of snapshots that stay until somebody unpins them
+  drills/*.json         how it went when snapshots were restored on trial
 
 To get data out:  pip install novabackup, then in Python:
 

@@ -29,6 +29,7 @@ from novabackup.keys import Key
 from novabackup.model import (
     Condemned,
     Config,
+    Drill,
     Forgotten,
     Pin,
     Record,
@@ -52,6 +53,8 @@ _Record = TypeVar("_Record")
 _OURS = re.compile(rf"{PACK_NAME.pattern}|{_SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _MANY_NOTES = 2
+_DRILL_NAME = re.compile(r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json")
+_DRILLS_KEPT = 100
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """A storage that names a later time names none."""
 
@@ -406,6 +409,30 @@ class Records:
         except (IntegrityError, FormatError) as error:
             _LOG.warning("the pin holds, but what it says is lost: %s", error)
             return None
+
+    # -- drills ------------------------------------------------------------------------------------------------------
+
+    def drill_keys(self) -> list[str]:
+        """List the results of drills that are there, oldest first, readable or not."""
+        return sorted(filter(_DRILL_NAME.fullmatch, self.storage.keys("drills")))
+
+    def drills(self) -> Iterator[Drill]:
+        """Read how drills went, oldest first; results that cannot be read are passed over with a warning."""
+        for key in self.drill_keys():
+            try:
+                yield self.read_record(key, Drill)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
+
+    def note_drill(self, record: Drill) -> str:
+        """Note how a drill went; give the key of the note. The oldest of many notes go."""
+        key = _dated("drills")
+        self.write_record(key, record)
+        for old in self.drill_keys()[:-_DRILLS_KEPT]:
+            self.storage.delete(old)
+        return key
 
     # -- condemned packs ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from fsspec.callbacks import Callback
 from novabackup import founding
 from novabackup.copying import Copier, Paces, loose_packs
 from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Forgotten, Pin, Sealed, SnapshotRecord, decode, snapshot_id
+from novabackup.model import Condemned, Drill, Forgotten, Pin, Sealed, SnapshotRecord, decode, snapshot_id
 from novabackup.objects import Objects, snapshot_key
 
 __all__ = ["reencrypt"]
@@ -20,8 +20,13 @@ __all__ = ["reencrypt"]
 _LOG = logging.getLogger("novabackup")
 
 _RECENT = 4
-_Small = Condemned | Forgotten | Pin
-_SMALL: tuple[tuple[str, type[_Small]], ...] = (("condemned", Condemned), ("forgotten", Forgotten), ("pins", Pin))
+_Small = Condemned | Drill | Forgotten | Pin
+_SMALL: tuple[tuple[str, type[_Small]], ...] = (
+    ("condemned", Condemned),
+    ("drills", Drill),
+    ("forgotten", Forgotten),
+    ("pins", Pin),
+)
 
 
 def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from novabackup import copying, forgetting, mirroring, prune, reencryption, rete
 from novabackup.backup import Request, request
 from novabackup.catalog import name_of, protocol
 from novabackup.copying import CopyPlan, Paces
+from novabackup.drilling import Drilling
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.imports import Imports
 from novabackup.keyring import KeyRing
@@ -33,7 +34,7 @@ from novabackup.store import IndexStore
 __all__ = ["Repository", "protocol", "request"]
 
 
-class Repository(Imports):
+class Repository(Imports, Drilling):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
@@ -117,7 +118,8 @@ class Repository(Imports):
             FormatError: The URL holds something that is not a repository, or one of a newer format.
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
-        taken = _backup.take(self._objects, store, request(tags, message), callback)
+        asked = request(tags, message, store.probing_on("backup"))
+        taken = _backup.take(self._objects, store, asked, callback)
         return self._taken_in(store, taken)
 
     def guard(

@@ -52,6 +52,18 @@ SCRIPTS = {
         "does not match its hash",
         "verify: faiss_index.bin",
     ],
+    "drill": [
+        "structure: 3 files are right, 0 queries repeated",
+        "hashes: 3 files",
+        "open: 3 files",
+        "queries: 3 files are right, 6 queries repeated",
+        "Will it load here? nothing is known",
+        "Restored, and not the newest: True",
+        "Within the RTO: True",
+        "Own test: 10 chunks are there",
+        "Failed: command-failed",
+        "Noted in the repository: [True, False]",
+    ],
     "diff": [
         "added:     corpus_manifest.json",
         "changed:   bm25_index.pkl faiss_index.bin metadata.json",

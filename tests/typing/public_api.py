@@ -12,17 +12,21 @@ from fsspec.callbacks import Callback
 
 from novabackup import (
     CheckFailedError,
+    Drill,
     IndexStore,
     IntegrityError,
+    Level,
     NovaBackupError,
     Pin,
     Policy,
+    Probing,
     Problem,
     Recovery,
     Report,
     Repository,
     Snapshot,
     StoreBusyError,
+    Verification,
     archives,
     checks,
     layouts,
@@ -117,7 +121,15 @@ assert_type(snap.tags, tuple[str, ...])
 assert_type(snap.problems, tuple[Problem, ...])
 assert_type(snap.versions, Mapping[str, str])
 assert_type(snap.open("metadata.json"), io.BufferedReader)
-snap.verify()
+assert_type(snap.verify(), Verification)
+assert_type(snap.verify(Level.QUERIES, folder="/var/tmp").queries, int)
+snap.verify("open").reports["faiss_index.bin"]
+assert_type(snap.compatibility(store).loads, bool)
+assert_type(repo.plan_drill(seed=1).snapshot, str)
+assert_type(repo.drill(snap, command=["pytest", "tests"], rto=300), Drill)
+assert_type(repo.drills(), tuple[Drill, ...])
+IndexStore("vector_db", probing=Probing(queries=["brakes"], ask=lambda place, text: [(text, 1.0)]))
+IndexStore("vector_db", probing=3)  # type: ignore[arg-type]
 assert_type(snap.files["metadata.json"].size, int)
 assert_type(snap.diff(found).changed, tuple[str, ...])
 assert_type(snap.plan_restore().replaces, bool)
