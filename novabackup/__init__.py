@@ -8,8 +8,9 @@
 
 import logging
 
-from novabackup import checks, components, errors, layouts
+from novabackup import archives, checks, components, errors, layouts, retention
 from novabackup.errors import (
+    ArchivedError,
     ChangedError,
     CheckFailedError,
     ConfigurationError,
@@ -21,15 +22,17 @@ from novabackup.errors import (
     RollbackError,
     StoreBusyError,
 )
-from novabackup.guard import recover, snapshot
-from novabackup.model import Problem, Report
+from novabackup.guard import plan_recover, recover, snapshot
+from novabackup.model import Pin, Problem, Report
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
+from novabackup.usage import Usage
 
 __all__ = [
+    "ArchivedError",
     "ChangedError",
     "CheckFailedError",
     "ConfigurationError",
@@ -39,6 +42,7 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "NovaBackupError",
+    "Pin",
     "Policy",
     "Problem",
     "Recovery",
@@ -47,11 +51,15 @@ __all__ = [
     "RollbackError",
     "Snapshot",
     "StoreBusyError",
+    "Usage",
+    "archives",
     "checks",
     "components",
     "errors",
     "layouts",
+    "plan_recover",
     "recover",
+    "retention",
     "snapshot",
 ]
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from novabackup.model import Problem
 
 __all__ = [
+    "ArchivedError",
     "ChangedError",
     "CheckFailedError",
     "ConfigurationError",
@@ -76,6 +77,10 @@ class IntegrityError(_ProblemsError):
 
 class FormatError(NovaBackupError):
     """This is not a repository, or one of a newer format version: look at the URL, or upgrade novabackup."""
+
+
+class ArchivedError(NovaBackupError):
+    """Content lies in an archive and cannot be read yet: ``thaw`` the snapshot, and try again when that is done."""
 
 
 class DecryptionError(NovaBackupError):

@@ -1,75 +1,43 @@
-"""The objects of a repository under their keys, and the order of writes that keeps them consistent.
-
-Packs come first, the snapshot that names them last; nothing that is there is ever changed. What a crash leaves behind
-is packs that nobody names, which `prune` collects.
-"""
+"""The objects of a repository: its records, and the packs that hold the content."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-import re
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
-from blake3 import blake3
 
-from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Config, FileEntry, SnapshotRecord, decode, encode, identify, snapshot_id
-from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table
+from novabackup.errors import IntegrityError
+from novabackup.founding import CONFIG_KEY, KEYS
+from novabackup.keys import Key
+from novabackup.model import FileEntry
+from novabackup.packs import (
+    HEADER,
+    Compression,
+    Frame,
+    Pack,
+    Runs,
+    Table,
+    open_frame,
+    prove_frame,
+    read_table,
+    unsealed,
+    word_width,
+)
+from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
 from novabackup.storage import Entry, Storage
 
-__all__ = ["MAP_ROW", "README_KEY", "Objects", "neighbours", "pack_key", "snapshot_key"]
+__all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
-
-CONFIG_KEY = "config.json"
-README_KEY = "README.txt"
-_SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
-_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
-_PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
-_FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
-"""Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
+_Content = TypeVar("_Content")
 
 LARGEST_LIST = 64 << 20
 """Bytes of the longest list of runs that is read: as much as a snapshot itself may have."""
 MAP_ROW = "<u4"
 """Type of the numbers in a list of runs that is content itself: pack, first chunk, number of chunks."""
-
-_README = """\
-This folder is a novabackup repository: snapshots of search indexes, and the content of their files.
-
-  config.json           format version and identity of the repository
-  snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
-  packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
-  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
-
-To get data out:  pip install novabackup, then in Python:
-
-  from novabackup import Repository
-  repository = Repository("path or URL of this folder")
-  repository["latest"].restore(to="a folder")
-
-Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
-with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
-frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
-the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
-b3sum must print for the result.
-
-Do not change, rename or delete single files here.
-"""
-
-
-def sealed_readme() -> bytes:
-    """Give the README with a last line that tells whether the text above has been altered."""
-    return f"{_README}\nblake3 of the text above: {blake3(_README.encode()).hexdigest()}\n".encode()
-
-
-def readme_intact(data: bytes) -> bool:
-    """Tell whether a README is as some version of novabackup wrote it."""
-    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
-    return seal == blake3(text).hexdigest().encode() + b"\n"
 
 
 def pack_key(pack_id: str) -> str:
@@ -77,180 +45,47 @@ def pack_key(pack_id: str) -> str:
     return f"packs/{pack_id[:2]}/{pack_id}"
 
 
-def snapshot_key(name: str) -> str:
-    """Give the key of a snapshot."""
-    return f"snapshots/{name}.json"
+class Objects(Records):
+    """Reads and writes the objects of one repository."""
 
-
-class Objects:
-    """Reads and writes the objects of one repository. Objects never change, so what has been read stays true."""
-
-    def __init__(self, storage: Storage) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        key: Key | None = None,
+        packs: Storage | None = None,
+        compression: Compression = Compression.FAST,
+        plaintext_secrets: Collection[str] = (),
+    ) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
+            key: What opens it if it is encrypted, or is to open it once it is created.
+            packs: The same place, as packs are written to it; by default as everything else.
+            compression: How much time to spend on new packs.
+            plaintext_secrets: Paths and patterns of secrets that may be kept although others could read them there.
         """
-        self.storage = storage
-        self._records: dict[str, SnapshotRecord] = {}
+        super().__init__(storage, key)
+        self.plaintext_secrets = tuple(plaintext_secrets)
+        self.compression = compression
+        self._packs = packs or storage
         self._tables: dict[str, Table] = {}
 
     @property
-    def url(self) -> str:
-        """Where the repository is, without credentials."""
-        return self.storage.url
+    def exposed(self) -> bool:
+        """Whether others than the users of this host may be able to read what is in the repository."""
+        # Whoever has a key opens an encrypted repository with it, or creates one: any other is an error.
+        return self._key is None and self.storage.local_path(CONFIG_KEY) is None
 
-    # -- the repository itself ---------------------------------------------------------------------------------------
-
-    def require(self) -> None:
-        """Make sure that there is a repository to read.
-
-        A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is
-        needed.
-
-        Raises:
-            NotFoundError: There is none.
-            FormatError: It is one of a newer format.
-        """
-        try:
-            self._config()
-        except FileNotFoundError:
-            if not self.names():
-                raise NotFoundError(
-                    f"there is no repository at {self.url}: expected a {CONFIG_KEY} there and found none. "
-                    "Check the URL; a repository comes into being with its first backup"
-                ) from None
-            _LOG.warning("%s/%s is missing; the snapshots are read without it", self.url, CONFIG_KEY)
-        except IntegrityError as error:
-            self._refuse_foreign_config(error)
-            _LOG.warning("%s; the snapshots are read without it", error.args[0])
-
-    def ensure(self) -> str:
-        """Make sure that there is a repository to write to, and create it where there is nothing.
-
-        Returns:
-            The id of the repository.
-
-        Raises:
-            FormatError: There is something else, or a repository of a newer format.
-            IntegrityError: Its ``config.json`` is damaged.
-        """
-        try:
-            return self._config().id
-        except FileNotFoundError:
-            pass
-        except IntegrityError as error:
-            self._refuse_foreign_config(error)
-            raise IntegrityError(
-                f"{error.args[0]}, or rename it: the next backup writes it anew from what the snapshots say",
-                error.problems,
-            ) from error
-        return self._found()
-
-    def _refuse_foreign_config(self, error: IntegrityError) -> None:
-        """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
-        if not self.names():
-            raise FormatError(
-                f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another "
-                "one and "
-                "no snapshots. Check the URL, or choose another folder"
-            ) from error
-
-    def _config(self) -> Config:
-        return decode(self.storage.read(CONFIG_KEY), Config, f"{self.url}/{CONFIG_KEY}")
-
-    def _found(self) -> str:
-        known = next(self.records(), None)
-        if known is None:
-            names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
-            if names & _FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
-                raise FormatError(
-                    f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
-                    f"{', '.join(sorted(names & _FOREIGN))}. Choose another folder"
-                )
-        config = Config(id=known.repository if known else secrets.token_hex(16))
-        try:
-            self.storage.create(CONFIG_KEY, encode(config))
-            self.storage.write(README_KEY, [sealed_readme()])
-        except FileExistsError:
-            _LOG.debug("%s was created by somebody else at the same moment", self.url)
-        # Read back rather than believed: where creation does not exclude, the last of several writers wins.
-        return self._config().id
-
-    @staticmethod
-    def _is_ours(entry: Entry) -> bool:
-        name = entry.key
-        if name.partition("/")[0] not in _FOREIGN:
-            return True
-        return bool(_PACK_NAME.fullmatch(name) or _SNAPSHOT_NAME.fullmatch(name) or name.startswith("condemned/"))
-
-    # -- snapshots ---------------------------------------------------------------------------------------------------
-
-    def names(self) -> list[str]:
-        """List the ids of all snapshots that are there, oldest first, readable or not."""
-        # All at once, since there may be thousands, and each backup looks.
-        keys = "\0".join(("", *self.storage.keys("snapshots"), ""))
-        return _SNAPSHOT_NAMES.findall(keys)
-
-    def record(self, name: str) -> SnapshotRecord:
-        """Read a snapshot.
-
-        Raises:
-            NotFoundError: There is none of this id.
-            IntegrityError: Its bytes are not those that were written, or they belong to another snapshot.
-        """
-        if name not in self._records:
-            key = snapshot_key(name)
-            try:
-                data = self.storage.read(key)
-            except FileNotFoundError:
-                raise NotFoundError(f"there is no snapshot {name} in {self.url}") from None
-            record = decode(data, SnapshotRecord, f"{self.url}/{key}")
-            found = identify(data)
-            if found != name:
-                raise IntegrityError(
-                    f"{self.url}/{key}: expected snapshot {name}, found the record of {found}. "
-                    "The object was renamed or replaced"
-                )
-            self._records[name] = record
-        return self._records[name]
-
-    def records(self) -> Iterator[SnapshotRecord]:
-        """Read all snapshots, newest first; damaged ones are passed over with a warning."""
-        return (record for _name, record in self.named_records())
-
-    def named_records(self) -> Iterator[tuple[str, SnapshotRecord]]:
-        """Read all snapshots with their ids, newest first; damaged ones are passed over with a warning."""
-        for name in reversed(self.names()):
-            try:
-                yield name, self.record(name)
-            except (IntegrityError, FormatError) as error:
-                _LOG.warning("snapshot %s is passed over: %s", name, error)
-            except NotFoundError:
-                continue  # forgotten by somebody else since it was listed
-
-    def save(self, record: SnapshotRecord) -> str:
-        """Write a snapshot: the commit. Every pack that it names must be stored already.
-
-        Returns:
-            Its id.
-        """
-        name = snapshot_id(record)
-        self.storage.write(snapshot_key(name), [encode(record)])
-        self._records[name] = record
-        return name
-
-    def forget(self, name: str) -> None:
-        """Remove a snapshot; the packs that only it needed are for `prune`."""
-        self._records.pop(name, None)
-        self.storage.delete(snapshot_key(name))
-
-    # -- packs -------------------------------------------------------------------------------------------------------
+    @property
+    def reads_back(self) -> bool:
+        """Whether new packs can be read at once."""
+        return self._packs.reads_back
 
     def pack_entries(self) -> Iterator[tuple[str, Entry]]:
         """List packs."""
         for entry in self.storage.entries("packs"):
-            found = _PACK_NAME.fullmatch(entry.key)
+            found = PACK_NAME.fullmatch(entry.key)
             if found:
                 yield found[1], entry
 
@@ -259,9 +94,24 @@ class Objects:
         keys = {pack_key(pack): pack for pack in packs}
         return {keys[key] for key in self.storage.present(keys)}
 
+    def frozen(self, packs: Iterable[str]) -> set[str]:
+        """Tell which packs lie in an archive and cannot be read before they have been thawed."""
+        keys = {pack_key(pack): pack for pack in packs}
+        return {keys[found.key] for found in self.storage.frozen(keys)}
+
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
-        self.storage.write(pack_key(pack.id), pack.blocks)
+        self._packs.add(pack_key(pack.id), pack.blocks)
+
+    def protect(self, packs: Collection[str]) -> None:
+        """Lock what a new snapshot needs for as long as the snapshot itself will be, where a bucket locks by itself.
+
+        Args:
+            packs: Those that were there before.
+        """
+        if packs or self.encrypted:
+            keys = (key for folder in ([KEYS] if self.encrypted else []) for key in self.storage.keys(folder))
+            self.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""
@@ -279,7 +129,9 @@ class Objects:
             IntegrityError: The pack is gone or damaged, or has fewer chunks.
         """
         if pack_id not in self._tables:
-            self._tables[pack_id] = read_table(pack_id, lambda length: self._read(pack_id, -length, length))
+            self._tables[pack_id] = _twice(
+                lambda: read_table(pack_id, self.protection, lambda length: self._read(pack_id, -length, length))
+            )
         table = self._tables[pack_id]
         if reaching > len(table):
             raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {reaching}")
@@ -299,9 +151,28 @@ class Objects:
         Raises:
             IntegrityError: The pack is gone or damaged.
         """
+        return _twice(lambda: [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)])
+
+    def words(self, pack_id: str, frames: Sequence[Frame]) -> list[tuple[memoryview, int]]:
+        """Read neighbouring frames as `proved` does; give the width of the words in each, too, or 1."""
+
+        def read() -> list[tuple[memoryview, int]]:
+            found = []
+            for frame, packed in self._unsealed(pack_id, frames):
+                raw = open_frame(pack_id, frame, packed)
+                prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
+                found.append((raw, word_width(frame.codec, packed)))
+            return found
+
+        return _twice(read)
+
+    def _unsealed(self, pack_id: str, frames: Sequence[Frame]) -> Iterator[tuple[Frame, bytes | memoryview]]:
+        """Read neighbouring frames; they are still compressed."""
         start, end = frames[0].offset, frames[-1].offset + frames[-1].stored
         stored = memoryview(self._read(pack_id, start, end - start)[0])
-        return [open_frame(pack_id, f, stored[f.offset - start : f.offset - start + f.stored]) for f in frames]
+        seal = self.table(pack_id).seal
+        for frame in frames:
+            yield frame, unsealed(pack_id, seal, frame, stored[frame.offset - start :][: frame.stored])
 
     def proved(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
         """Read neighbouring frames and check what came out of them, too.
@@ -311,7 +182,7 @@ class Objects:
         """
         content = self.frames(pack_id, frames)
         for frame, raw in zip(frames, content, strict=True):
-            prove_frame(pack_id, frame, raw)
+            prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
         return content
 
     def runs(self, entry: FileEntry) -> Runs:
@@ -371,40 +242,14 @@ class Objects:
             ) from None
         return part.data, part.size
 
-    # -- condemned packs ---------------------------------------------------------------------------------------------
 
-    def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
-        """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
-        for entry in self.storage.entries("condemned"):
-            try:
-                yield entry, decode(self.storage.read(entry.key), Condemned, f"{self.url}/{entry.key}")
-            except (IntegrityError, FormatError) as error:
-                _LOG.warning("%s is passed over: %s", entry.key, error)
-            except FileNotFoundError:
-                continue
-
-    def condemn(self, packs: Iterable[str]) -> None:
-        """Say that packs will be deleted when a grace period has passed and still no snapshot names them."""
-        now = datetime.now(UTC)
-        key = f"condemned/{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}.json"
-        self.storage.write(key, [encode(Condemned(packs=tuple(sorted(packs))))])
-
-    def clock(self) -> float:
-        """Tell the time by the storage's own clock, in seconds since the epoch.
-
-        Raises:
-            ConfigurationError: The storage does not say when objects were written.
-        """
-        key = f"condemned/clock-{secrets.token_hex(8)}"
-        try:
-            now = self.storage.write(key, [b""]).modified
-        finally:
-            self.storage.delete(key)
-        if now <= 0:
-            raise ConfigurationError(
-                f"{self.url} does not tell when objects were written, so nothing can be pruned there"
-            )
-        return now
+def _twice(read: Callable[[], _Content]) -> _Content:
+    """Read again what is not what it must be: it may have been altered on the way only."""
+    try:
+        return read()
+    except IntegrityError as error:
+        _LOG.info("%s: it is read again", error.args[0])
+        return read()
 
 
 def neighbours(frames: Iterable[Frame], most: int) -> Iterator[tuple[Frame, ...]]:

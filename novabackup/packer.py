@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
@@ -27,6 +27,7 @@ from novabackup.packs import (
     NOWHERE,
     UNKNOWN,
     Chunker,
+    Compression,
     Compressor,
     Hashes,
     PackBuilder,
@@ -40,6 +41,7 @@ from novabackup.packs import (
     split,
     squeeze_frame,
 )
+from novabackup.sealing import PackSeal
 from novabackup.stock import Segment, Stock
 from novabackup.storage import Reader
 
@@ -98,22 +100,34 @@ _Part = list[Segment]
 class _Compressors(threading.local):
     """A compressor for each thread."""
 
-    def __init__(self) -> None:
-        self.own = Compressor()
+    def __init__(self, compression: Compression) -> None:
+        self.own = Compressor(compression)
 
 
 class Packer:
     """Stores the content of one snapshot; a context manager that leaves nothing running."""
 
-    def __init__(self, objects: Objects, recent: Iterable[SnapshotRecord]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        recent: Iterable[SnapshotRecord],
+        loose: Collection[str] = (),
+        pace: Callable[[int], object] = int,
+        avoid: Collection[str] = (),
+    ) -> None:
         """Prepare to store.
 
         Args:
             objects: The repository.
             recent: Snapshots whose packs are searched for chunks that need not be stored again.
+            loose: Packs that are searched as well, although no snapshot may name them.
+            pace: Called with the number of bytes before they are stored; may wait.
+            avoid: Packs that nothing is shared with.
         """
         self._objects = objects
-        self._stock = Stock(objects, recent)
+        self._digest = objects.protection.digest
+        self._pace = pace
+        self._stock = Stock(objects, recent, loose, avoid)
         self._new: list[_NewPack] = []
         self._named: set[str] = set()
         self._exit = ExitStack()
@@ -122,7 +136,7 @@ class Packer:
         self._compress = enter(Lane(cores(), 1))
         self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
         self._frames = Buffers(FRAME_SIZE)
-        self._compressors = _Compressors()
+        self._compressors = _Compressors(objects.compression)
         self._builder = self._new_builder()
 
     def __enter__(self) -> Packer:
@@ -161,6 +175,9 @@ class Packer:
 
         Returns:
             What `finish` needs to say where it is.
+
+        Raises:
+            ChangedError: The file was changed meanwhile, or altered on its way here.
         """
         size = reader.entry.size
         buffers = Buffers(min(block, size))
@@ -170,12 +187,13 @@ class Packer:
             start = part[0].start
             data = memoryview(buffer)[: part[-1].start + part[-1].length - start]
             reader.readinto(start, data)
-            return part, [_is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
+            return part, [self._is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
 
-        whole = blake3()
+        whole, proof = blake3(), reader.proof()
 
         def take_in(buffer: bytearray, data: memoryview) -> None:
             whole.update(data)
+            proof.update(data)
             buffers.give_back(buffer)
 
         chunker = Chunker(size, find_regions(size, reader.read))
@@ -195,11 +213,24 @@ class Packer:
                 told(len(data))
         places.append(self._place(list(chunker.skip(0))))
         self._whole.drain()
+        proof.confirm()
         return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
+
+    def find(self, hashes: Hashes) -> Places:
+        """Find chunks by hashes of this repository's own kind; `UNKNOWN` are those that have to be stored."""
+        return self._stock.find(hashes)
+
+    def place(self, pieces: list[Piece]) -> Places:
+        """Store chunks that are not there yet; give the place of each."""
+        return self._place(pieces)
+
+    def locate(self, places: Sequence[Places]) -> list[Location]:
+        """Store what is left; say where files are, each of which consists of the chunks at the places given."""
+        return self.finish([Stored(size=0, blake3="", places=one) for one in places])
 
     def _place(self, pieces: list[Piece]) -> Places:
         """Find chunks, or put them into the pack that is being built; give the place of each."""
-        digests = [digest for piece in pieces for digest in _digests(piece)]
+        digests = [digest for piece in pieces for digest in self._digests(piece)]
         if not digests:
             return NOWHERE
         hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH)
@@ -224,6 +255,15 @@ class Packer:
             places[missing] = places[again]
         return places
 
+    def _is_there(self, segment: Segment, data: memoryview) -> bool:
+        return segment.expected is not None and self._digest(data[: segment.length]) == segment.expected
+
+    def _digests(self, piece: Piece) -> Iterator[bytes]:
+        start = 0
+        for end in piece.ends.tolist():
+            yield self._digest(piece.data[start:end])
+            start = end
+
     def _add(self, piece: Piece, hashes: Hashes, first: int, end: int) -> Places:
         """Put chunks of a piece that follow each other into packs."""
         if self._builder.full:
@@ -235,12 +275,12 @@ class Packer:
 
     def _new_builder(self) -> PackBuilder:
         self._new.append(_NewPack())
-        return PackBuilder(self._frames.take, self._squeeze)
+        return PackBuilder(self._objects.protection.new_pack(), self._frames.take, self._squeeze)
 
-    def _squeeze(self, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
+    def _squeeze(self, seal: PackSeal, number: int, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
         def squeeze() -> SqueezedFrame:
             into = bytearray(length) if length > FRAME_SIZE else self._frames.take()
-            frame = squeeze_frame(self._compressors.own, memoryview(raw)[:length], width, into)
+            frame = squeeze_frame(self._compressors.own, seal, number, memoryview(raw)[:length], width, into)
             for buffer in (raw, into):
                 if not (isinstance(frame.stored, memoryview) and frame.stored.obj is buffer):
                     self._frames.give_back(buffer)
@@ -257,6 +297,7 @@ class Packer:
 
     def _save(self, sealed: SealedPack, to: _NewPack) -> None:
         pack = sealed.pack()
+        self._pace(pack.size)
         self._objects.add_pack(pack)
         to.id, to.size = pack.id, pack.size
         for buffer in sealed.buffers():
@@ -292,6 +333,11 @@ class Packer:
     def added(self) -> int:
         """Bytes of new packs that are stored."""
         return sum(pack.size for pack in self._new)
+
+    @property
+    def shared(self) -> set[str]:
+        """Packs that the snapshot names and that were there before."""
+        return self._named - {pack.id for pack in self._new}
 
     def condemned_meanwhile(self) -> bool:
         """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
@@ -352,18 +398,6 @@ def _parts(segments: Iterable[Segment], most: int) -> Iterator[_Part]:
         part.append(segment)
     if part:
         yield part
-
-
-def _is_there(segment: Segment, data: memoryview) -> bool:
-    return segment.expected is not None and blake3(data[: segment.length]).digest() == segment.expected
-
-
-def _digests(piece: Piece) -> Iterator[bytes]:
-    data = piece.data
-    start = 0
-    for end in piece.ends.tolist():
-        yield blake3(data[start:end]).digest()
-        start = end
 
 
 def _joined(places: list[Places]) -> Places:

@@ -23,7 +23,8 @@ import attrs
 from novabackup import _html
 from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.model import Problem
-from novabackup.objects import Objects
+from novabackup.objects import Objects, pack_key
+from novabackup.storage import Lock
 
 __all__ = ["GRACE", "PrunePlan", "execute", "plan"]
 
@@ -44,6 +45,7 @@ class PrunePlan:
         size: Bytes that deleting frees.
         clear: Keys of condemnations that are dealt with.
         grace: The grace period in seconds.
+        locked: Packs that would go but may not yet, since their bucket protects them; they stay condemned.
     """
 
     condemn: tuple[str, ...]
@@ -51,9 +53,11 @@ class PrunePlan:
     size: int
     clear: tuple[str, ...]
     grace: float
+    locked: tuple[Lock, ...] = ()
 
     def _repr_html_(self) -> str:
         rows = [("delete", pack) for pack in self.delete] + [("condemn", pack) for pack in self.condemn]
+        rows += [(str(lock), lock.key.rpartition("/")[2]) for lock in self.locked]
         return _html.table(f"Prune, freeing {_html.size(self.size)}", ["what", "pack"], rows)
 
 
@@ -80,27 +84,37 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
     pending = {
         pack for entry, record in condemned if now - entry.modified < grace.total_seconds() for pack in record.packs
     }
-    delete = sorted(packs.keys() & (ripe - pending) - named)
+    wanted = packs.keys() & (ripe - pending) - named
+    locked = {lock.key: lock for lock in objects.storage.locks(sorted(map(pack_key, wanted)))}
+    kept = {pack for pack in wanted if pack_key(pack) in locked}
+    delete = sorted(wanted - kept)
     condemn = sorted(
         pack
         for pack, entry in packs.items()
         if pack not in named
         and pack not in pending
-        and pack not in delete
+        and pack not in wanted
         and now - entry.modified >= grace.total_seconds()
     )
     return PrunePlan(
         condemn=tuple(condemn),
         delete=tuple(delete),
         size=sum(packs[pack].size for pack in delete),
-        clear=tuple(entry.key for entry, _record in condemned if now - entry.modified >= grace.total_seconds()),
+        clear=tuple(
+            entry.key
+            for entry, record in condemned
+            if now - entry.modified >= grace.total_seconds() and kept.isdisjoint(record.packs)
+        ),
         grace=grace.total_seconds(),
+        locked=tuple(locked[key] for key in sorted(locked)),
     )
 
 
 def execute(objects: Objects, todo: PrunePlan) -> None:
     """Carry a plan out; what has been named since the plan was made stays."""
     named = _named(objects)
+    for lock in todo.locked:
+        _LOG.warning("%s/%s would be deleted but is %s: a later prune deletes it", objects.url, lock.key, lock)
     for pack in todo.delete:
         if pack in named:
             _LOG.info("pack %s is needed again and stays", pack)
@@ -111,6 +125,7 @@ def execute(objects: Objects, todo: PrunePlan) -> None:
     condemn = [pack for pack in todo.condemn if pack not in named]
     if condemn:
         objects.condemn(condemn)
+    objects.gather_forgotten()
     objects.storage.sweep(max(todo.grace, 0.0))
 
 

@@ -1,38 +1,39 @@
-"""Where snapshots are kept: take, list, check, forget, prune."""
+"""Where snapshots are kept: take, copy, pin, forget, prune."""
 
 from __future__ import annotations
 
-import html
 import os
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import layouts, prune, retention, session, verification
-from novabackup.backup import Request
-from novabackup.components import Component, Files
-from novabackup.errors import NotFoundError
-from novabackup.model import SnapshotRecord
+from novabackup import copying, forgetting, mirroring, prune, reencryption, retention, session
+from novabackup.backup import Request, request
+from novabackup.catalog import name_of, protocol
+from novabackup.copying import CopyPlan, Paces
+from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.imports import Imports
+from novabackup.keyring import KeyRing
+from novabackup.keys import Key
+from novabackup.mirroring import MirrorPlan
+from novabackup.model import Pin
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
+from novabackup.pace import Pace
+from novabackup.packs import Compression
 from novabackup.prune import PrunePlan
-from novabackup.retention import Candidate, ForgetPlan, Policy
-from novabackup.snapshots import Origin, Snapshot, Snapshots
+from novabackup.retention import ForgetPlan, Policy
+from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
-from novabackup.views import Problems
 
-__all__ = ["Repository"]
-
-_LATEST = "latest"
-_LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
+__all__ = ["Repository", "protocol", "request"]
 
 
-class Repository:
+class Repository(Imports):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
@@ -40,27 +41,53 @@ class Repository:
     """
 
     def __init__(
-        self, url: str | os.PathLike[str] | Storage, *, storage_options: Mapping[str, Any] | None = None
+        self,
+        url: str | os.PathLike[str] | Storage,
+        *,
+        key: Key | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        storage_class: str | None = None,
+        compression: Compression | str = Compression.FAST,
+        plaintext_secrets: Iterable[str] = (),
     ) -> None:
         """Name a repository.
 
         Args:
             url: Local path, any fsspec URL, or a storage.
+            key: Opens an encrypted repository; one that does not exist yet is created encrypted. See `novabackup.keys`.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            storage_class: Where there are such, the class that new content is written in, such as ``STANDARD_IA``; what
+                is read all the time, such as the list of snapshots, stays in the usual one.
+
+            compression: How much time to spend on making new content small: ``"fast"`` or ``"small"``.
+            plaintext_secrets: Paths and patterns of files with passwords and keys, such as ``[".env"]``, that may be
+                kept here although the repository is neither encrypted nor on this host. All others are refused.
 
         Raises:
-            ConfigurationError: The URL cannot be used.
+            ConfigurationError: The URL cannot be used, there are no storage classes, or no such compression.
         """
-        self._storage_options = dict(storage_options or {})
-        self._objects = Objects(open_storage(url, storage_options))
-        self._stores: dict[str, IndexStore] = {}
+        storage = open_storage(url, storage_options)
+        packs = storage.classed(storage_class) if storage_class is not None else None
+        accepted = (plaintext_secrets,) if isinstance(plaintext_secrets, str) else tuple(plaintext_secrets)
+        super().__init__(Objects(storage, key, packs, _compression(compression), accepted), storage_options or {})
 
     @property
-    def url(self) -> str:
-        """Where the repository is, without credentials."""
-        return self._objects.url
+    def keys(self) -> KeyRing:
+        """The keys that open it: list, add, change and remove them."""
+        return KeyRing(self._objects)
 
     # -- taking ------------------------------------------------------------------------------------------------------
+
+    def create(self) -> str:
+        """Bring the repository into being before its first backup does; one that is there stays as it is.
+
+        Returns:
+            The id of the repository.
+
+        Raises:
+            FormatError: The URL holds something that is not a repository, or one of a newer format.
+        """
+        return self._objects.ensure()
 
     def backup(
         self,
@@ -91,8 +118,7 @@ class Repository:
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         taken = _backup.take(self._objects, store, request(tags, message), callback)
-        self._stores[store.url] = store
-        return self._snapshot(*taken)
+        return self._taken_in(store, taken)
 
     def guard(
         self, store: IndexStore, request_: Request, *, timeout: float | None, callback: Callback = DEFAULT_CALLBACK
@@ -101,137 +127,187 @@ class Repository:
         self._stores[store.url] = store
         return Snapshot(self._origin(), request=request_, store=store, timeout=timeout, callback=callback)
 
-    # -- listing -----------------------------------------------------------------------------------------------------
+    # -- copying -----------------------------------------------------------------------------------------------------
 
-    def snapshots(
-        self, *, tags: Iterable[str] = (), store: str | os.PathLike[str] | IndexStore | None = None
-    ) -> Snapshots:
-        """List snapshots, oldest first; damaged ones are left out with a warning, and named by `check`.
+    def plan_copy(self, snapshots: Iterable[str | Snapshot] | None = None, *, to: Repository) -> CopyPlan:
+        """Say what `copy` would do; do nothing."""
+        self._objects.require()
+        names = self._objects.names() if snapshots is None else self._names(snapshots)
+        return copying.plan(self._objects, names, to._objects)
+
+    def copy(
+        self,
+        snapshots: CopyPlan | Iterable[str | Snapshot] | None = None,
+        *,
+        to: Repository,
+        limit: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> CopyPlan:
+        """Copy snapshots to another repository, which may have other keys and another storage class.
+
+        Only content that is not there yet is sent; every byte is checked on the way. A copied snapshot keeps its id,
+        time, tags and message. A copy that was interrupted goes on where it was when it is called again.
 
         Args:
-            tags: Only those that have all of these.
-            store: Only those of this store: a path, a URL or the store itself.
-
-        Raises:
-            NotFoundError: There is no repository here.
-        """
-        self._objects.require()
-        wanted = {tags} if isinstance(tags, str) else set(tags)
-        url = open_storage(store).url if isinstance(store, str | os.PathLike) else store and store.url
-        return Snapshots(
-            self._snapshot(name, record)
-            for name, record in reversed(list(self._objects.named_records()))
-            if wanted <= set(record.tags) and url in (None, record.store)
-        )
-
-    def __getitem__(self, name: str) -> Snapshot:
-        """Find a snapshot by its id, the beginning of its id, or ``"latest"``.
-
-        Raises:
-            TypeError: The name is not text: for positions, use `snapshots`.
-            NotFoundError: There is none, or several begin like this.
-            IntegrityError: It is damaged.
-        """
-        if not isinstance(name, str):
-            raise TypeError(
-                f"a snapshot is found by its id, not by {name!r}. For positions: repository.snapshots()[-1]"
-            )
-        self._objects.require()
-        found = self._resolve(name)
-        return self._snapshot(found, self._objects.record(found))
-
-    def _resolve(self, name: str) -> str:
-        names = self._objects.names()
-        if name == _LATEST:
-            newest = next(self._objects.named_records(), None)
-            if newest is None:
-                raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
-            return newest[0]
-        # The time and the hash are both natural beginnings for a person to type.
-        found = [known for known in names if known.startswith(name) or known.partition("-")[2].startswith(name)]
-        if not name or not found:
-            last = f"the newest is {names[-1]}" if names else "it has none"
-            raise NotFoundError(f"{self.url} has no snapshot {name!r}: {last}. List them with snapshots()")
-        if len(found) > 1 and name not in found:
-            some = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
-            raise NotFoundError(f"{name!r} is the beginning of {len(found)} snapshots: {some}. Give more of the id")
-        return name if name in found else found[0]
-
-    def __contains__(self, name: object) -> bool:
-        """Tell whether there is exactly one snapshot that ``repo[name]`` would find."""
-        if isinstance(name, Snapshot):
-            name = name.id
-        if not isinstance(name, str):
-            return False
-        self._objects.require()
-        try:
-            self._resolve(name)
-        except NotFoundError:
-            return False
-        return True
-
-    def __len__(self) -> int:
-        self._objects.require()
-        return len(self._objects.names())
-
-    def __bool__(self) -> bool:
-        return True  # a repository is something even when it is empty or not there yet
-
-    def __iter__(self) -> Iterator[Snapshot]:
-        return iter(self.snapshots())
-
-    # -- checking ----------------------------------------------------------------------------------------------------
-
-    def check(self, *, read_data_subset: str | None = None, callback: Callback = DEFAULT_CALLBACK) -> Problems:
-        """Check that every snapshot can be read and that every pack that it names is there.
-
-        Args:
-            read_data_subset: Also read packs and check every byte: ``"100%"`` for all, ``"10%"`` for a random tenth,
-                ``"2/7"`` for the second of seven parts, so that seven runs read everything.
-            callback: Told of the packs.
+            snapshots: Which: a plan, ids, or snapshots; by default all.
+            to: The other repository; it comes into being with its first snapshot.
+            limit: Bytes per second that are read at most, and as many that are sent; by default as fast as it goes.
+            callback: Told of the bytes of files that have been dealt with.
 
         Returns:
-            The problems; empty for a healthy repository. A snapshot that a problem concerns is named in it.
+            What was done.
+
+        Raises:
+            NotFoundError: A snapshot is not there; then none is copied.
+            IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
+        """
+        todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
+        paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()
+        copying.copy(self._objects, todo, to._objects, paces, callback)
+        return todo
+
+    def plan_mirror(self, *, to: Repository, policy: Policy | str | Mapping[str, Any] = retention.REMOTE) -> MirrorPlan:
+        """Say what `mirror` would do; do nothing.
+
+        Args:
+            to: The other repository; it need not exist yet.
+            policy: What it is to hold, as a policy or in any form that `Policy.of` reads.
+        """
+        self._objects.require()
+        return mirroring.plan(self._objects, to._objects, Policy.of(policy))
+
+    def mirror(
+        self,
+        plan: MirrorPlan | None = None,
+        *,
+        to: Repository,
+        policy: Policy | str | Mapping[str, Any] = retention.REMOTE,
+        limit: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> MirrorPlan:
+        """Keep another repository in step, under a retention of its own.
+
+        Snapshots of both are judged together: what the policy keeps is copied there if it is not there yet, and what it
+        does not keep is forgotten there. Nothing is forgotten here, and nothing there for the mere reason that it is
+        gone here. Old content is freed by ``to.prune()``.
+
+        Args:
+            plan: What `plan_mirror` said; made anew by default.
+            to: The other repository.
+            policy: What it is to hold; not asked if there is a plan.
+            limit: As for `copy`.
+            callback: As for `copy`.
+
+        Returns:
+            What was done.
+        """
+        todo = plan or self.plan_mirror(to=to, policy=policy)
+        self.copy(todo.copy, to=to, limit=limit, callback=callback)
+        if todo.forget.forgotten:
+            to.forget(todo.forget)
+        return todo
+
+    def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
+        """Replace the data key, for when a key or passphrase may have become known, and seal everything anew.
+
+        Interrupted, it goes on when it is called again. Nobody else may write to the repository meanwhile.
+
+        Args:
+            callback: Told of the bytes of files that have been dealt with.
+
+        Returns:
+            Labels of all other keys, which do not open the repository any more: add them again with ``keys.add``.
+
+        Raises:
+            ConfigurationError: The repository is not encrypted.
+            IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
+        """
+        self._objects.require()
+        return reencryption.reencrypt(self._objects, callback)
+
+    # -- pinning -----------------------------------------------------------------------------------------------------
+
+    def pin(self, snapshot: str | Snapshot, message: str = "") -> None:
+        """Let a snapshot stay, whatever a policy says, until `unpin`.
+
+        Args:
+            snapshot: Which one. One that is pinned already gets the new message.
+            message: Why, for people.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        self._objects.require()
+        self._objects.pin(self._resolve(name_of(snapshot)), message)
+
+    def unpin(self, snapshot: str | Snapshot) -> None:
+        """Take the pin of a snapshot away; the snapshot stays until it is forgotten.
+
+        Args:
+            snapshot: Which one; the whole id, if the snapshot itself is gone.
+
+        Raises:
+            NotFoundError: It is not there, or not pinned.
+        """
+        self._objects.require()
+        pinned, name = self._objects.pinned(), name_of(snapshot)
+        found = name if name in pinned else self._resolve(name)
+        if found not in pinned:
+            raise NotFoundError(f"snapshot {found} in {self.url} is not pinned. pins() lists those that are")
+        self._objects.unpin(found)
+
+    def pins(self) -> dict[str, Pin | None]:
+        """List pinned snapshots: their ids, with time and message of each pin; None for a pin that is damaged.
 
         Raises:
             NotFoundError: There is no repository here.
-            ConfigurationError: The subset cannot be understood.
         """
-        return verification.check(self._objects, read_data_subset, callback)
+        self._objects.require()
+        return {name: self._objects.read_pin(name) for name in sorted(self._objects.pinned())}
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 
-    def plan_forget(self, policy: Policy) -> ForgetPlan:
-        """Say which snapshots a policy would keep, and why; do nothing."""
-        return retention.apply(
-            policy,
-            [
-                Candidate(id=s.id, time=s.time, store=s.store, tags=s.tags, healthy=_healthy(s))
-                for s in self.snapshots()
-            ],
-        )
+    def plan_forget(self, policy: Policy | str | Mapping[str, Any] = retention.DEFAULT) -> ForgetPlan:
+        """Say which snapshots a policy would keep, and why, store by store; do nothing.
+
+        Args:
+            policy: What to keep, as a policy or in any form that `Policy.of` reads.
+
+        Returns:
+            The plan; ``print`` shows it. Snapshots that cannot be read are not in it and stay.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            ConfigurationError: The policy cannot be understood.
+        """
+        self._objects.require()
+        return forgetting.plan(self._objects, Policy.of(policy))
 
     def forget(self, what: ForgetPlan | Iterable[str | Snapshot]) -> tuple[str, ...]:
         """Forget snapshots; `prune` later frees what only they needed.
 
+        What a plan says is looked at again first: a snapshot that has been pinned since, or that is the last healthy
+        one of its store by now, stays, and a warning is logged.
+
         Args:
-            what: A plan, or snapshots that are named one by one.
+            what: A plan, or snapshots that are named one by one. Those of a plan that their bucket protects for now
+                stay, with a warning: a later plan has them again.
 
         Returns:
             Ids of the snapshots that are gone.
 
         Raises:
-            NotFoundError: A snapshot is not there; then none is forgotten.
+            NotFoundError: A snapshot that is named is not there; then none is forgotten.
+            ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
+            PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
         """
+        self._objects.require()
         if isinstance(what, ForgetPlan):
-            names = list(what.forgotten)
+            names = forgetting.still_forgotten(self._objects, what)
         else:
-            self._objects.require()
-            named = [what] if isinstance(what, str | Snapshot) else what
-            names = [self._resolve(item.id if isinstance(item, Snapshot) else item) for item in named]
-        for name in names:
-            self._objects.forget(name)
-        return tuple(names)
+            names = forgetting.forgettable(self._objects, self._names(what))
+        self._objects.forget(names)
+        return names
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""
@@ -256,63 +332,10 @@ class Repository:
         prune.execute(self._objects, todo)
         return todo
 
-    # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, name: str, record: SnapshotRecord) -> Snapshot:
-        return Snapshot(self._origin(), taken=(name, record), store=self._stores.get(record.store))
-
-    def _origin(self) -> Origin:
-        return Origin(objects=self._objects, open_store=self._open_store, open_repository=self.opener())
-
-    def opener(self) -> Callable[[str], Objects]:
-        """Give a function that opens the repository a journal names: this one if it is the same."""
-
-        def open_(url: str) -> Objects:
-            if url == self.url:
-                return self._objects
-            return Objects(open_storage(url, self._options_for(url)))
-
-        return open_
-
-    def _options_for(self, url: str) -> Mapping[str, Any]:
-        """Credentials are handed on only within one kind of backend, never to another."""
-        return self._storage_options if protocol(url) == protocol(self.url) else {}
-
-    def _open_store(self, record: SnapshotRecord) -> IndexStore:
-        """Open the store that a snapshot names, when the program has not shown it to this object."""
-        return IndexStore(
-            record.store, components=_components(record.declared), storage_options=self._options_for(record.store)
-        )
-
-    def __repr__(self) -> str:
-        return f"Repository({self.url!r})"
-
-    def _repr_html_(self) -> str:
-        try:
-            shown = self.snapshots()._repr_html_()
-        except NotFoundError:
-            shown = "<p>nothing there yet: a repository comes into being with its first backup</p>"
-        return f"<p>{html.escape(self.url)}</p>{shown}"
-
-
-def request(tags: Iterable[str], message: str) -> Request:
-    """Make a request out of what users pass; a single tag may be given as plain text."""
-    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
-
-
-def _healthy(snapshot: Snapshot) -> bool:
-    return not snapshot.problems and session.FAILED_TAG not in snapshot.tags
-
-
-def _components(declared: Collection[str]) -> tuple[Component, ...]:
-    """Find the ready-made layout with these paths; other files are known by name only."""
-    for layout in _LAYOUTS:
-        if {component.path for component in layout} == set(declared):
-            return layout
-    return tuple(Files(path, optional=True) for path in declared)
-
-
-def protocol(url: str) -> str:
-    """Give the kind of backend that a URL names; ``file`` for a path."""
-    found = re.match(r"([a-z0-9+]+)://", url)
-    return found[1] if found else "file"
+def _compression(name: Compression | str) -> Compression:
+    try:
+        return Compression(name)
+    except ValueError:
+        known = " or ".join(repr(one.value) for one in Compression)
+        raise ConfigurationError(f"compression is {known}, found {name!r}") from None

@@ -11,9 +11,12 @@ import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import checks, journal
+from novabackup._paths import above, fixed_part
 from novabackup.backup import Request, take
 from novabackup.errors import (
     CheckFailedError,
+    ConfigurationError,
+    DecryptionError,
     FormatError,
     IntegrityError,
     NovaBackupError,
@@ -21,13 +24,27 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.journal import Held
-from novabackup.model import FileEntry, Problem, SnapshotRecord
+from novabackup.model import Problem, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import Life
-from novabackup.restore import RestorePlan, execute, live_files, plan
+from novabackup.restore import RestorePlan, Step, plan
+from novabackup.restoring import Kept, execute
+from novabackup.selection import Selection, find_all
+from novabackup.storage import Other
 from novabackup.store import IndexStore
+from novabackup.thaw import require_readable
 
-__all__ = ["FAILED_TAG", "REPLACED_TAG", "Recovery", "Session", "recover", "refuse_if_interrupted", "restore"]
+__all__ = [
+    "FAILED_TAG",
+    "REPLACED_TAG",
+    "SIDE_TAGS",
+    "Recovery",
+    "Session",
+    "plan_recover",
+    "recover",
+    "refuse_if_interrupted",
+    "restore",
+]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -36,6 +53,9 @@ FAILED_TAG = "failed-ingest"
 
 REPLACED_TAG = "before-restore"
 """Tag of the snapshots of what a restore replaced."""
+
+SIDE_TAGS = frozenset({FAILED_TAG, REPLACED_TAG})
+"""Tags of the snapshots of what was in the way: nobody wanted a store to be like that."""
 
 KEEP_FAILED = 3
 """How many snapshots with `FAILED_TAG` a store keeps: counted, since a clock may lie."""
@@ -107,10 +127,14 @@ class Session:
         try:
             if _finish_inherited(held, self._store, self._objects, self._opener, self._callback):
                 held.update(phase="backup", snapshot="", paths=(), kept="")
+            _refuse_if_busy_within(self._store, context)
             if isinstance(point, Request):
-                self._snapshot, self._record = take(self._objects, self._store, point, self._callback)
+                _refuse_archive(self._objects)
+                avoid = self._objects.frozen
+                self._snapshot, self._record = take(self._objects, self._store, point, self._callback, avoid)
             else:
                 self._snapshot, self._record = point
+                require_readable(self._objects, *point, "a block must be able to go back at once")
             held.update(phase="block", repository=self._objects.url, snapshot=self._snapshot, paths=(), kept="")
         except RollbackError:
             raise
@@ -169,8 +193,9 @@ class Session:
     def _commit(self, held: Held) -> None:
         assert self._record is not None
         # What the block wrote must outlast a power cut before the journal, which could undo it, is given up.
-        now = live_files(self._store.storage, self._store.declared, self._objects.url)
-        self._store.storage.sync(sorted({*now, *(entry.path for entry in self._record.files)}))
+        storage, then = self._store.storage, [entry.path for entry in self._record.files]
+        now = find_all(storage, self._store.selection, then, self._objects.url).values()
+        storage.sync(sorted({*(item.key for item in now if not isinstance(item, Other)), *then}))
         try:
             held.release()
         except StoreBusyError:
@@ -192,8 +217,19 @@ class Session:
                 "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
                 "from a copy), then call recover(store)"
             ) from _chained(failure, cause)
-        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot)
+        # Marked, since whoever called the guard is told so anyhow, by the error that it raises.
+        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot, extra={"told": True})
         _forget_old_failures(self._objects, self._store.url)
+
+
+def _refuse_archive(objects: Objects) -> None:
+    """Refuse to guard a block by a snapshot that goes where nothing can be read back at once."""
+    if not objects.reads_back:
+        raise ConfigurationError(
+            f"{objects.url}: a block must be able to go back at once, and what is written in this storage class has to "
+            "be thawed first. Guard with a repository of another class, such as GLACIER_IR; for this one, take plain "
+            "backups with Repository.backup(store)"
+        )
 
 
 def _chained(failure: BaseException, cause: BaseException | None) -> BaseException:
@@ -240,11 +276,19 @@ def _finish_inherited(
         held.abandon()
         raise RollbackError(
             f"{store.url}: an interrupted {left.phase} could not be brought to snapshot {left.snapshot} of "
-            f"{left.repository}: {failure}. Remove the cause (for a repository that needs credentials: "
-            "recover(store, Repository(url, storage_options=...))), then call recover(store)"
+            f"{left.repository}: {failure}. {_way_on(failure)}"
         ) from failure
     _LOG.warning("%s: an interrupted %s was brought to snapshot %s", store.url, left.phase, left.snapshot)
     return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept)
+
+
+def _way_on(failure: BaseException) -> str:
+    if isinstance(failure, DecryptionError):
+        return "Only who has its key can go on: call recover(store, Repository(url, key=...))"
+    return (
+        "Remove the cause (for a repository that needs credentials: recover(store, Repository(url, "
+        "storage_options=...))), then call recover(store)"
+    )
 
 
 def _put_back(
@@ -255,26 +299,28 @@ def _put_back(
     The journal must name the snapshot. Every step can be done again after a crash: the journal says whether what was
     there has been kept already, so that a half-restored store is never kept in its place.
     """
+    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer. It goes first,
+    # since that moves the times of folders.
+    paths = [entry.path for entry in record.items if not store.storage.refuses(entry.path)]
+    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *paths])
     todo = survey(store, objects, held.journal.snapshot, record, held.journal.paths)
     if held.journal.phase == "block":
         held.update(phase="rollback", kept=_keep(store, objects, tag) if todo.changes else "")
     said = held.journal
-    kept: dict[str, FileEntry] = {}
+    kept: SnapshotRecord | None = None
     if said.kept:
         try:
-            kept = {entry.path: entry for entry in objects.record(said.kept).files}
+            kept = objects.record(said.kept)
         except NovaBackupError as error:
             _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
-    execute(todo, objects, record, store.storage, kept, callback)
-    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer.
-    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *(entry.path for entry in record.files)])
+    execute(todo, objects, record, store.storage, Kept.of(kept), callback)
     return todo
 
 
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
+        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -284,8 +330,9 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     """Keep only the newest of the snapshots of what failed blocks left behind."""
     try:
         failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
-        for name in failed[KEEP_FAILED:]:
-            objects.forget(name)
+        old = failed[KEEP_FAILED:]
+        stay = {*objects.pinned(), *objects.locked(old)} if old else set()
+        objects.forget([name for name in old if name not in stay])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
 
@@ -314,6 +361,26 @@ def recover(
     return done
 
 
+def plan_recover(store: IndexStore, opener: Opener, *, context: str) -> Recovery | None:
+    """Say what `recover` would do; nothing is touched, and nobody is waited for.
+
+    Raises:
+        StoreBusyError: The writer is alive.
+    """
+    state = journal.look(store.storage, context)
+    found = journal.read(store.storage)
+    if state is None or found is None:
+        return None
+    if state.life in (Life.ALIVE, Life.NESTED):
+        raise StoreBusyError(f"{store.url} is being written to: {state.rival}. There is nothing to recover from")
+    left = found[0]
+    if left.phase == "backup":
+        return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
+    objects = opener(left.repository)
+    todo = survey(store, objects, left.snapshot, objects.record(left.snapshot), left.paths)
+    return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=todo, kept=left.kept)
+
+
 def restore(
     store: IndexStore,
     objects: Objects,
@@ -331,6 +398,7 @@ def restore(
         What was done.
 
     Raises:
+        ArchivedError: Content has to be thawed first; nothing has been touched.
         IntegrityError: Content is damaged. A store that had files is as it was; in an empty one the files that could be
             had are there.
         RollbackError: It was interrupted in the middle; the journal says how to go on.
@@ -339,7 +407,9 @@ def restore(
     held = _acquire(store, objects, context, timeout)
     try:
         _finish_inherited(held, store, objects, opener, callback)
+        _refuse_if_busy_within(store, context)
         todo = survey(store, objects, name, record, paths)
+        require_readable(objects, name, record, "a restore reads what it writes", todo.paths(Step.WRITE))
         kept = _keep(store, objects, REPLACED_TAG) if todo.replaces else ""
         held.update(phase="restore", repository=objects.url, snapshot=name, paths=tuple(paths), kept=kept)
     except RollbackError:
@@ -373,8 +443,11 @@ def survey(
     store: IndexStore, objects: Objects, name: str, record: SnapshotRecord, paths: Collection[str]
 ) -> RestorePlan:
     """Plan a restore to what is in the store now, changing nothing."""
-    declared = {*record.declared, *(entry.path for entry in record.files)}
-    return plan(name, record, store.url, live_files(store.storage, declared, objects.url), paths)
+    said = Selection.of(record)
+    # What the store leaves out by now is not taken away either.
+    selection = attrs.evolve(said, excluded=tuple(dict.fromkeys((*said.excluded, *store.exclude))))
+    known = [entry.path for entry in record.items]
+    return plan(name, record, store.storage, find_all(store.storage, selection, known, objects.url), paths)
 
 
 def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | None) -> None:
@@ -384,19 +457,48 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
         StoreBusyError: It is under way.
         RollbackError: It was interrupted.
     """
-    deadline = time.monotonic() + (timeout or 0.0)
-    while True:
-        state = journal.look(store.storage, context)
-        if state is None or state.phase == "backup" or state.life is Life.NESTED:
-            return
-        if state.life is Life.DEAD:
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
+    for folder in ("", *_folders(store)):
+        while (state := _state_of(store, folder, context)) is not None:
+            if state.phase == "backup" or state.life is Life.NESTED:
+                break
+            where = f"{store.url}/{folder}" if folder else store.url
+            if state.life is Life.DEAD:
+                raise RollbackError(
+                    f"{where}: an interrupted {state.phase} left this store half-written, and a backup of it would "
+                    "keep that. Call recover(store) first"
+                )
+            if time.monotonic() >= deadline:
+                raise StoreBusyError(
+                    f"{where} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
+                )
+            time.sleep(journal.pause(time.monotonic() - began))
+
+
+def _refuse_if_busy_within(store: IndexStore, context: str) -> None:
+    """Refuse to change a store while a part of it, which is a store of its own, is being changed or was left so."""
+    for folder in _folders(store):
+        state = _state_of(store, folder, context)
+        if state is not None and state.life is not Life.DEAD:
+            raise StoreBusyError(f"{store.url}/{folder} is being written to: {state.rival}. Go on when it has ended")
+        if state is not None and state.phase != "backup":
             raise RollbackError(
-                f"{store.url}: an interrupted {state.phase} left this store half-written, and a backup of it "
-                "would keep "
-                "that. Call recover(store) first"
+                f"{store.url}/{folder}: an interrupted {state.phase} left this store half-written, and recovering it "
+                f"later would undo what is done now. Call recover(IndexStore({store.url + '/' + folder!r})) first"
             )
-        if time.monotonic() >= deadline:
-            raise StoreBusyError(
-                f"{store.url} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
-            )
-        time.sleep(journal.POLL)
+
+
+def _folders(store: IndexStore) -> list[str]:
+    """Give the folders in which other stores may lie that are parts of this one."""
+    fixed = {fixed_part(path) for path in store.declared}
+    return sorted({folder for path in fixed for folder in (path, *above(path))} - {""})
+
+
+def _state_of(store: IndexStore, folder: str, context: str) -> journal.State | None:
+    try:
+        return journal.look(store.storage, context, folder)
+    except ConfigurationError:
+        if not folder:
+            raise
+        return None  # a link that leads out of the store, to what is no part of it

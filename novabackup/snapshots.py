@@ -15,50 +15,26 @@ from typing import Any, ParamSpec, TypeVar, cast
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import _html, session
+from novabackup import _html, session, thaw
+from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
+from novabackup.comparison import Diff, compare
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.lanes import uninterrupted
 from novabackup.model import FileEntry, Problem, SnapshotRecord
-from novabackup.objects import Objects
+from novabackup.objects import Objects, pin_key
 from novabackup.owner import whereabouts
 from novabackup.restore import RestorePlan
 from novabackup.session import Opener, Session
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
+from novabackup.thaw import ThawPlan
 
 __all__ = ["Diff", "Snapshot", "Snapshots"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@attrs.frozen(kw_only=True)
-class Diff:
-    """What is different between two snapshots; paths in order.
-
-    Attributes:
-        before: Id of the one.
-        after: Id of the other.
-        added: Files that only the other has.
-        removed: Files that only the one has.
-        changed: Files whose content differs.
-        unchanged: Files with the same content.
-    """
-
-    before: str
-    after: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    unchanged: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-    def _repr_html_(self) -> str:
-        rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
-        return _html.table(f"From {self.before} to {self.after}", ["what", "file"], rows)
 
 
 @attrs.frozen(kw_only=True)
@@ -157,6 +133,21 @@ class Snapshot:
         return MappingProxyType({entry.path: entry for entry in self._record.files})
 
     @property
+    def links(self) -> Mapping[str, str]:
+        """What its symbolic links lead to, by path."""
+        return MappingProxyType({entry.path: entry.target for entry in self._record.links})
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Paths of its folders, empty ones among them, where a `Tree` was declared."""
+        return tuple(entry.path for entry in self._record.folders)
+
+    @property
+    def skipped(self) -> tuple[Problem, ...]:
+        """What was in the store and is not in the snapshot, such as sockets, and why."""
+        return self._record.skipped
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What the checks found when it was taken; empty for a healthy store."""
         return self._record.problems
@@ -175,6 +166,11 @@ class Snapshot:
     def versions(self) -> Mapping[str, str]:
         """Versions of Python and of the packages that write such files, where it was taken."""
         return MappingProxyType(self._record.versions)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays whatever a policy says; asks the repository each time."""
+        return self._origin.objects.storage.exists(pin_key(self.id))
 
     def open(self, path: str) -> io.BufferedReader:
         """Open a file of the snapshot for reading; it can seek.
@@ -202,8 +198,10 @@ class Snapshot:
             callback: Told of the bytes read.
 
         Raises:
+            ArchivedError: Content has to be thawed first.
             IntegrityError: Files are damaged; ``problems`` names each.
         """
+        thaw.require_readable(self._origin.objects, *self._point, "verifying reads everything")
         callback.set_size(self.size)
         problems: list[Problem] = []
         for entry in self._record.files:
@@ -220,18 +218,36 @@ class Snapshot:
                 problems,
             )
 
+    def export(
+        self,
+        to: str | os.PathLike[str] | Storage,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Exported:
+        """Write it as a plain archive: ``nova-backup-<date>_<time>.tar.gz``, and a ``.sha256`` beside it.
+
+        The time in the name is that of the snapshot in UTC. ``sha256sum -c`` and ``tar -xzf`` understand the two, and
+        the same snapshot always gives the same bytes. Nobody sees half an archive. It is not encrypted, even if the
+        repository is.
+
+        Args:
+            to: A folder, or a file whose name ends with ``.tar.gz``; a path, any URL, or a storage.
+            storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            callback: Told of the bytes of the files.
+
+        Returns:
+            Where it is, its size and its checksum.
+
+        Raises:
+            ConfigurationError: Something else is there under that name; it is not replaced.
+            IntegrityError: Content is damaged; nothing was written.
+        """
+        return export(self._origin.objects, *self._point, to, storage_options, callback)
+
     def diff(self, other: Snapshot) -> Diff:
-        """Compare with a later snapshot, file by file."""
-        before, after = self.files, other.files
-        both = sorted(before.keys() & after.keys())
-        return Diff(
-            before=self.id,
-            after=other.id,
-            added=tuple(sorted(after.keys() - before.keys())),
-            removed=tuple(sorted(before.keys() - after.keys())),
-            changed=tuple(path for path in both if before[path].blake3 != after[path].blake3),
-            unchanged=tuple(path for path in both if before[path].blake3 == after[path].blake3),
-        )
+        """Compare with a later snapshot, file by file and link by link."""
+        return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------
 
@@ -266,6 +282,7 @@ class Snapshot:
         Raises:
             NotFoundError: A path is not in the snapshot.
             StoreBusyError: Another writer is at work there.
+            ArchivedError: Content has to be thawed first; nothing has been touched.
             IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
             RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
         """
@@ -280,13 +297,54 @@ class Snapshot:
             callback=callback,
         )
 
+    def plan_thaw(self, paths: Collection[str] = ()) -> ThawPlan:
+        """Say which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+        """
+        return thaw.plan(self._origin.objects, *self._point, _several(paths))
+
+    def thaw(
+        self,
+        paths: Collection[str] = (),
+        *,
+        days: int = 7,
+        tier: str = "Standard",
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> ThawPlan:
+        """Ask for what lies in an archive to become readable, which takes minutes to days; calling again does no harm.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+            days: How long it is to stay readable.
+            tier: How fast it is to come, which is a matter of money: ``Bulk``, ``Standard`` or ``Expedited``.
+            timeout: Seconds to wait until all can be read; None does not wait.
+            callback: Told of the packs that can be read, while waiting.
+
+        Returns:
+            What was asked for.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+            ConfigurationError: It cannot be asked for like this.
+            ArchivedError: It cannot be read yet when the time is over; it goes on all the same.
+        """
+        todo = self.plan_thaw(paths)
+        thaw.execute(self._origin.objects, todo, self._record, days=days, tier=tier, timeout=timeout, callback=callback)
+        return todo
+
     def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
         own = self._own_store or self._origin.open_store(self._record)
         if to is None:
             return own
         if isinstance(to, IndexStore):
             return to
-        return IndexStore(to, components=own.components, checks=own.checks)
+        return IndexStore(to, components=own.components, checks=own.checks, exclude=own.exclude)
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 
@@ -310,17 +368,17 @@ class Snapshot:
 
     async def __aenter__(self) -> Snapshot:
         try:
-            await _uninterrupted(functools.partial(self._enter, whereabouts()))
+            await uninterrupted(functools.partial(self._enter, whereabouts()))
         except asyncio.CancelledError as cancelled:
             if self._sessions:  # entered before the task was cancelled: nobody else will leave it
-                await _uninterrupted(functools.partial(self._exit, cancelled))
+                await uninterrupted(functools.partial(self._exit, cancelled))
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _uninterrupted(functools.partial(self._exit, error))
+        await uninterrupted(functools.partial(self._exit, error))
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Guard every call of a function, or of a coroutine function, on its own.
@@ -387,22 +445,6 @@ class Snapshot:
             seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
             rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
         return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
-
-
-async def _uninterrupted(work: Callable[[], None]) -> None:
-    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - raised below, by the task itself
-            break
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _several(paths: Collection[str]) -> tuple[str, ...]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 import numpy as np
 
-from novabackup.errors import FormatError, IntegrityError
+from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.lanes import Lane
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packs import FRAME_SIZE, NOWHERE, Frame, Hashes, KnownChunks, Places, Table, following
 
 __all__ = ["MOST_CRUMBS", "Segment", "Stock"]
+
+_LOG = logging.getLogger("novabackup")
 
 MOST_CRUMBS = 32
 """Packs of which a snapshot may need less than a frame before their content is brought together."""
@@ -46,18 +49,27 @@ class Stock:
         packs: Ids of the packs that places count in, by their numbers.
     """
 
-    def __init__(self, objects: Objects, recent: Iterable[SnapshotRecord]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        recent: Iterable[SnapshotRecord],
+        loose: Collection[str] = (),
+        avoid: Collection[str] = (),
+    ) -> None:
         """Look at what is condemned, since a snapshot must know that before it relies on anything.
 
         Args:
             objects: The repository.
             recent: Snapshots whose packs may be shared, the newest first.
+            loose: Other packs that may be shared.
+            avoid: Packs that may not.
         """
         self.packs: list[str] = []
         self._objects = objects
         self._recent = tuple(recent)
+        self._wanted = dict.fromkeys([*(pack for record in self._recent for pack in record.packs), *loose])
         # A pack that is condemned may be deleted before the new snapshot is committed, so nothing is shared with it.
-        self._condemned = {pack for _entry, record in objects.condemned() for pack in record.packs}
+        self._avoided = {*avoid, *(pack for _entry, record in objects.condemned() for pack in record.packs)}
 
     def has(self, packs: Iterable[str]) -> bool:
         """Tell whether packs of the recent snapshots are there and not condemned."""
@@ -90,14 +102,13 @@ class Stock:
 
     @functools.cached_property
     def _usable(self) -> frozenset[str]:
-        wanted = {pack for record in self._recent for pack in record.packs} - self._condemned
-        return frozenset(self._objects.present(wanted))
+        return frozenset(self._objects.present(self._wanted.keys() - self._avoided))
 
     @functools.cached_property
     def _tables(self) -> dict[str, tuple[int, Table]]:
         """The tables of usable packs, each with the number that places count it by."""
         usable = self._usable - self._crumbs
-        wanted = dict.fromkeys(pack for record in self._recent for pack in record.packs if pack in usable)
+        wanted = [pack for pack in self._wanted if pack in usable]
         tables = {}
         parallel = self._objects.storage.parallel
         with Lane(parallel, 2 * parallel) as lane:
@@ -109,9 +120,13 @@ class Stock:
 
     def _table(self, pack: str) -> tuple[str, Table | None]:
         try:
-            return pack, self._objects.table(pack)
-        except (IntegrityError, FormatError):
-            return pack, None  # damaged: nothing is shared with it, so the new snapshot will be whole
+            table = self._objects.table(pack)
+        except (ArchivedError, IntegrityError, FormatError) as error:
+            # Out of reach or damaged: nothing is shared with it chunk by chunk, so the new snapshot will be whole.
+            _LOG.info("%s", error)
+            return pack, None
+        # What another data key seals is not hashed alike, and must not be needed once that key is gone.
+        return pack, table if table.seal.key == self._objects.protection.key else None
 
     @functools.cached_property
     def _crumbs(self) -> frozenset[str]:
@@ -124,7 +139,7 @@ class Stock:
             if len(record.packs) <= MOST_CRUMBS:
                 break
             for entry in record.files:
-                with contextlib.suppress(IntegrityError, FormatError):
+                with contextlib.suppress(ArchivedError, IntegrityError, FormatError):
                     for pack, first, count in self._objects.runs(entry).tolist():
                         sizes = self._objects.table(entry.packs[pack]).sizes[first : first + count]
                         needed[entry.packs[pack]] += int(sizes.sum(dtype=np.int64))

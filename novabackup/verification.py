@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import math
 import random
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from fsspec.callbacks import Callback
 
-from novabackup.errors import ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
 from novabackup.lanes import Lane, cores
-from novabackup.model import Condemned, Config, Problem, decode
-from novabackup.objects import CONFIG_KEY, README_KEY, Objects, neighbours, pack_key, readme_intact, snapshot_key
+from novabackup.model import Condemned, Forgotten, Pin, Problem
+from novabackup.objects import Objects, neighbours, pack_key, pin_key, snapshot_key
+from novabackup.rescue import EXTRACT_KEY, script_intact
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
 __all__ = ["check"]
 
+_LOG = logging.getLogger("novabackup")
+
 _PACKS_AHEAD = 4
+_ARCHIVED = "archived"
+"""Code of what could not be read since it would have to be thawed first: no damage, but no proof either."""
 
 
 def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
@@ -38,37 +46,52 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     problems = [*_small_objects(objects)]
     packs = dict(objects.pack_entries())
     needed: dict[str, list[str]] = {}
-    for name in objects.names():
+    names = objects.names()
+    problems += _pins_of_nothing(objects, names)
+    for name in names:
         try:
             for pack in objects.record(name).packs:
                 needed.setdefault(pack, []).append(name)
         except NotFoundError:
             continue
+        except ArchivedError as error:
+            problems.append(Problem(code=_ARCHIVED, paths=(snapshot_key(name),), message=str(error)))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(snapshot_key(name),), message=str(error.args[0])))
+    problems += _taken_away(objects)
     for pack in sorted(needed.keys() - packs.keys()):
         problems.append(_problem("missing", objects, pack, needed, "the pack is gone"))
     chosen = choose(sorted(packs))
     callback.set_size(len(packs))
     with Lane(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as lane:
         look = functools.partial(_look, objects, packs, chosen)
-        for pack, damage in lane.each(look, sorted(packs)):
-            if damage is not None:
-                problems.append(_problem("damaged", objects, pack, needed, damage))
+        archived = []
+        for pack, code, message in lane.each(look, sorted(packs)):
+            if code == _ARCHIVED and pack not in chosen:
+                archived.append(pack)
+            elif code:
+                problems.append(_problem(code, objects, pack, needed, message))
             callback.relative_update(1)
+    if archived:
+        _LOG.warning("%d packs lie in an archive: they are there, and were not looked into", len(archived))
     return Problems(problems)
 
 
 def _small_objects(objects: Objects) -> list[Problem]:
     problems = []
-    for key, kind in [
-        (CONFIG_KEY, Config),
-        *((entry.key, Condemned) for entry in objects.storage.entries("condemned")),
-    ]:
+    looks: list[tuple[str, Callable[[], object]]] = [
+        (CONFIG_KEY, lambda: read_config(objects.storage)),
+        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
+        *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
+        *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
+        *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
+    ]
+    for key, look in looks:
         try:
-            decode(objects.storage.read(key), kind, f"{objects.url}/{key}")
+            look()
         except FileNotFoundError:
-            problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
+            if key == CONFIG_KEY:  # another one has gone since it was listed
+                problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
     try:
@@ -76,15 +99,54 @@ def _small_objects(objects: Objects) -> list[Problem]:
             problems.append(Problem(code="damaged", paths=(README_KEY,), message="its text was altered"))
     except FileNotFoundError:
         problems.append(Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people"))
-    return problems
+    return [*problems, *_script(objects)]
 
 
-def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str | None]:
+def _script(objects: Objects) -> Iterator[Problem]:
+    """Check the script for people; repositories that were made before there was one have none."""
+    try:
+        if not script_intact(objects.storage.read(EXTRACT_KEY)):
+            message = "its text was altered: do not run it, and take the one from the package novabackup"
+            yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
+    except FileNotFoundError:
+        if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in objects.storage.read(README_KEY):
+            message = "it gets the data out without novabackup. The package novabackup has another copy"
+            yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
+
+
+def _taken_away(objects: Objects) -> list[Problem]:
+    """Find snapshots that others remember and nobody has forgotten; only encrypted repositories have such a memory."""
+    notes = [note for _key, note in objects.forgotten()]
+    names = set(objects.names())
+    expected = {name for note in notes for name in note.expected}
+    for name in names:
+        with contextlib.suppress(NotFoundError, ArchivedError, IntegrityError, FormatError):  # named elsewhere
+            expected.add(objects.previous(name))
+    gone = expected - names - {name for note in notes for name in note.snapshots} - {""}
+    message = (
+        "it was there and nobody has forgotten it: somebody with access to the storage took it away. Copy it from "
+        "another copy of the repository"
+    )
+    return [Problem(code="missing", paths=(snapshot_key(name),), message=message) for name in sorted(gone)]
+
+
+def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
+    message = "this snapshot is pinned, and it is gone. Copy it from another copy of the repository, or unpin it"
+    return [
+        Problem(code="missing", paths=(snapshot_key(name),), message=message)
+        for name in sorted(objects.pinned().difference(names))
+    ]
+
+
+def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str, str]:
+    """Check a pack; give the code of what is wrong, empty if nothing is, and the message."""
     try:
         _check_pack(objects, pack, packs[pack], whole=pack in chosen)
+    except ArchivedError as error:
+        return pack, _ARCHIVED, str(error)
     except (IntegrityError, FormatError, OSError) as error:
-        return pack, str(error)
-    return pack, None
+        return pack, "damaged", str(error)
+    return pack, "", ""
 
 
 def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
@@ -95,6 +157,8 @@ def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> No
         objects.check_header(pack)
         for group in neighbours(table.frames, objects.storage.block):
             objects.proved(pack, group)
+        if table.padding is not None:
+            objects.proved(pack, [table.padding])
 
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:

@@ -50,8 +50,8 @@ def _running(command, port, log: Path):
 def moto(folder: Path):
     """A server that honours conditional writes."""
     port = free_port()
-    script = Path(sys.executable).with_name("moto_server")
-    return _running([str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
+    script = Path(__file__).with_name("moto_server.py")
+    return _running([sys.executable, str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
 
 
 def rclone(folder: Path):
@@ -60,6 +60,31 @@ def rclone(folder: Path):
     script = Path(sys.executable).with_name("rclone")
     options = ["--config", "/dev/null", "serve", "s3", "--auth-key", "key,secret", "--addr", f"127.0.0.1:{port}"]
     return _running([str(script), *options, ":memory:"], port, folder / "rclone.log")
+
+
+CEPH = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin", "setpriv")
+"""Programs of Debian's packages ceph-mon, ceph-osd, radosgw, ceph-common and util-linux."""
+
+
+def has_ceph():
+    return all(map(shutil.which, CEPH))
+
+
+def radosgw(folder: Path):
+    """A server that honours exclusive creation and refuses every comparison; it checks signatures and MD5 sums."""
+    port = free_port()
+    script = Path(__file__).with_name("radosgw.py")
+    # Ends too when this process is killed, since nobody would want to find all that running later.
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, str(script)]
+    return _running([*command, str(port), "key", "secret", str(folder / "ceph")], port, folder / "radosgw.log")
+
+
+def pushgateway(folder: Path):
+    """The real Pushgateway, of Debian's package of the same name."""
+    port = free_port()
+    # As Debian builds it, it would keep what it was given in /var/lib, for the next one to start with.
+    options = [f"--web.listen-address=127.0.0.1:{port}", "--persistence.file="]
+    return _running(["prometheus-pushgateway", *options], port, folder / "pushgateway.log")
 
 
 @contextlib.contextmanager
@@ -166,7 +191,7 @@ async def _serve_ssh(port, folder):
 
 
 def options(endpoint):
-    """What s3fs needs to talk to either."""
+    """What s3fs needs to talk to any of them."""
     return {
         "key": "key",
         "secret": "secret",

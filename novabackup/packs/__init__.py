@@ -2,7 +2,7 @@
 
 from novabackup.packs.builder import FRAME_SIZE, PackBuilder, SealedPack
 from novabackup.packs.chunking import Chunker, Piece
-from novabackup.packs.codecs import Compressor
+from novabackup.packs.codecs import Compression, Compressor, word_width
 from novabackup.packs.format import (
     HASH,
     HEADER,
@@ -15,6 +15,7 @@ from novabackup.packs.format import (
     prove_frame,
     read_table,
     squeeze_frame,
+    unsealed,
 )
 from novabackup.packs.known import NOWHERE, UNKNOWN, KnownChunks, Places, Runs, following, split
 from novabackup.packs.regions import find_regions
@@ -26,6 +27,7 @@ __all__ = [
     "NOWHERE",
     "UNKNOWN",
     "Chunker",
+    "Compression",
     "Compressor",
     "Frame",
     "Hashes",
@@ -45,4 +47,6 @@ __all__ = [
     "read_table",
     "split",
     "squeeze_frame",
+    "unsealed",
+    "word_width",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from novabackup.packs.chunking import Piece
 from novabackup.packs.format import Hashes, Pack, Sizes, SqueezedFrame, write_pack
+from novabackup.sealing import PackSeal
 
 __all__ = ["FRAME_SIZE", "PACK_SIZE", "PackBuilder", "SealedPack"]
 
@@ -17,8 +18,9 @@ FRAME_SIZE = 1 << 20
 PACK_SIZE = 12 << 20
 """Bytes before compression at which a pack is stored."""
 
-Squeeze = Callable[[bytearray, int, int], "Future[SqueezedFrame]"]
-"""Lets a frame be compressed, now or later: a buffer, how many bytes of it, and the width of the words in it."""
+Squeeze = Callable[[PackSeal, int, bytearray, int, int], "Future[SqueezedFrame]"]
+"""Lets a frame be compressed and sealed, now or later: the seal of the pack, the number of the frame in it, a buffer,
+how many bytes of it, and the width of the words in it."""
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -42,6 +44,7 @@ class SealedPack:
     """
 
     numbers: Numbers
+    _seal: PackSeal
     _frames: tuple[Future[SqueezedFrame], ...]
     _counts: tuple[int, ...]
     _sizes: Sizes
@@ -49,7 +52,8 @@ class SealedPack:
 
     def pack(self) -> Pack:
         """Wait until all frames are compressed, and put the pack together."""
-        return write_pack([frame.result() for frame in self._frames], self._counts, self._sizes, self._hashes)
+        frames = [frame.result() for frame in self._frames]
+        return write_pack(self._seal, frames, self._counts, self._sizes, self._hashes)
 
     def buffers(self) -> Iterator[bytearray]:
         """Give the buffers that the pack is in, which can be used again once it is stored."""
@@ -66,13 +70,15 @@ class PackBuilder:
     pack is known only when the pack is sealed.
     """
 
-    def __init__(self, buffer: Callable[[], bytearray], squeeze: Squeeze) -> None:
+    def __init__(self, seal: PackSeal, buffer: Callable[[], bytearray], squeeze: Squeeze) -> None:
         """Begin a pack.
 
         Args:
+            seal: Of the pack.
             buffer: Gives a buffer of `FRAME_SIZE` bytes.
             squeeze: Starts the compression of a frame.
         """
+        self._seal = seal
         self._buffer = buffer
         self._squeeze = squeeze
         self._open: dict[int, _Open] = {}
@@ -96,7 +102,7 @@ class PackBuilder:
 
         Args:
             piece: The chunks.
-            hashes: The BLAKE3 hash of each; shape ``(chunks, 32)``.
+            hashes: The hash of each; shape ``(chunks, 32)``.
 
         Returns:
             How many chunks were added before them.
@@ -131,7 +137,7 @@ class PackBuilder:
 
     def _close(self, frame: _Open) -> None:
         del self._open[frame.width]
-        self._frames[frame.frame] = self._squeeze(frame.raw, frame.length, frame.width)
+        self._frames[frame.frame] = self._squeeze(self._seal, frame.frame, frame.raw, frame.length, frame.width)
 
     def seal(self) -> SealedPack:
         """Close the pack; nothing may be added afterwards."""
@@ -144,6 +150,7 @@ class PackBuilder:
         numbers[order] = np.arange(len(order))
         return SealedPack(
             numbers=numbers,
+            seal=self._seal,
             frames=tuple(frame for frame in self._frames if frame is not None),
             counts=tuple(np.bincount(of_frame, minlength=len(self._frames)).tolist()),
             sizes=np.concatenate(self._sizes)[order],

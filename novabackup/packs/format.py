@@ -5,7 +5,7 @@ Layout, all numbers little-endian (``docs/format.md`` has the whole of it)::
     header   16 bytes   "NOVAPACK", version u16, 6 zero bytes
     frames              each compressed on its own; about 1 MiB before compression
     table               columns of frames and chunks, compressed or not
-    footer   32 bytes   "NOVATAIL", version u16, codec u8, encryption u8, stored size u32, raw size u32, 12 zero bytes
+    footer   32 bytes   "NOVATAIL", version u16, codec u8, encryption u8, stored size u32, raw size u32, 12 bytes of key
 
 The id of a pack is the BLAKE3 hash of table and footer as stored. The table holds the hash of every frame and of every
 chunk, so the id covers every byte, and a part of a pack can be checked without reading the rest.
@@ -24,6 +24,7 @@ from blake3 import blake3
 
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.packs.codecs import Codec, Compressor, decompress
+from novabackup.sealing import PackSeal, Protection
 
 __all__ = [
     "HASH",
@@ -37,7 +38,9 @@ __all__ = [
     "open_frame",
     "prove_frame",
     "read_table",
+    "sealed_frame",
     "squeeze_frame",
+    "unsealed",
     "write_pack",
 ]
 
@@ -62,11 +65,12 @@ _CHUNK_ROW = np.dtype([("size", "<u4"), ("hash", f"V{HASH}")])
 Sizes = np.ndarray[tuple[int], np.dtype[np.uint32]]
 """Bytes of each chunk; shape ``(chunks,)``."""
 Hashes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
-"""BLAKE3 of each chunk; shape ``(chunks, 32)``."""
+"""Hash of each chunk; shape ``(chunks, 32)``."""
 
 _LARGEST_TABLE = 64 << 20
 _LARGEST_FRAME = 16 << 20
 _FIRST_LOOK = 64 << 10
+_HIGHEST_ENCRYPTION = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +79,7 @@ class Frame:
 
     Attributes:
         hash: BLAKE3 of the stored bytes, which is checked before they are decompressed.
-        raw: BLAKE3 of the content.
+        raw: Hash of the content, by which it is found again.
     """
 
     number: int
@@ -96,14 +100,18 @@ class Table:
     Attributes:
         frames: The frames, in order.
         sizes: Size of each chunk in bytes; shape ``(chunks,)``.
-        hashes: BLAKE3 of each chunk; shape ``(chunks, 32)``.
+        hashes: Hash of each chunk; shape ``(chunks, 32)``.
         size: Bytes of the whole pack.
+        seal: What opens its frames, and makes such hashes.
+        padding: Bytes of nothing that stand behind the frames, sealed like one; None if there are none.
     """
 
     frames: tuple[Frame, ...]
     sizes: Sizes
     hashes: Hashes
     size: int
+    seal: PackSeal
+    padding: Frame | None
     _starts: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -141,30 +149,61 @@ class SqueezedFrame:
     raw: bytes
 
 
-def squeeze_frame(compressor: Compressor, raw: memoryview, width: int, into: bytearray) -> SqueezedFrame:
-    """Compress a frame.
+def squeeze_frame(
+    compressor: Compressor, seal: PackSeal, number: int, raw: memoryview, width: int, into: bytearray
+) -> SqueezedFrame:
+    """Compress and seal a frame.
 
     Args:
         compressor: Of this thread.
+        seal: Of the pack.
+        number: Of the frame in the pack.
         raw: The chunks of the frame, one after the other.
         width: Bytes of the words that they consist of; 1 if unknown.
         into: A buffer at least as long, which the result may be part of.
     """
-    codec, stored = compressor.compress(raw, width, into)
+    codec, packed = compressor.compress(raw, width, into)
+    return sealed_frame(seal, number, codec, packed, raw)
+
+
+def sealed_frame(
+    seal: PackSeal, number: int, codec: int, packed: bytes | memoryview, raw: bytes | memoryview
+) -> SqueezedFrame:
+    """Seal a frame that has been compressed.
+
+    Args:
+        seal: Of the pack.
+        number: Of the frame in the pack.
+        codec: How it was compressed.
+        packed: The result of that.
+        raw: The content.
+    """
+    stored = seal.close(number, packed)
     return SqueezedFrame(
-        codec=codec, stored=stored, size=len(raw), hash=blake3(stored).digest(), raw=blake3(raw).digest()
+        codec=Codec(codec), stored=stored, size=len(raw), hash=blake3(stored).digest(), raw=seal.digest(raw)
     )
 
 
-def write_pack(frames: Sequence[SqueezedFrame], counts: Iterable[int], sizes: Sizes, hashes: Hashes) -> Pack:
+def write_pack(
+    seal: PackSeal, frames: Sequence[SqueezedFrame], counts: Iterable[int], sizes: Sizes, hashes: Hashes
+) -> Pack:
     """Put a pack together.
 
     Args:
+        seal: That the frames are sealed with.
         frames: Its frames, in order.
         counts: How many chunks each holds.
         sizes: Size of each chunk, in the order of the frames.
-        hashes: BLAKE3 of each chunk.
+        hashes: Hash of each chunk.
     """
+    counts = list(counts)
+    before = len(HEADER) + sum(len(frame.stored) for frame in frames) + _FOOTER.size
+    table = _COUNTS.size + (len(frames) + 1) * _FRAME_ROW.itemsize + len(sizes) * _CHUNK_ROW.itemsize
+    padding = seal.padding(before + table + seal.table_overhead)
+    if padding is not None:
+        nothing = bytes(padding)
+        frames = [*frames, sealed_frame(seal, len(frames), Codec.STORED, nothing, nothing)]
+        counts.append(0)
     rows = np.array(
         [(f.codec, len(f.stored), f.size, n, f.hash, f.raw) for f, n in zip(frames, counts, strict=True)], _FRAME_ROW
     )
@@ -175,18 +214,21 @@ def write_pack(frames: Sequence[SqueezedFrame], counts: Iterable[int], sizes: Si
     # has just been written with the same content.
     salt = secrets.token_bytes(16)
     raw = _COUNTS.pack(salt, len(rows), len(chunks)) + rows.tobytes() + chunks.tobytes()
-    codec, packed = Compressor().compress(raw)
-    stored = bytes(packed)
-    footer = _FOOTER.pack(b"NOVATAIL", _VERSION, codec, 0, len(stored), len(raw), bytes(12))
+    # Where sizes are to say nothing, that of the table must not depend on what is in it.
+    codec, packed = Compressor().compress(raw) if padding is None else (Codec.STORED, raw)
+    length = len(packed) + seal.table_overhead
+    footer = _FOOTER.pack(b"NOVATAIL", _VERSION, codec, seal.encryption, length, len(raw), seal.mark)
+    stored = seal.close_table(bytes(packed), footer)
     blocks = (HEADER, *(frame.stored for frame in frames), stored, footer)
     return Pack(id=blake3(stored + footer).hexdigest(), blocks=blocks, size=sum(map(len, blocks)))
 
 
-def read_table(pack_id: str, read_end: Callable[[int], tuple[bytes, int]]) -> Table:
+def read_table(pack_id: str, protection: Protection, read_end: Callable[[int], tuple[bytes, int]]) -> Table:
     """Read and check the table of a pack.
 
     Args:
         pack_id: Its id, which the table must hash to.
+        protection: How the repository is sealed.
         read_end: Reads so many bytes at the end of the pack, fewer if it has not so many; gives them and the size of
             the whole pack.
 
@@ -200,7 +242,7 @@ def read_table(pack_id: str, read_end: Callable[[int], tuple[bytes, int]]) -> Ta
     tail, size = read_end(_FIRST_LOOK)
     if len(tail) < _FOOTER.size:
         raise IntegrityError(f"pack {pack_id}: expected at least {_FOOTER.size} bytes, found {size}")
-    magic, version, codec, encryption, stored_size, raw_size, rest = _FOOTER.unpack(tail[-_FOOTER.size :])
+    magic, version, codec, encryption, stored_size, raw_size, mark = _FOOTER.unpack(tail[-_FOOTER.size :])
     whole = stored_size + _FOOTER.size
     if magic != b"NOVATAIL" or whole > min(size, _LARGEST_TABLE) or raw_size > _LARGEST_TABLE:
         raise IntegrityError(f"pack {pack_id}: the last {_FOOTER.size} bytes are not the end of a pack")
@@ -209,12 +251,21 @@ def read_table(pack_id: str, read_end: Callable[[int], tuple[bytes, int]]) -> Ta
     tail = tail[-whole:]
     if blake3(tail).hexdigest() != pack_id:
         raise IntegrityError(f"pack {pack_id}: its table does not match the hash that the pack is named by")
-    if version != _VERSION or encryption or any(rest):
-        raise FormatError(f"pack {pack_id}: expected version {_VERSION}, found {version}: upgrade novabackup")
-    return _parse(pack_id, decompress(codec, tail[: -_FOOTER.size], raw_size), size, whole)
+    if version != _VERSION or encryption > _HIGHEST_ENCRYPTION:
+        raise FormatError(
+            f"pack {pack_id}: expected version {_VERSION} and encryption up to {_HIGHEST_ENCRYPTION}, found {version} "
+            f"and {encryption}: upgrade novabackup"
+        )
+    stored, footer = tail[: -_FOOTER.size], tail[-_FOOTER.size :]
+    seal = protection.pack_seal(pack_id, encryption, mark, stored)
+    try:
+        packed = seal.open_table(stored, footer)
+    except IntegrityError as error:
+        raise IntegrityError(f"pack {pack_id}: its table is not what was sealed: {error}") from None
+    return _parse(pack_id, seal, decompress(codec, packed, raw_size), size, whole)
 
 
-def _parse(pack_id: str, raw: bytes | memoryview, size: int, tail: int) -> Table:
+def _parse(pack_id: str, seal: PackSeal, raw: bytes | memoryview, size: int, tail: int) -> Table:
     _salt, frame_count, chunk_count = _COUNTS.unpack_from(raw) if len(raw) >= _COUNTS.size else (b"", 1, 1)
     frames_end = _COUNTS.size + frame_count * _FRAME_ROW.itemsize
     if frames_end + chunk_count * _CHUNK_ROW.itemsize != len(raw):
@@ -223,15 +274,16 @@ def _parse(pack_id: str, raw: bytes | memoryview, size: int, tail: int) -> Table
         )
     rows = np.frombuffer(raw, _FRAME_ROW, frame_count, _COUNTS.size)
     chunks = np.frombuffer(raw, _CHUNK_ROW, chunk_count, frames_end)
+    full = rows if seal.padding(0) is None else rows[:-1]  # the last one is padding
     offsets = np.concatenate(([len(HEADER)], len(HEADER) + np.cumsum(rows["stored"], dtype=np.int64)))
     starts = np.concatenate(([0], np.cumsum(rows["chunks"], dtype=np.int64)))
     ends = np.concatenate(([0], np.cumsum(chunks["size"], dtype=np.int64)))
     if (
         int(offsets[-1]) + tail != size
         or int(starts[-1]) != chunk_count
-        or np.any(rows["chunks"] == 0)
+        or np.any(full["chunks"] == 0)
         or np.any(rows["size"] > _LARGEST_FRAME)
-        or not np.array_equal(np.diff(ends[starts]), rows["size"])
+        or not np.array_equal(np.diff(ends[starts])[: len(full)], full["size"])
     ):
         raise FormatError(f"pack {pack_id}: the sizes in the table do not add up")
     frames = tuple(
@@ -248,45 +300,61 @@ def _parse(pack_id: str, raw: bytes | memoryview, size: int, tail: int) -> Table
         )
         for number, (row, offset, first) in enumerate(zip(rows, offsets[:-1], starts[:-1], strict=True))
     )
+    padding = frames[-1] if len(full) < len(frames) else None
     return Table(
-        frames=frames,
+        seal=seal,
+        padding=padding,
+        frames=frames[: len(frames) - (padding is not None)],
         sizes=chunks["size"].astype(np.uint32),
         hashes=np.frombuffer(chunks["hash"].tobytes(), np.uint8).reshape(-1, HASH),
         size=size,
-        starts=tuple(frame.first for frame in frames),
+        starts=tuple(frame.first for frame in frames if frame is not padding),
     )
 
 
-def open_frame(pack_id: str, frame: Frame, stored: bytes | memoryview) -> memoryview:
-    """Check a frame's bytes and decompress them.
+def open_frame(pack_id: str, frame: Frame, packed: bytes | memoryview) -> memoryview:
+    """Decompress a frame.
 
     Args:
         pack_id: For messages.
         frame: Which frame; from a table that was checked against the pack's id.
-        stored: Its bytes as they are in the pack.
+        packed: What `unsealed` gave.
 
     Returns:
         The content of the frame: its chunks, one after the other. Whoever does not check the hash of the whole file
         that it belongs to has to call `prove_frame`.
 
     Raises:
+        IntegrityError: The bytes do not give what went in.
+    """
+    try:
+        return memoryview(decompress(frame.codec, packed, frame.size))
+    except IntegrityError as error:
+        raise IntegrityError(f"pack {pack_id}: frame {frame.number}: {error.args[0]}") from error
+
+
+def unsealed(pack_id: str, seal: PackSeal, frame: Frame, stored: bytes | memoryview) -> bytes | memoryview:
+    """Check a frame's bytes and open their seal; they are still compressed.
+
+    Raises:
         IntegrityError: The bytes are not those that were written.
     """
+    where = f"pack {pack_id}: frame {frame.number}, {frame.stored} bytes from {frame.offset} on,"
     if len(stored) != frame.stored or blake3(stored).digest() != frame.hash:
-        raise IntegrityError(
-            f"pack {pack_id}: frame {frame.number}, {frame.stored} bytes from {frame.offset} on, does not match "
-            "its hash"
-        )
-    return memoryview(decompress(frame.codec, stored, frame.size))
+        raise IntegrityError(f"{where} does not match its hash")
+    try:
+        return seal.open(frame.number, stored)
+    except IntegrityError as error:
+        raise IntegrityError(f"{where} is not what was sealed: {error}") from None
 
 
-def prove_frame(pack_id: str, frame: Frame, raw: memoryview) -> None:
+def prove_frame(pack_id: str, seal: PackSeal, frame: Frame, raw: memoryview) -> None:
     """Check what came out of a frame, where no hash of a whole file will.
 
     Raises:
         IntegrityError: It is not what went in.
     """
-    if blake3(raw).digest() != frame.raw:
+    if seal.digest(raw) != frame.raw:
         raise IntegrityError(
             f"pack {pack_id}: frame {frame.number} is stored as it was written, but does not give the content that "
             "went in"

@@ -9,10 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Span, Storage
+from novabackup.storage.base import (
+    Block,
+    Entry,
+    Folder,
+    Frozen,
+    Guarantees,
+    Item,
+    Link,
+    Lock,
+    Other,
+    Part,
+    Proof,
+    Reader,
+    Source,
+    Span,
+    Storage,
+)
 from novabackup.storage.local import LocalStorage
 
-__all__ = ["Block", "Entry", "Guarantees", "Part", "Reader", "Source", "Span", "Storage", "open_storage"]
+__all__ = [
+    "Block",
+    "Entry",
+    "Folder",
+    "Frozen",
+    "Guarantees",
+    "Item",
+    "Link",
+    "Lock",
+    "Other",
+    "Part",
+    "Proof",
+    "Reader",
+    "Source",
+    "Span",
+    "Storage",
+    "open_storage",
+]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SECRETS = re.compile(r"(?<=://)[^/@]*@|[?#].*", re.DOTALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import tempfile
@@ -18,12 +19,14 @@ from blake3 import blake3
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from novabackup._paths import unsafe
+from novabackup._paths import unportable
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
-__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "naming", "spool"]
+__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "named", "naming", "spool"]
+
+_LOG = logging.getLogger("novabackup")
 
 SPOOLED = 64 << 20
 """Up to this size, content waits in memory until it is complete; above, in a temporary file."""
@@ -50,9 +53,14 @@ def naming(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
-        text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
-        raise OSError(number, text, url) from error
+        raise named(error, url) from error
+
+
+def named(error: OSError, url: str) -> OSError:
+    """Give an error of the backend again, of the kind that its number says, with the URL of the object in it."""
+    number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
+    text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
+    return OSError(number, text, url)
 
 
 def spool(blocks: Iterable[Block]) -> tuple[BinaryIO, int]:
@@ -123,6 +131,13 @@ class ObjectReader(Reader):
 
     def file(self) -> BinaryIO:
         """Copy the content to an anonymous temporary file."""
+        try:
+            return self._copied()
+        except ChangedError as error:
+            _LOG.info("%s", error)
+            return self._copied()  # it may have been altered on the way only
+
+    def _copied(self) -> BinaryIO:
         file = cast(BinaryIO, tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by close()
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
@@ -165,12 +180,7 @@ class KeyedStorage(Storage):
         Raises:
             ConfigurationError: It is not.
         """
-        reason = unsafe(key)
-        if not reason:
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                reason = "it is not valid Unicode"
+        reason = unportable(key)
         if reason:
             raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
         return key

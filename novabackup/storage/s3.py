@@ -8,40 +8,45 @@ publish half a file when its writer fails.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import itertools
+import logging
 import os
 import re
 import secrets
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-import s3fs
-
-from novabackup._paths import unsafe
-from novabackup.errors import ConfigurationError
+from novabackup._paths import unportable
+from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes
-from novabackup.storage._s3_client import RefusedError, S3Client
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span
+from novabackup.storage._s3_bucket import Bucket, date_of, described, etag_of, size_in
+from novabackup.storage._s3_client import ARCHIVES, S3Client
+from novabackup.storage._s3_errors import RefusedError
+from novabackup.storage._s3_states import MAY_BE_FROZEN, frozen_state, lock_state, retained_until, thaw_request
+from novabackup.storage._s3_sums import SumProof, sum_in
+from novabackup.storage._s3_writes import USUAL_PARTS, Writer, parts_of
+from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader
 from novabackup.storage.objects import KeyedStorage, ObjectReader
 
 __all__ = ["S3Storage"]
 
-_PART = 16 << 20
-_PARTS_OF_A_SIZE = 1_000
-"""Parts double after so many: 10,000, the most that a server takes, are 16 TB then, more than an object can be."""
+_LOG = logging.getLogger("novabackup")
+
+_T = TypeVar("_T")
+
 _MAX_COPY = 5 << 30
 """The largest object that one request can copy."""
 _BLOCK = 8 << 20
-_ATTEMPTS = 6
+_HEAD = 512 << 10
+"""Bytes that are read with opening: on the way to a server they take no longer than a question."""
 _FEW = 4
 """Objects up to which asking for each is better than a list of a folder that may hold many."""
 _UPLOAD_GRACE = 86_400.0
 """Seconds that an unfinished upload is left alone at least: it cannot be told whether its writer still lives."""
-_TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which a write is recognised
+_CLASS = re.compile(r"[A-Z0-9_-]{1,64}", re.IGNORECASE)
 
 
 class S3Storage(KeyedStorage):
@@ -80,10 +85,11 @@ class S3Storage(KeyedStorage):
             )
         super().__init__(f"s3://{rest}")
         self._client = S3Client(self.url, storage_options or {})
-        self._bucket, self._root, _ = self._client.fs.split_path(rest)
-        reason = unsafe(self._root) if self._root else None
-        if reason or not self._bucket:
+        self._bucket = Bucket(self._client, rest)
+        reason = unportable(self._bucket.root) if self._bucket.root else None
+        if reason or not self._bucket.name:
             raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
+        self._writer = Writer(self._bucket, self.parallel)
 
     @property
     def requests(self) -> int:
@@ -92,25 +98,30 @@ class S3Storage(KeyedStorage):
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List objects below a folder, freshly, in the order of their keys."""
-        folder = self._key(f"{self.checked(prefix)}/") if prefix else self._key("")
+        folder = f"{self.checked(prefix)}/" if prefix else ""
         found = [
-            self._entry(item["Key"][len(self._key("")) :], item["Size"], item, item["LastModified"].timestamp())
-            for page in self._pages(
-                "list_objects_v2", ("ContinuationToken",), ("NextContinuationToken",), Prefix=folder
-            )
-            for item in page.get("Contents", ())
-            if not item["Key"].endswith("/")  # what consoles put there to show a folder
+            described(key, item["Size"], item, item["LastModified"].timestamp())
+            for key, item in self._bucket.listed(folder)
         ]
         # Not every server lists in order.
         return iter(sorted(found, key=lambda entry: entry.key))
 
     def entry(self, key: str) -> Entry:
         """Describe one object without reading it."""
-        return self._head(key)[0]
+        answer = self._bucket.head(self.checked(key))
+        return described(key, answer["ContentLength"], answer, answer["LastModified"].timestamp())
 
     def open(self, key: str) -> Reader:
-        """Open one version of an object."""
-        return _S3Reader(self, self.entry(key))
+        """Open one version of an object, and read where it begins: small ones come in whole, by one request."""
+        self.checked(key)
+        try:
+            answer, head = self._bucket.get(key, _HEAD, {"Range": f"bytes=0-{_HEAD - 1}"})
+        except RefusedError as error:
+            if error.status != 416:
+                raise
+            return _S3Reader(self, self.entry(key), b"", "")  # there is nothing in it
+        entry = described(key, size_in(answer), answer, answer["LastModified"].timestamp())
+        return _S3Reader(self, entry, head[:_HEAD], sum_in(answer))
 
     def fetch(self, entry: Entry, start: int, length: int) -> bytes:
         """Read a range of the very version named.
@@ -118,10 +129,10 @@ class S3Storage(KeyedStorage):
         Raises:
             ChangedError: It is another version by now, or gone.
         """
-        etag = _etag(entry.identity)
+        etag = etag_of(entry.identity)
         wanted = {"Range": f"bytes={start}-{start + length - 1}", "IfMatch": etag}
         try:
-            answer, data = self._got(entry.key, length, wanted)
+            answer, data = self._bucket.get(entry.key, length, wanted)
             found = f'"{answer.get("ETag", "").strip(chr(34))}"'
         except FileNotFoundError:
             found = "nothing"
@@ -135,6 +146,31 @@ class S3Storage(KeyedStorage):
             )
         return data
 
+    def proof(self, entry: Entry, expected: str) -> Proof:
+        """Give what the content of a version can be compared with.
+
+        Args:
+            entry: The version.
+            expected: The sum that the server gives of it; empty if it gives none.
+        """
+        if not expected or self._bucket.sums.useless:
+            return Proof()
+        parts, length = int(expected.partition("-")[2] or 0), 0
+        if parts:
+            # Only where all parts but the last one are of one size is it known where they end.
+            length = next((size for size in self._part_sizes(entry.key) if -(-entry.size // size) == parts), 0)
+            if not length:
+                return Proof()
+        return SumProof(self._bucket.sums, f"{self.locate(entry.key)} {expected}", expected, length)
+
+    def _part_sizes(self, key: str) -> tuple[int, ...]:
+        """Give the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
+        try:
+            answer = self._bucket.head(key, PartNumber=1)
+        except (FileNotFoundError, RefusedError):
+            return ()
+        return (max(1, answer["ContentLength"]),) if answer.get("PartsCount") else USUAL_PARTS
+
     def read_part(self, key: str, start: int, length: int) -> Part:
         """Read a range of an object that never changes, by one request."""
         self.checked(key)
@@ -142,7 +178,7 @@ class S3Storage(KeyedStorage):
             return Part(b"", self.entry(key).size)
         try:
             span = f"bytes={start}" if start < 0 else f"bytes={start}-{start + length - 1}"
-            answer, data = self._got(key, length, {"Range": span})
+            answer, data = self._bucket.get(key, length, {"Range": span})
         except RefusedError as error:
             if error.status != 416:
                 raise
@@ -153,55 +189,67 @@ class S3Storage(KeyedStorage):
             return self.read_part(key, max(0, size + start), length)
         if "ContentRange" not in answer and answer["ContentLength"] > len(data):
             raise OSError(errno.ENOTSUP, "expected a part of it, found that the server sends all", self.locate(key))
-        size = int(answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"])
-        return Part(data[:length], size)
+        return Part(data[:length], size_in(answer))
 
     def present(self, keys: Collection[str]) -> set[str]:
         """Tell which of these objects are there: one by one if they are few, else by a list of their folder."""
         if len(keys) <= _FEW:
             return super().present(keys)
-        folder = os.path.commonpath([key.rpartition("/")[0] for key in keys])
-        return set(keys) & set(self.keys(folder))
+        return set(keys) & {key for key, _item in self._bucket.listed(_folder(keys))}
 
     def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
         """Create or replace an object by one request, or in parts that become visible together at the end.
 
         Attributes are not kept.
         """
+        return self._send(key, blocks, {})
+
+    def add(self, key: str, blocks: Iterable[Block]) -> Entry:
+        """Write an object that will never change; one that is there already is not replaced, if the server can tell."""
+        try:
+            return self._send(key, blocks, {"IfNoneMatch": "*"})
+        except RefusedError as error:
+            if error.status != 412:
+                raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.locate(key))
+
+    def _send(self, key: str, blocks: Iterable[Block], condition: Mapping[str, str]) -> Entry:
         self.checked(key)
-        parts = _parts(blocks)
+        parts = parts_of(blocks)
         first, second = next(parts, b""), next(parts, None)
         if second is None:
-            return self._put(key, first, {})
-        return self._upload(key, itertools.chain((first, second), parts))
+            return self._writer.put(key, first, condition)
+        return self._writer.upload(key, itertools.chain((first, second), parts), condition)
 
     def create(self, key: str, data: bytes) -> Entry:
         """Create an object that must not be there yet, by one conditional request."""
         # Looked at first for the sake of servers that take no notice of conditions.
-        if not self.exists(key):
+        if (self._guarantees and self._guarantees.exclusive_create) or not self.exists(key):
             with contextlib.suppress(RefusedError):
-                return self._put(key, data, {"IfNoneMatch": "*"})
+                return self._writer.put(key, data, {"IfNoneMatch": "*"})
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.locate(key))
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
         """Replace an object only if it is still the version named, by one conditional request."""
+        self.checked(key)
         found = "nothing"
         with contextlib.suppress(FileNotFoundError):
             # Looked at first for the sake of servers that take no notice of conditions.
-            found = self.entry(key).identity
+            compares = self._guarantees is not None and self._guarantees.compare_and_swap
+            found = identity if compares else self.entry(key).identity
             if identity and found == identity:
                 with contextlib.suppress(RefusedError):
-                    return self._put(key, data, {"IfMatch": _etag(identity)})
+                    return self._writer.put(key, data, {"IfMatch": etag_of(identity)})
                 found = self.entry(key).identity
                 # Some servers refuse this condition even where it holds: `probe` says so of them.
                 if found == identity and not self.probe().compare_and_swap:
-                    return self._put(key, data, {})
+                    return self._writer.put(key, data, {})
         raise self._changed(key, identity, found)
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
         with contextlib.suppress(FileNotFoundError):
-            self._call(key, "delete_object", Key=self._key(self.checked(key)))
+            self._bucket.call(key, "delete_object", Key=self._bucket.key(self.checked(key)))
 
     def move(self, key: str, to: str) -> None:
         """Copy an object, make sure of the copy, and remove the original."""
@@ -212,12 +260,13 @@ class S3Storage(KeyedStorage):
         try:
             if source.size > _MAX_COPY:
                 raise RefusedError(errno.EFBIG, "too large for one request", self.locate(key))
-            self._call(
+            self._bucket.call(
                 key,
                 "copy_object",
-                Key=self._key(to),
-                CopySource={"Bucket": self._bucket, "Key": self._key(key)},
-                CopySourceIfMatch=_etag(source.identity),
+                Key=self._bucket.key(to),
+                CopySource={"Bucket": self._bucket.name, "Key": self._bucket.key(key)},
+                CopySourceIfMatch=etag_of(source.identity),
+                **{f"CopySource{name}": value for name, value in self._client.extra.items() if name.startswith("SSEC")},
             )
         except (FileNotFoundError, PermissionError):
             raise
@@ -227,9 +276,9 @@ class S3Storage(KeyedStorage):
                 self.write(to, _blocks(reader))
         if self.entry(to).identity != source.identity:
             # Encryption and multipart uploads change the ETag of the same bytes, so the bytes have to tell.
-            with self.open(key) as original, self.open(to) as copy:
-                if original.entry.size != copy.entry.size or any(
-                    mine != theirs for mine, theirs in zip(_blocks(original), _blocks(copy), strict=True)
+            with self.open(key) as original, self.open(to) as moved:
+                if original.entry.size != moved.entry.size or any(
+                    mine != theirs for mine, theirs in zip(_blocks(original), _blocks(moved), strict=True)
                 ):
                     raise OSError(errno.EIO, "expected a copy of the same bytes, found others", self.locate(to))
         if self.entry(key) != source:
@@ -238,15 +287,15 @@ class S3Storage(KeyedStorage):
 
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Abort unfinished uploads that are at least a day old."""
-        wanted = None if keys is None else {self._key(self.checked(key)) for key in keys}
+        wanted = None if keys is None else {self._bucket.key(self.checked(key)) for key in keys}
         removed = 0
         try:
             pages = list(
-                self._pages(
+                self._bucket.pages(
                     "list_multipart_uploads",
                     ("KeyMarker", "UploadIdMarker"),
                     ("NextKeyMarker", "NextUploadIdMarker"),
-                    Prefix=self._key(""),
+                    Prefix=self._bucket.key(""),
                 )
             )
         except OSError as error:
@@ -254,165 +303,177 @@ class S3Storage(KeyedStorage):
                 return 0  # nothing there, or a server that has no such list
             raise
         for page in pages:
-            before = _date(page) - max(older_than, _UPLOAD_GRACE)
+            before = date_of(page) - max(older_than, _UPLOAD_GRACE)
             for upload in page.get("Uploads", ()):
                 name = upload["Key"]
                 if upload["Initiated"].timestamp() > before or (wanted is not None and name not in wanted):
                     continue
                 with contextlib.suppress(FileNotFoundError):
-                    self._call("", "abort_multipart_upload", Key=name, UploadId=upload["UploadId"])
+                    self._bucket.call("", "abort_multipart_upload", Key=name, UploadId=upload["UploadId"])
                     removed += 1
         return removed
 
+    def classed(self, storage_class: str) -> S3Storage:
+        """Give the same place once more; what is written through that one goes into a storage class."""
+        if not _CLASS.fullmatch(storage_class):
+            raise ConfigurationError(
+                f"{self.url}: expected a storage class such as STANDARD_IA, found {storage_class!r}"
+            )
+        classed = copy.copy(self)
+        classed._writer = Writer(self._bucket, self.parallel, storage_class)
+        classed.reads_back = storage_class not in ARCHIVES
+        return classed
+
+    def frozen(self, keys: Collection[str]) -> list[Frozen]:
+        """Tell which of these objects cannot be read before they have been thawed."""
+        suspects: Collection[str] = keys
+        if len(keys) > _FEW:
+            wanted = set(keys)
+            suspects = [
+                key
+                for key, item in self._bucket.listed(_folder(keys))
+                if key in wanted and item.get("StorageClass") in MAY_BE_FROZEN
+            ]
+        return self._seen(frozen_state, suspects)
+
+    def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
+        """Ask for an object to become readable."""
+        try:
+            self._bucket.call(
+                frozen.key,
+                "restore_object",
+                Key=self._bucket.key(self.checked(frozen.key)),
+                RestoreRequest=thaw_request(frozen, days, tier),
+            )
+        except ArchivedError:
+            pass  # so says S3 of what is readable by now
+        except RefusedError as error:
+            if error.status != 409:  # somebody has asked already
+                raise
+
+    def locks(self, keys: Collection[str]) -> list[Lock]:
+        """Tell which of these objects may not be deleted yet."""
+        return self._seen(lock_state, keys) if keys and self._lock_configuration().get("ObjectLockEnabled") else []
+
+    def protect(self, keys: Iterable[str]) -> None:
+        """Lock objects for as long as new ones are, where new ones are locked by themselves."""
+        configuration = self._lock_configuration()
+        rule = configuration.get("Rule", {}).get("DefaultRetention")
+        if not rule:
+            return
+        until = retained_until(rule, configuration["Now"])
+
+        def lock(key: str) -> None:
+            retention = {"Mode": rule["Mode"], "RetainUntilDate": until}
+            try:
+                self._bucket.call(key, "put_object_retention", Key=self._bucket.key(key), Retention=retention)
+            except FileNotFoundError:
+                return  # whoever relies on it finds out
+            except PermissionError as error:
+                # A longer lock cannot be made shorter, and need not be.
+                if not any(found.until is None or found.until >= until for found in self._seen(lock_state, [key])):
+                    _LOG.warning("older content cannot be locked for as long as new content is: %s", error)
+
+        with Lane(self.parallel, self.parallel) as lane:
+            for _locked in lane.each(lock, keys):
+                pass
+
+    def _lock_configuration(self) -> Mapping[str, Any]:
+        """Ask whether objects of the bucket can be locked, and for how long new ones are; empty if they cannot."""
+        try:
+            answer = self._bucket.call("", "get_object_lock_configuration")
+        except PermissionError as error:
+            _LOG.info("it cannot be seen whether objects can be locked, so each is looked at: %s", error)
+            return {"ObjectLockEnabled": "Unknown"}
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOSYS, errno.EINVAL):
+                return {}  # no such configuration, or a server that knows nothing of the kind
+            raise
+        # Some servers answer whatever they are asked, with nothing in it.
+        return {**(answer.get("ObjectLockConfiguration") or {}), "Now": date_of(answer)}
+
+    def _seen(self, state: Callable[[str, Mapping[str, Any]], _T | None], keys: Collection[str]) -> list[_T]:
+        """Look at objects, several at once; give what can be said of some of them."""
+
+        def look(key: str) -> _T | None:
+            try:
+                return state(key, self._bucket.head(self.checked(key)))
+            except FileNotFoundError:
+                return None
+
+        with Lane(self.parallel, self.parallel) as lane:
+            return [found for found in lane.each(look, keys) if found is not None]
+
     def _try(self, key: str) -> Guarantees:
-        first = self._put(key, b"first", {})
+        first = self._writer.put(key, b"first", {})
         exclusive = self._refuses(key, {"IfNoneMatch": "*"}) and self.entry(key).identity == first.identity
-        second = self._put(key, b"second", {})
-        swaps = self._refuses(key, {"IfMatch": _etag(first.identity)}) and self.entry(key).identity == second.identity
+        second = self._writer.put(key, b"second", {})
+        swaps = self._refuses(key, {"IfMatch": etag_of(first.identity)}) and self.entry(key).identity == second.identity
         # A server that refuses every such request cannot compare either.
-        swaps = swaps and not self._refuses(key, {"IfMatch": _etag(second.identity)})
+        swaps = swaps and not self._refuses(key, {"IfMatch": etag_of(second.identity)})
         return Guarantees(exclusive_create=exclusive, compare_and_swap=swaps)
 
     def _refuses(self, key: str, condition: Mapping[str, str]) -> bool:
         try:
-            self._put(key, secrets.token_bytes(8), condition, fallback=False)
+            self._writer.put(key, secrets.token_bytes(8), condition, fallback=False)
         except RefusedError as error:
             return error.status == 412
         return False
-
-    def _put(self, key: str, data: bytes, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
-        """Write an object by one request.
-
-        When an answer gets lost, the request is sent again and refused because of its own success. So each write
-        carries a random token, which shows whose work is there.
-
-        Raises:
-            RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
-        """
-        token = secrets.token_hex(16)
-        for attempt in range(_ATTEMPTS):
-            try:
-                answer = self._call(
-                    key, "put_object", Key=self._key(key), Body=data, Metadata=self._marked(token), **condition
-                )
-            except RefusedError as error:
-                if error.status == 409 and attempt < _ATTEMPTS - 1:  # another such request is under way
-                    _pause(attempt)
-                    continue
-                if error.status == 501 and fallback:
-                    condition = {}
-                    continue
-                if mine := self._mine(key, token):
-                    return mine
-                raise
-            if not answer.get("ETag"):
-                return self.entry(key)
-            return self._entry(key, len(data), answer, _date(answer))
-        raise AssertionError("unreachable")
-
-    def _upload(self, key: str, parts: Iterable[bytes]) -> Entry:
-        """Write a large object in parts, several at once, which become visible together."""
-        token = secrets.token_hex(16)
-        name = self._key(key)
-        upload = self._call(key, "create_multipart_upload", Key=name, Metadata=self._marked(token))["UploadId"]
-
-        def send(numbered: tuple[int, bytes]) -> tuple[dict[str, Any], int]:
-            number, body = numbered
-            answer = self._call(key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=body)
-            return {"PartNumber": number, "ETag": answer["ETag"]}, len(body)
-
-        try:
-            with Lane(self.parallel, self.parallel) as lane:
-                sent = list(lane.each(send, enumerate(parts, 1)))
-            done = {"Parts": [part for part, _size in sent]}
-            try:
-                answer = self._call(key, "complete_multipart_upload", Key=name, UploadId=upload, MultipartUpload=done)
-            except FileNotFoundError:
-                # The answer to the first attempt got lost, and the second one found no upload.
-                if mine := self._mine(key, token):
-                    return mine
-                raise
-            return self._entry(key, sum(size for _part, size in sent), answer, _date(answer))
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
-            raise
-
-    def _marked(self, token: str) -> dict[str, str]:
-        return {**self._client.metadata, _TOKEN: token}
-
-    def _mine(self, key: str, token: str) -> Entry | None:
-        """Give the object that is there if the write with this token made it."""
-        try:
-            entry, answer = self._head(key)
-        except FileNotFoundError:
-            return None
-        return entry if answer.get("Metadata", {}).get(_TOKEN) == token else None
-
-    def _head(self, key: str) -> tuple[Entry, Mapping[str, Any]]:
-        answer = self._call(key, "head_object", Key=self._key(self.checked(key)))
-        return self._entry(key, answer["ContentLength"], answer, answer["LastModified"].timestamp()), answer
-
-    def _entry(self, key: str, size: int, answer: Mapping[str, Any], modified: float) -> Entry:
-        # The same object has its ETag with and without quotes, and its time in whole seconds or finer, depending on
-        # server and request. A weak ETag stands for more than one version.
-        etag = (answer.get("ETag") or "W/").strip('"')
-        identity = "" if etag.startswith("W/") else f"{etag}-{size}"
-        return Entry(key=key, size=size, identity=identity, modified=float(int(modified)))
-
-    def _key(self, key: str) -> str:
-        return f"{self._root}/{key}" if self._root else key
-
-    def _pages(
-        self, method: str, markers: tuple[str, ...], following: tuple[str, ...], **request: Any
-    ) -> Iterator[Mapping[str, Any]]:
-        """Ask for all pages of a list."""
-        while True:
-            page = self._call("", method, **request)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            request.update(
-                {name: page[field] for name, field in zip(markers, following, strict=True) if page.get(field)}
-            )
-
-    def _call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
-        return self._client.call(self.locate(key), method, Bucket=self._bucket, **request)
-
-    def _got(self, key: str, most: int, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
-        """Read an object or a range of it; when the connection breaks, ask again."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._client.translated(self.locate(key)):
-                    found: tuple[Mapping[str, Any], bytes] = self._client.run(
-                        lambda fs: self._get(fs, key, most, request)
-                    )
-                    return found
-            except (ConnectionError, TimeoutError):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                _pause(attempt)
-        raise AssertionError("unreachable")
-
-    async def _get(
-        self, fs: s3fs.S3FileSystem, key: str, most: int, request: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], bytes]:
-        """Read once, never more than was asked for."""
-        answer = await fs._call_s3("get_object", Bucket=self._bucket, Key=self._key(key), **request)
-        data = bytearray()
-        async with answer["Body"] as body:
-            while len(data) <= most and (block := await body.read(most + 1 - len(data))):
-                data += block
-        if len(data) < min(most, answer["ContentLength"]):
-            raise ConnectionError(errno.ECONNRESET, f"expected {answer['ContentLength']} bytes, found {len(data)}")
-        return answer, bytes(data)
 
 
 class _S3Reader(ObjectReader):
     """A reader whose every request names the version that it is for."""
 
+    def __init__(self, storage: S3Storage, entry: Entry, head: bytes, expected: str) -> None:
+        super().__init__(storage, entry)
+        self._place = storage
+        self._head = head
+        self._expected = expected
+        self._at = 0
+        self._proof: Proof | None = None
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range; whoever reads all from the beginning to the end has it compared with the server's sum."""
+        data = super().read(start, length)
+        if start == 0:
+            self._at, self._proof = 0, None
+        if start == self._at and len(self._head) < self.entry.size:
+            self._at += len(data)
+            self._follow(start, data)
+        return data
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer; several threads may do so in any order, so it is for them to use `proof`."""
+        buffer[:] = super().read(start, len(buffer))
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with; what is small was compared when it came."""
+        if len(self._head) == self.entry.size:
+            return Proof()
+        return self._place.proof(self.entry, self._expected)
+
+    def close(self) -> None:
+        """Let go of what was read."""
+        super().close()
+        self._head = b""
+
+    def _follow(self, start: int, data: bytes) -> None:
+        if self._proof is None:
+            if self._at <= len(self._head):
+                return  # nobody may want more than this
+            self._proof = self.proof()
+            self._proof.update(self._head[:start])
+        self._proof.update(data)
+        if self._at == self.entry.size:
+            self._proof.confirm()
+
     def _fetch(self, start: int, length: int) -> bytes:
-        return self._storage.fetch(self.entry, start, length)
+        if start + length <= len(self._head):
+            return self._head[start : start + length]
+        data = self._storage.fetch(self.entry, start, length)
+        if length == self.entry.size:
+            self._head = data  # not so large that it had to be read in pieces: whoever looks into it later has it
+        return data
 
 
 def _blocks(reader: Reader) -> Iterator[bytes]:
@@ -420,29 +481,7 @@ def _blocks(reader: Reader) -> Iterator[bytes]:
         yield reader.read(start, min(_BLOCK, reader.entry.size - start))
 
 
-def _parts(blocks: Iterable[Block]) -> Iterator[bytes]:
-    """Collect content into parts, which grow, since a server takes only so many of them."""
-    waiting = bytearray()
-    number = 0
-    for block in blocks:
-        waiting += block.source.read(block.start, block.length) if isinstance(block, Span) else block
-        while len(waiting) >= (size := _PART << number // _PARTS_OF_A_SIZE):
-            yield bytes(waiting[:size])
-            del waiting[:size]
-            number += 1
-    if waiting:
-        yield bytes(waiting)
-
-
-def _etag(identity: str) -> str:
-    return f'"{identity.rpartition("-")[0]}"'
-
-
-def _date(answer: Mapping[str, Any]) -> float:
-    """Read the server's clock off its answer."""
-    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
-
-
-def _pause(attempt: int) -> None:
-    # Spread at random, so that writers who met once do not meet again.
-    time.sleep(0.05 * 2**attempt * (1 + secrets.randbelow(1000) / 1000))
+def _folder(keys: Collection[str]) -> str:
+    """Give the longest folder that all these objects lie in, as a beginning of their keys."""
+    folder = os.path.commonpath([key.rpartition("/")[0] for key in keys])
+    return f"{folder}/" if folder else ""

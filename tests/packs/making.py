@@ -22,7 +22,8 @@ from novabackup.packs import (
     read_table,
     squeeze_frame,
 )
-from novabackup.packs.format import open_frame, prove_frame
+from novabackup.packs.format import open_frame, prove_frame, unsealed
+from novabackup.sealing import PLAIN, Protection
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -50,35 +51,37 @@ def hashes(piece: Piece) -> np.ndarray:
     return np.frombuffer(digests, np.uint8).reshape(-1, HASH)
 
 
-def builder() -> PackBuilder:
+def builder(protection: Protection = PLAIN) -> PackBuilder:
     """Give a builder that compresses at once."""
 
-    def squeeze(raw, length, width):
+    def squeeze(seal, number, raw, length, width):
         done = Future()
-        done.set_result(squeeze_frame(Compressor(), memoryview(raw)[:length], width, bytearray(length)))
+        view = memoryview(raw)[:length]
+        done.set_result(squeeze_frame(Compressor(), seal, number, view, width, bytearray(length)))
         return done
 
-    return PackBuilder(lambda: bytearray(FRAME_SIZE), squeeze)
+    return PackBuilder(protection.new_pack(), lambda: bytearray(FRAME_SIZE), squeeze)
 
 
-def pack(content: bytes) -> Pack:
-    made = builder()
+def pack(content: bytes, protection: Protection = PLAIN) -> Pack:
+    made = builder(protection)
     for piece in pieces(content):
         made.add(piece, hashes(piece))
     return made.seal().pack()
 
 
-def table_of(pack_id: str, data: bytes):
-    return read_table(pack_id, lambda length: (data[max(0, len(data) - length) :], len(data)))
+def table_of(pack_id: str, data: bytes, protection: Protection = PLAIN):
+    return read_table(pack_id, protection, lambda length: (data[max(0, len(data) - length) :], len(data)))
 
 
-def unpack(pack_id: str, data: bytes) -> list[bytes]:
+def unpack(pack_id: str, data: bytes, protection: Protection = PLAIN) -> list[bytes]:
     """Give the chunks of a pack, in their order there."""
-    table = table_of(pack_id, data)
+    table = table_of(pack_id, data, protection)
     found = []
-    for frame in table.frames:
-        raw = open_frame(pack_id, frame, data[frame.offset : frame.offset + frame.stored])
-        prove_frame(pack_id, frame, raw)
+    for frame in filter(None, (*table.frames, table.padding)):
+        packed = unsealed(pack_id, table.seal, frame, data[frame.offset : frame.offset + frame.stored])
+        raw = open_frame(pack_id, frame, packed)
+        prove_frame(pack_id, table.seal, frame, raw)
         ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks]).tolist()
         found += [bytes(raw[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
     return found

@@ -11,16 +11,22 @@ from making import builder, chunks, hashes, noise, pack, pieces, table_of, unpac
 
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.packs import FRAME_SIZE, Piece
+from novabackup.sealing import PLAIN
+from novabackup.sealing.aead import DataKey, Sealing
+
+SEALING = Sealing([DataKey(bytes(range(32)))])
+PROTECTIONS = pytest.mark.parametrize("protection", [PLAIN, SEALING], ids=["plain", "sealed"])
 
 
-@given(st.binary(max_size=5000) | st.integers(0, 3 * FRAME_SIZE).map(noise))
-def test_a_pack_gives_back_what_was_put_in(content):
+@PROTECTIONS
+@given(content=st.binary(max_size=5000) | st.integers(0, 3 * FRAME_SIZE).map(noise))
+def test_a_pack_gives_back_what_was_put_in(protection, content):
     if not content:
         return
-    made = pack(content)
+    made = pack(content, protection)
     data = b"".join(made.blocks)
     assert len(data) == made.size
-    assert b"".join(unpack(made.id, data)) == content
+    assert b"".join(unpack(made.id, data, protection)) == content
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 4, 8]), st.integers(1, 400_000)), min_size=1, max_size=12))
@@ -55,15 +61,26 @@ def test_two_packs_of_the_same_content_have_different_names():
     assert pack(b"the same").id != pack(b"the same").id
 
 
-def test_any_changed_byte_of_a_pack_is_noticed():
+@PROTECTIONS
+def test_any_changed_byte_of_a_pack_is_noticed(protection):
     content = b"tighten the wheel nuts crosswise " * 40 + noise(3000)
-    made = pack(content)
+    made = pack(content, protection)
     data = b"".join(made.blocks)
     for place in range(16, len(data)):  # the header is checked by the repository, which knows the file
         broken = bytearray(data)
         broken[place] ^= 0x10
         with pytest.raises((IntegrityError, FormatError)):
-            unpack(made.id, bytes(broken))
+            unpack(made.id, bytes(broken), protection)
+
+
+def test_a_sealed_pack_opens_with_its_own_key_only():
+    made = pack(noise(10_000), SEALING)
+    for other in (Sealing([DataKey(bytes(32))]), PLAIN):
+        with pytest.raises(IntegrityError):
+            unpack(made.id, b"".join(made.blocks), other)
+    plain = pack(noise(10_000))
+    with pytest.raises(IntegrityError, match="expected one that is encrypted"):
+        unpack(plain.id, b"".join(plain.blocks), SEALING)
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 100])

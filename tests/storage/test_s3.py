@@ -17,6 +17,8 @@ import s3fs
 
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.storage import Guarantees, open_storage
+from novabackup.storage import _s3_client as client_module
+from novabackup.storage import _s3_writes as writes_module
 from novabackup.storage import objects as objects_module
 from novabackup.storage import s3 as s3_module
 
@@ -42,17 +44,18 @@ def answers_lost(monkeypatch):
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(objects_module, "SPOOLED", 1000)
-    monkeypatch.setattr(s3_module, "_PART", 5 << 20)
+    monkeypatch.setattr(writes_module, "PART", 5 << 20)
 
 
 def uploads(storage):
-    return storage._client.fs.call_s3("list_multipart_uploads", Bucket=storage._bucket).get("Uploads", [])
+    return storage._client.fs.call_s3("list_multipart_uploads", Bucket=storage._bucket.name).get("Uploads", [])
 
 
 def test_ones_own_work_is_recognised_when_the_answer_was_lost(storage, answers_lost):
     first = storage.create("journal", b"first")
     second = storage.swap("journal", b"second", first.identity)
     assert storage.entry("journal").identity == second.identity
+    assert storage.add("pack", [b"content"]).identity == storage.entry("pack").identity
     for data in (b"other", b"second"):  # equal bytes of another call are another's work
         with pytest.raises(FileExistsError, match="journal"):
             storage.create("journal", data)
@@ -67,6 +70,9 @@ def test_large_objects_go_up_in_parts(storage, small_parts, answers_lost):
     assert written.identity == storage.entry("large").identity
     with storage.open("large") as reader:
         assert reader.read(0, len(content)) == content
+    assert storage.add("added", [content]).size == len(content)
+    with pytest.raises(FileExistsError, match="added"):
+        storage.add("added", [b"other"])
     storage.move("large", "moved")  # which changes the ETag
     assert storage.read("moved") == content
     assert not storage.exists("large")
@@ -90,7 +96,7 @@ def test_a_failing_upload_is_aborted(storage, small_parts, monkeypatch):
 
 def test_only_old_uploads_below_the_prefix_are_swept(storage, monkeypatch):
     for key in ("some/prefix/a", "some/prefix/b", "elsewhere"):
-        storage._client.fs.call_s3("create_multipart_upload", Bucket=storage._bucket, Key=key)
+        storage._client.fs.call_s3("create_multipart_upload", Bucket=storage._bucket.name, Key=key)
     # This server says of each upload that it began in 2010.
     monkeypatch.setattr(s3_module, "_UPLOAD_GRACE", 1e10)
     assert storage.sweep(0.0) == 0
@@ -103,23 +109,32 @@ def test_only_old_uploads_below_the_prefix_are_swept(storage, monkeypatch):
 
 def test_reading_goes_on_after_a_broken_connection(storage, monkeypatch):
     storage.write("one", [b"content"])
-    get, broken = s3_module.S3Storage._get, []
+    call, broken = s3fs.S3FileSystem._call_s3, []
 
-    async def breaking(self, *arguments):
-        if len(broken) < 2:
-            broken.append(arguments)
+    class Line:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_error):
+            pass
+
+        async def read(self, length):
+            broken.append(length)
             raise aiohttp.ClientPayloadError("the line went dead")
-        return await get(self, *arguments)
 
-    monkeypatch.setattr(s3_module.S3Storage, "_get", breaking)
-    monkeypatch.setattr(s3_module, "_pause", lambda attempt: None)
+    async def breaking(self, method, *arguments, **named):
+        answer = await call(self, method, *arguments, **named)
+        return {**answer, "Body": Line()} if len(broken) < 2 and method == "get_object" else answer
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", breaking)
+    monkeypatch.setattr(client_module, "_pause", lambda attempt: 0.0)
     with storage.open("one") as reader:
         assert reader.read(0, 7) == b"content"
-        assert len(broken) == 2
-        broken.clear()
-        monkeypatch.setattr(s3_module, "_ATTEMPTS", 2)
-        with pytest.raises(ConnectionError, match="one"):
-            reader.read(0, 7)
+    assert len(broken) == 2
+    broken.clear()
+    monkeypatch.setattr(storage._client, "_attempts", 2)
+    with pytest.raises(ConnectionError, match=r"gave up after 2 attempts.*one"):
+        storage.open("one")
 
 
 def test_a_server_that_refuses_every_comparison_still_swaps(storage, monkeypatch):
@@ -154,6 +169,9 @@ def test_a_server_that_knows_no_conditions_still_works(storage, monkeypatch):
     with pytest.raises(FileExistsError):
         storage.create("one", b"third")
     assert storage.read("one") == b"second"
+    before = storage.requests
+    storage.add("two", [b"second"])
+    assert storage.requests == before + 1
     assert storage.probe() == Guarantees(exclusive_create=False, compare_and_swap=False)
 
 
@@ -178,7 +196,7 @@ def test_a_dead_server_is_an_error_of_the_system(clean_aws):
         "key": "k",
         "secret": "s",
         "endpoint_url": "http://127.0.0.1:9",
-        "config_kwargs": {"retries": {"max_attempts": 1}},
+        "config_kwargs": {"retries": {"max_attempts": 0}},
     }
     with pytest.raises(ConnectionError, match="s3://bucket/x/key"):
         open_storage("s3://bucket/x", options).read("key")

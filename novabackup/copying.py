@@ -1,0 +1,327 @@
+"""Copying snapshots to another repository, which may have other keys; only what is not there yet is sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+
+import attrs
+import numpy as np
+from fsspec.callbacks import Callback
+
+from novabackup import _html
+from novabackup.content import blocks
+from novabackup.errors import ChangedError, FormatError, IntegrityError, NotFoundError
+from novabackup.lanes import Lane, cores
+from novabackup.model import FileEntry, Problem, SnapshotRecord, snapshot_id
+from novabackup.objects import Objects, neighbours, snapshot_key
+from novabackup.packer import Packer
+from novabackup.packs import NOWHERE, UNKNOWN, Frame, Piece, Places, Table
+from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
+from novabackup.storage import Span
+
+__all__ = ["Copier", "CopyPlan", "Paces", "copy", "loose_packs", "plan"]
+
+_LOG = logging.getLogger("novabackup")
+
+_RECENT = 4
+"""Snapshots of each store whose packs are searched for what is there already."""
+_TRIES = 3
+_LOADS_AHEAD = 2
+
+
+@attrs.frozen(kw_only=True)
+class CopyPlan:
+    """What `copy` would do.
+
+    Attributes:
+        copy: Ids of the snapshots to copy, oldest first.
+        there: Ids of those that the other repository has already.
+        damaged: Ids of those that cannot be read here; `copy` does the others, then it is an error.
+        size: Bytes of all files of the snapshots to copy; what is sent is less, as most of it is shared.
+    """
+
+    copy: tuple[str, ...]
+    there: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
+    size: int
+
+    def _repr_html_(self) -> str:
+        kinds = (("copy", self.copy), ("is there", self.there), ("is damaged", self.damaged))
+        rows = [(kind, name) for kind, names in kinds for name in names]
+        return _html.table(f"Copy, {_html.size(self.size)} before sharing", ["what", "snapshot"], rows)
+
+
+def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
+    """Find out which snapshots the other repository lacks.
+
+    Args:
+        source: Where they are.
+        names: Their ids.
+        target: Where they go; it need not exist yet.
+    """
+    try:
+        target.require()
+    except NotFoundError:
+        there: set[str] = set()
+    else:
+        there = {name for name, _record in target.named_records()}
+    wanted = sorted(set(names))
+    size = 0
+    missing, damaged = [], []
+    for name in wanted:
+        if name in there:
+            continue
+        try:
+            size += sum(entry.size for entry in source.record(name).files)
+        except (IntegrityError, FormatError) as error:
+            _LOG.warning("snapshot %s cannot be copied: %s", name, error)
+            damaged.append(name)
+        else:
+            missing.append(name)
+    return CopyPlan(
+        copy=tuple(missing), there=tuple(name for name in wanted if name in there), damaged=tuple(damaged), size=size
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Paces:
+    """What is called with a number of bytes before they go; may wait.
+
+    Attributes:
+        reading: For what is read from the source.
+        sending: For what is written to the target.
+    """
+
+    reading: Callable[[int], object] = int
+    sending: Callable[[int], object] = int
+
+
+def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
+    """Carry a plan out; each snapshot is committed on its own, so whoever is interrupted goes on by copying again.
+
+    Args:
+        source: Where the snapshots are.
+        todo: Which.
+        target: Where they go; it is created if there is nothing yet.
+        paces: Hold it back.
+        callback: Told of the bytes that have been dealt with.
+
+    Raises:
+        IntegrityError: Content of the source is damaged; what does not need it was copied.
+        ChangedError: Somebody prunes the target all the time.
+        ConfigurationError: Files hold secrets, and others could read them where they would go.
+    """
+    _refuse_secrets(source, todo, target)
+    target.ensure()
+    callback.set_size(todo.size)
+    left = {name: source.record(name) for name in todo.copy}
+    problems = [_problem(name, "its record cannot be read") for name in todo.damaged]
+    for _try in range(_TRIES):
+        stores = {record.store for record in left.values()}
+        with Copier(source, target, _recent(target, stores), loose_packs(target), paces) as copier:
+            for name, record in list(left.items()):
+                try:
+                    if not _carry(copier, source, name, record, target, callback):
+                        break
+                except (IntegrityError, FormatError) as error:
+                    problems.append(_problem(name, str(error.args[0])))
+                del left[name]
+                callback.absolute_update(todo.size - sum(entry.size for one in left.values() for entry in one.files))
+        if not left:
+            break
+    else:
+        raise ChangedError(
+            f"{target.url}: expected packs that stay, found that some were condemned in each of {_TRIES} tries. Let no "
+            "prune run beside a copy"
+        )
+    if problems:
+        raise IntegrityError(
+            f"{len(problems)} of {len(todo.copy) + len(todo.damaged)} snapshots of {source.url} could not be copied to "
+            f"{target.url}; the others were. Mend the source from another copy, or forget what is damaged",
+            problems,
+        )
+
+
+def _carry(
+    copier: Copier, source: Objects, name: str, record: SnapshotRecord, target: Objects, callback: Callback
+) -> bool:
+    """Copy one snapshot; False if that has to be begun anew."""
+    copied = copier.bring(record, callback)
+    if copied is None:
+        _LOG.info("packs of %s were condemned meanwhile: once more", target.url)
+        return False
+    if snapshot_id(copied) != name:
+        raise FormatError(
+            f"snapshot {name} of {source.url} says things that this version of novabackup does not know and would "
+            "lose: upgrade novabackup"
+        )
+    target.save(copied)
+    _LOG.info("snapshot %s was copied to %s, %d bytes added", name, target.url, copied.added)
+    return True
+
+
+def _problem(name: str, message: str) -> Problem:
+    return Problem(code="damaged", paths=(snapshot_key(name),), message=message)
+
+
+def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> None:
+    """Look for passwords and keys, where others could read them."""
+    if not target.exposed:
+        return
+    secrets: dict[str, str] = {}
+    looked: dict[tuple[str, str], str | None] = {}
+    for name in todo.copy:
+        for entry in source.record(name).files:
+            known = (entry.path, entry.blake3)
+            if known not in looked:
+                small = entry.size <= LOOKED_INTO
+                looked[known] = secret_content(entry.path, _all(source, entry)) if small else secret_name(entry.path)
+            if what := looked[known]:
+                secrets[entry.path] = what
+    require_leave(secrets, target.plaintext_secrets, target.url)
+
+
+def _all(source: Objects, entry: FileEntry) -> bytes:
+    return b"".join(block for block in blocks(source, entry) if not isinstance(block, Span))
+
+
+def loose_packs(objects: Objects) -> list[str]:
+    """Find packs that no snapshot names, such as those of a copy that was interrupted."""
+    named = {pack for record in objects.records() for pack in record.packs}
+    return [pack for pack, _entry in objects.pack_entries() if pack not in named]
+
+
+def _recent(objects: Objects, stores: set[str]) -> list[SnapshotRecord]:
+    found: dict[str, list[SnapshotRecord]] = {store: [] for store in stores}
+    for record in objects.records():
+        if record.store in stores and len(found[record.store]) < _RECENT:
+            found[record.store].append(record)
+    return [record for records in found.values() for record in records]
+
+
+class Copier:
+    """Brings snapshots over, one after the other; remembers where each chunk went. A context manager."""
+
+    def __init__(
+        self,
+        source: Objects,
+        target: Objects,
+        recent: Sequence[SnapshotRecord],
+        loose: Sequence[str],
+        paces: Paces,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            source: Where snapshots come from.
+            target: Where they go.
+            recent: Snapshots of the target that share content with them.
+            loose: Packs of the target that may do so as well.
+            paces: Hold it back.
+        """
+        self._source = source
+        self._target = target
+        self._reading = paces.reading
+        self._packer = Packer(target, recent, loose, paces.sending)
+        self._went: dict[str, Places] = {}
+        """Where each chunk of a pack of the source is in the target."""
+
+    def __enter__(self) -> Copier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._packer.__exit__(kind, error, trace)
+
+    def bring(self, record: SnapshotRecord, callback: Callback) -> SnapshotRecord | None:
+        """Bring the content of a snapshot over.
+
+        Args:
+            record: The snapshot, in the source.
+            callback: Told of the bytes that have been dealt with.
+
+        Returns:
+            The snapshot as it is to be written in the target; None if packs that it would share were condemned
+            meanwhile.
+        """
+        before = self._packer.added
+        places = []
+        for entry in record.files:
+            places.append(self._file(entry))
+            callback.relative_update(entry.size)
+        locations = self._packer.locate(places)
+        self._target.protect(self._packer.shared)
+        if self._packer.condemned_meanwhile():
+            return None
+        files = tuple(
+            attrs.evolve(entry, packs=location.packs, runs=location.runs, depth=location.depth)
+            for entry, location in zip(record.files, locations, strict=True)
+        )
+        return attrs.evolve(record, files=files, added=self._packer.added - before)
+
+    def _file(self, entry: FileEntry) -> Places:
+        """Bring a file over; give where its chunks are in the target."""
+        runs = self._source.runs(entry).tolist()
+        needed: dict[str, list[tuple[int, int]]] = {}
+        for number, first, count in runs:
+            needed.setdefault(entry.packs[number], []).append((first, count))
+        loads = [load for pack, ranges in needed.items() for load in self._loads(pack, ranges)]
+        parallel = max(cores(), self._source.storage.parallel)
+        with Lane(parallel, parallel + _LOADS_AHEAD) as lane:
+            for load, content in lane.each(self._read, loads):
+                self._store(load, content)
+        found = [self._went[entry.packs[number]][first : first + count] for number, first, count in runs]
+        return np.concatenate([NOWHERE, *found])
+
+    def _loads(self, pack: str, ranges: list[tuple[int, int]]) -> list[_Load]:
+        """Find the chunks of a pack that are not in the target yet, and the frames that hold them."""
+        table = self._source.table(pack, reaching=max(first + count for first, count in ranges))
+        if pack not in self._went:
+            alike = table.seal.key == self._target.protection.key
+            # Only hashes that were made with the same key can be compared.
+            self._went[pack] = self._packer.find(table.hashes) if alike else np.full(len(table), UNKNOWN, np.int64)
+        wanted = np.zeros(len(table), np.bool_)
+        for first, count in ranges:
+            wanted[first : first + count] = True
+        wanted &= self._went[pack] == UNKNOWN
+        starts = np.array([frame.first for frame in table.frames], np.int64)
+        numbers = np.unique(np.searchsorted(starts, np.flatnonzero(wanted), side="right") - 1)
+        frames = [table.frames[number] for number in numbers.tolist()]
+        return [
+            _Load(pack=pack, table=table, frames=group, wanted=wanted)
+            for group in neighbours(frames, self._source.storage.block)
+        ]
+
+    def _read(self, load: _Load) -> tuple[_Load, list[tuple[memoryview, int]]]:
+        self._reading(sum(frame.stored for frame in load.frames))
+        return load, self._source.words(load.pack, load.frames)
+
+    def _store(self, load: _Load, content: list[tuple[memoryview, int]]) -> None:
+        went = self._went[load.pack]
+        for frame, (raw, width) in zip(load.frames, content, strict=True):
+            for first, piece in _pieces(load, frame, raw, width):
+                went[first : first + len(piece.ends)] = self._packer.place([piece])
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Load:
+    """Frames of one pack that are read together, and which chunks of the pack are wanted."""
+
+    pack: str
+    table: Table
+    frames: tuple[Frame, ...]
+    wanted: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def _pieces(load: _Load, frame: Frame, raw: memoryview, width: int) -> Iterator[tuple[int, Piece]]:
+    """Cut the wanted chunks out of a frame; give each run of them with the number of its first chunk."""
+    sizes = load.table.sizes[frame.first : frame.first + frame.chunks]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    wanted = np.flatnonzero(load.wanted[frame.first : frame.first + frame.chunks])
+    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
+        start = int(ends[run[0] - 1]) if run[0] else 0
+        piece = Piece(raw[start : int(ends[run[-1]])], ends[run] - start, width)
+        yield frame.first + int(run[0]), piece

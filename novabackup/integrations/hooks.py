@@ -1,0 +1,154 @@
+"""Runs what others want to have done around a piece of work: before it, after it, when it went well, when it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import attrs
+
+from novabackup.errors import ConfigurationError
+from novabackup.integrations import _commands
+from novabackup.integrations._about import id_of, told
+from novabackup.integrations.errors import HookError
+from novabackup.repository import Repository
+from novabackup.snapshots import Snapshot
+from novabackup.store import IndexStore
+
+__all__ = ["Event", "Hook", "Hooks", "Occasion"]
+
+_LOG = logging.getLogger("novabackup")
+
+_OURS = "NOVABACKUP_"
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """What a hook is told.
+
+    Attributes:
+        name: When it runs: ``before``, ``success``, ``failure`` or ``after``.
+        store: URL of the store, without credentials; empty if there is none.
+        repository: URL of the repository, without credentials; empty if there is none.
+        snapshot: Id of the snapshot that the work was about; empty as long as there is none.
+        error: Why the work failed, without secrets; empty if it did not.
+    """
+
+    name: Literal["before", "success", "failure", "after"]
+    store: str = ""
+    repository: str = ""
+    snapshot: str = ""
+    error: str = ""
+
+
+Hook = Sequence[str] | Callable[[Event], object]
+"""A command as a list of its arguments, or a function that gets the event."""
+
+
+@attrs.define
+class Occasion:
+    """One time that work is done between hooks.
+
+    Attributes:
+        snapshot: Set by the block to the snapshot that it took or restored, for the hooks that follow.
+        failures: What went wrong in hooks behind the block.
+    """
+
+    snapshot: Snapshot | str = ""
+    failures: list[str] = attrs.field(factory=list)
+
+
+def _hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    if isinstance(hooks, str) or callable(hooks):
+        raise ConfigurationError("expected a list of hooks, found a single one. Put it into a list")
+    return tuple(hook if callable(hook) else _commands.arguments(hook) for hook in hooks)
+
+
+@attrs.frozen(kw_only=True)
+class Hooks:
+    """What runs around a piece of work.
+
+    Commands find ``NOVABACKUP_EVENT``, ``NOVABACKUP_STORE``, ``NOVABACKUP_REPOSITORY``, ``NOVABACKUP_SNAPSHOT`` and
+    ``NOVABACKUP_ERROR`` in their environment, and no other variable that begins with ``NOVABACKUP_``, so that no key of
+    a repository gets to them.
+
+    Attributes:
+        before: Run first. If one fails, the work is not begun.
+        success: Run when the work went well.
+        failure: Run when it failed, or was not begun since a hook before it failed.
+        after: Run last, in any case.
+        timeout: Seconds that each command may take.
+    """
+
+    before: Sequence[Hook] = attrs.field(default=(), converter=_hooks)
+    success: Sequence[Hook] = attrs.field(default=(), converter=_hooks)
+    failure: Sequence[Hook] = attrs.field(default=(), converter=_hooks)
+    after: Sequence[Hook] = attrs.field(default=(), converter=_hooks)
+    timeout: float = attrs.field(default=300.0, validator=attrs.validators.gt(0.0))
+
+    @contextlib.contextmanager
+    def around(self, store: IndexStore | str = "", repository: Repository | str = "") -> Iterator[Occasion]:
+        """Run the hooks around a block.
+
+        A hook behind the block that fails makes no failure of work that went well: it is logged as an error, kept in
+        `Occasion.failures`, and the hooks after it run all the same. What has to succeed for a backup to be good, such
+        as a copy to another place, belongs into the block.
+
+        Args:
+            store: What the work is about, for the hooks.
+            repository: Where its snapshots are, for the hooks.
+
+        Yields:
+            The occasion; set its ``snapshot``.
+
+        Raises:
+            HookError: A hook before the block failed; the block has not run.
+        """
+        occasion = Occasion()
+        event = Event(
+            name="before",
+            store=store if isinstance(store, str) else store.url,
+            repository=repository if isinstance(repository, str) else repository.url,
+        )
+        try:
+            for hook in self.before:
+                self._run(hook, event)
+            yield occasion
+        except BaseException as failure:
+            failed = attrs.evolve(event, name="failure", error=told(failure))
+            self._behind(self.failure, failed, occasion)
+            self._behind(self.after, attrs.evolve(failed, name="after"), occasion)
+            for text in occasion.failures:
+                failure.add_note(f"Besides, {text}")
+            raise
+        self._behind(self.success, attrs.evolve(event, name="success"), occasion)
+        self._behind(self.after, attrs.evolve(event, name="after"), occasion)
+
+    def _behind(self, hooks: Sequence[Hook], event: Event, occasion: Occasion) -> None:
+        event = attrs.evolve(event, snapshot=id_of(occasion.snapshot))
+        for hook in hooks:
+            try:
+                self._run(hook, event)
+            except Exception as failure:  # noqa: BLE001 - told to people; the work is done and stays what it is
+                text = f"a hook failed: {told(failure)}"
+                _LOG.error("%s", text)
+                occasion.failures.append(text)
+
+    def _run(self, hook: Hook, event: Event) -> None:
+        if callable(hook):
+            hook(event)
+            return
+        done = _commands.run(hook, timeout=self.timeout, environment=_environment(event))
+        if not done.good:
+            raise HookError(
+                f"{hook[0]}: expected that this hook ({event.name}) ends well, found {done}\nMend the command"
+            )
+
+
+def _environment(event: Event) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    ours = {"event": event.name, **attrs.asdict(event, filter=attrs.filters.exclude("name"))}
+    return inherited | {_OURS + name.upper(): value for name, value in ours.items()}

@@ -1,0 +1,166 @@
+"""Keeps watch over the work on a repository: each run is timed, remembered, and told to whoever collects metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+from novabackup.integrations._about import id_of, told
+from novabackup.integrations.metrics import HELP, Metric, Sink, measure
+from novabackup.integrations.runs import Kind, Run, RunLog
+from novabackup.integrations.tracing import traced
+from novabackup.repository import Repository
+from novabackup.snapshots import Snapshot
+from novabackup.store import IndexStore
+
+if TYPE_CHECKING:
+    import prometheus_client.core
+
+__all__ = ["Collector", "Monitor", "Observation"]
+
+_LOG = logging.getLogger("novabackup")
+
+
+def _log(value: RunLog | str | os.PathLike[str]) -> RunLog:
+    return value if isinstance(value, RunLog) else RunLog(value)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@attrs.define
+class Observation:
+    """One run while it is under way.
+
+    Attributes:
+        snapshot: Set by the block to the snapshot that it took, restored or verified.
+    """
+
+    snapshot: Snapshot | None = None
+
+
+@attrs.frozen(eq=False)
+class Monitor:
+    """Watches one repository.
+
+    Attributes:
+        repository: What is watched.
+        log: Where runs are remembered from one process to the next: a folder or a `RunLog`.
+        sinks: Where metrics go: `Textfile`, `Pushgateway`, or functions of one's own.
+        store: Only this store; by default all in the repository. Where several hosts share a repository, each names its
+            own, since it knows nothing of the failures of the others.
+        clock: Tells the time, with a time zone.
+        timer: Tells seconds that only go forward.
+    """
+
+    repository: Repository
+    log: RunLog = attrs.field(converter=_log)
+    sinks: Sequence[Sink] = attrs.field(default=(), kw_only=True, converter=tuple)
+    store: IndexStore | None = attrs.field(default=None, kw_only=True)
+    clock: Callable[[], datetime] = attrs.field(default=_now, kw_only=True, repr=False)
+    timer: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True, repr=False)
+
+    @contextlib.contextmanager
+    def observed(self, kind: Kind, store: IndexStore | None = None) -> Iterator[Observation]:
+        """Watch a block of work: whether it succeeds, and how long it takes.
+
+        What cannot be remembered or told makes no failure of work that went well; it is logged as an error.
+
+        Args:
+            kind: What kind of work it is.
+            store: The store that it is about; None for work on the repository as a whole.
+
+        Yields:
+            The observation; set its ``snapshot``.
+        """
+        url = store.url if store else ""
+        observation = Observation()
+        begun = self.timer()
+        error = ""
+        try:
+            with traced(f"novabackup {kind}", store=url, repository=self.repository.url):
+                yield observation
+        except BaseException as failure:
+            error = told(failure)
+            raise
+        finally:
+            run = Run(
+                kind=kind,
+                store=url,
+                repository=self.repository.url,
+                ended=self.clock(),
+                duration=self.timer() - begun,
+                error=error,
+                snapshot=id_of(observation.snapshot),
+            )
+            self._tell(run)
+
+    def _tell(self, run: Run) -> None:
+        runs: tuple[Run, ...] = ()
+        try:
+            self.log.record(run)
+            runs = self.log.runs()
+        except Exception as error:  # noqa: BLE001 - watching must not break what is watched
+            _LOG.error("%s: this %s could not be remembered: %s", self.log, run.kind, told(error))
+        try:
+            metrics = measure(self.repository, {*runs, run}, store=self.store, now=self.clock())
+        except Exception as error:  # noqa: BLE001 - as above
+            _LOG.error("%s could not be measured: %s", self.repository.url, told(error))
+            return
+        for sink in self.sinks:
+            try:
+                sink(metrics)
+            except Exception as error:  # noqa: BLE001 - as above; the other sinks still get it
+                _LOG.error("%s did not take the metrics: %s", sink, told(error))
+
+    def measure(self) -> tuple[Metric, ...]:
+        """Measure the repository now."""
+        return measure(self.repository, self.log.runs(), store=self.store, now=self.clock())
+
+    def publish(self) -> None:
+        """Measure the repository and hand that over, as between two runs.
+
+        Raises:
+            OSError: A file could not be written, or the log not be read.
+            MetricsError: A Pushgateway did not take the metrics.
+        """
+        metrics = self.measure()
+        for sink in self.sinks:
+            sink(metrics)
+
+
+@attrs.frozen(eq=False)
+class Collector:
+    """What a registry of ``prometheus_client`` asks for metrics: ``REGISTRY.register(Collector(monitor))``.
+
+    Each scrape lists the repository and reads the snapshots that are new; nothing is read when it is registered.
+
+    Attributes:
+        monitor: What is asked.
+    """
+
+    monitor: Monitor
+
+    def describe(self) -> Iterator[prometheus_client.core.Metric]:
+        """Name the metrics."""
+        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - an extra
+
+        return (GaugeMetricFamily(name, text) for name, text in HELP.items())
+
+    def collect(self) -> Iterator[prometheus_client.core.Metric]:
+        """Measure, and give what there is."""
+        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - an extra
+
+        for metric in self.monitor.measure():
+            family = GaugeMetricFamily(metric.name, metric.help)
+            for sample in metric.samples:
+                family.add_sample(metric.name, dict(sample.labels), sample.value)
+            yield family

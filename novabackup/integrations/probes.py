@@ -1,0 +1,157 @@
+"""Asks a running service whether it is well: polls its health, and puts a question whose answer is checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from novabackup.integrations import _http
+from novabackup.integrations._http import Answer
+from novabackup.integrations.errors import UnhealthyError
+
+__all__ = ["HealthCheck", "Query", "healthy"]
+
+_seconds = attrs.validators.gt(0.0)
+_HEALTHY = ("healthy", "ok")
+
+
+def healthy(answer: Any) -> bool:
+    """Tell whether an answer is a JSON object whose ``status`` is ``healthy`` or ``ok``."""
+    return isinstance(answer, dict) and answer.get("status") in _HEALTHY
+
+
+@attrs.frozen
+class HealthCheck:
+    """An endpoint that is polled until it says that the service is well.
+
+    Attributes:
+        url: Of the endpoint, such as ``http://localhost:5000/health``.
+        timeout: Seconds to go on polling; loading large indexes takes its time.
+        interval: Seconds between two polls.
+        expect: Gets the answer's JSON (its text, if it is none) where the status was HTTP 200, and tells whether it is
+            what a healthy service says.
+        headers: To send along, such as an authorisation.
+        clock: Tells seconds that only go forward.
+        sleep: Waits for some seconds.
+    """
+
+    url: str = attrs.field(converter=_http.checked_url)
+    timeout: float = attrs.field(default=60.0, kw_only=True, validator=_seconds)
+    interval: float = attrs.field(default=1.0, kw_only=True, validator=_seconds)
+    expect: Callable[[Any], bool] = attrs.field(default=healthy, kw_only=True)
+    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
+    clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True, repr=False)
+    sleep: Callable[[float], object] = attrs.field(default=time.sleep, kw_only=True, repr=False)
+
+    def __call__(self) -> Any:
+        """Poll until the service is well.
+
+        Returns:
+            What it said at last, as JSON, or as text if it is none.
+
+        Raises:
+            UnhealthyError: It was not well in time; the message holds its last answer.
+        """
+        deadline = self.clock() + self.timeout
+        polls = 0
+        while True:
+            polls += 1
+            found = self._poll(max(0.1, deadline - self.clock()))
+            if isinstance(found, _Well):
+                return found.said
+            rest = deadline - self.clock()
+            if rest <= 0:
+                raise UnhealthyError(
+                    f"{_http.shown(self.url)}: expected a healthy service within {self.timeout:g} s, found at last, "
+                    f"after {polls} polls: {found}. Look at the log of the service"
+                )
+            self.sleep(min(self.interval, rest))
+
+    def _poll(self, rest: float) -> _Well | str:
+        try:
+            answer = _http.request("GET", self.url, timeout=rest, headers=self.headers)
+        except OSError as error:
+            return _reason(error)
+        if answer.status != 200 or not answer.complete:
+            return str(answer)
+        said = _parsed(answer)
+        return _Well(said) if self.expect(said) else str(answer)
+
+
+@attrs.frozen
+class _Well:
+    said: Any
+
+
+@attrs.frozen
+class Query:
+    """A question that is put to the service, and what its answer must be.
+
+    Attributes:
+        url: Where to post it, such as ``http://localhost:5000/api/ask``.
+        payload: The question, sent as JSON, such as ``{"query": "How do I check brake pads?"}``.
+        expect: A regular expression that is searched for in the ``answer`` of the JSON that comes back, whatever its
+            case, or a function that gets all of that JSON and tells whether it is right. By default, any answer that is
+            not empty.
+        timeout: Seconds that it may take; a language model takes its time.
+        headers: To send along, such as an authorisation.
+    """
+
+    url: str = attrs.field(converter=_http.checked_url)
+    payload: Mapping[str, Any]
+    expect: str | Callable[[Any], bool] = r"\S"
+    timeout: float = attrs.field(default=60.0, kw_only=True, validator=_seconds)
+    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
+
+    def __call__(self) -> Any:
+        """Put the question.
+
+        Returns:
+            The JSON that came back.
+
+        Raises:
+            UnhealthyError: There was no answer, or another one than expected.
+        """
+        where = _http.shown(self.url)
+        body = json.dumps(dict(self.payload)).encode()
+        headers = {"Content-Type": "application/json", "Accept": "application/json", **self.headers}
+        try:
+            answer = _http.request("POST", self.url, timeout=self.timeout, body=body, headers=headers)
+        except OSError as error:
+            raise UnhealthyError(
+                f"{where}: expected an answer within {self.timeout:g} s, found {_reason(error)}. "
+                "Look at the log of the service"
+            ) from error
+        said = _parsed(answer)
+        if answer.status != 200 or not answer.complete or not self._right(said):
+            wanted = f"an answer with {self.expect!r}" if isinstance(self.expect, str) else "an answer that is right"
+            size = "" if answer.complete else f" (and more than {_http.MOST} bytes)"
+            raise UnhealthyError(
+                f"{where}: expected HTTP 200 with {wanted}, found {answer}{size}. "
+                "Check the store, restore it if need be, and look at the log of the service"
+            )
+        return said
+
+    def _right(self, said: Any) -> bool:
+        if not isinstance(self.expect, str):
+            return bool(self.expect(said))
+        text = said.get("answer") if isinstance(said, dict) else None
+        return isinstance(text, str) and re.search(self.expect, text, re.IGNORECASE) is not None
+
+
+def _parsed(answer: Answer) -> Any:
+    """Read an answer as JSON; as text if it is none."""
+    try:
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return answer.body.decode(errors="replace")
+
+
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", error)
+    return "no answer in time" if isinstance(reason, TimeoutError) else f"no answer: {reason}"

@@ -1,0 +1,251 @@
+"""Stops a service before work on its files and starts it afterwards, however the work ends."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import attrs
+
+from novabackup.errors import ConfigurationError
+from novabackup.integrations import _commands
+from novabackup.integrations._about import told
+from novabackup.integrations._commands import Outcome
+from novabackup.integrations.errors import ServiceError
+
+__all__ = ["Callables", "Command", "Service", "SystemdUnit", "stopped"]
+
+_LOG = logging.getLogger("novabackup")
+
+_seconds = attrs.validators.gt(0.0)
+_JOURNAL_LINES = 10
+_JOURNAL_SECONDS = 10.0
+_RUNNING = frozenset({"active", "activating", "reloading", "refreshing"})
+"""States in which systemd runs a unit or is about to, as it is between two tries of one that keeps failing."""
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*")
+
+
+class Service(abc.ABC):
+    """Something that reads the files of a store and has to be stopped while they change."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Stop it, and return when it has ended; one that does not run is no error.
+
+        Raises:
+            ServiceError: It could not be stopped.
+        """
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start it; one that runs already is no error.
+
+        Raises:
+            ServiceError: It could not be started.
+        """
+
+    @abc.abstractmethod
+    def running(self) -> bool:
+        """Tell whether it runs.
+
+        Raises:
+            ServiceError: That cannot be told.
+        """
+
+
+@attrs.frozen
+class SystemdUnit(Service):
+    """A unit of systemd.
+
+    Attributes:
+        unit: Its name, such as ``nova-nic``.
+        manager: ``system``, or ``user`` for a unit of one's own.
+        timeout: Seconds that stopping or starting may take.
+        systemctl: The program and what has to stand before it, such as ``("sudo", "-n", "systemctl")``.
+    """
+
+    unit: str = attrs.field()
+    manager: str = attrs.field(default="system", kw_only=True, validator=attrs.validators.in_(("system", "user")))
+    timeout: float = attrs.field(default=90.0, kw_only=True, validator=_seconds)
+    systemctl: Sequence[str] = attrs.field(default=("systemctl",), kw_only=True, converter=_commands.arguments)
+
+    @unit.validator
+    def _is_a_name(self, _field: object, value: str) -> None:
+        if not _UNIT.fullmatch(value):
+            raise ConfigurationError(f"expected the name of a systemd unit such as nova-nic, found {value!r}")
+
+    @property
+    def name(self) -> str:
+        """Name of the unit."""
+        return self.unit
+
+    def stop(self) -> None:
+        """Stop the unit."""
+        self._do("stop")
+
+    def start(self) -> None:
+        """Start the unit; the error of a failure holds the last lines of its journal."""
+        self._do("start")
+
+    def running(self) -> bool:
+        """Tell whether systemd runs the unit, or is about to; a unit that has failed does not run."""
+        done = self._call("show", "--property=LoadState,ActiveState")
+        states = dict(line.partition("=")[::2] for line in done.output.splitlines())
+        if not done.good or "ActiveState" not in states:
+            raise ServiceError(f"{self.unit}: expected systemctl to tell the state of this unit, found {done}")
+        if states.get("LoadState") == "not-found":
+            raise ServiceError(
+                f"{self.unit}: expected a unit of this name, found that systemd ({self.manager}) has none. "
+                "Mend the name, or the manager"
+            )
+        return states["ActiveState"] in _RUNNING
+
+    def _do(self, verb: str) -> None:
+        done = self._call(verb)
+        if not done.good:
+            raise ServiceError(
+                f"{self.unit}: expected that systemctl can {verb} this unit, found {done}\n"
+                f"The last lines of its journal:\n{self._journal()}\n"
+                f"Remove the cause, then: {' '.join(self.systemctl)} {verb} {self.unit}"
+            )
+
+    def _call(self, *words: str) -> Outcome:
+        manager = ("--user",) if self.manager == "user" else ()
+        return _commands.run((*self.systemctl, *manager, *words, "--", self.unit), timeout=self.timeout)
+
+    def _journal(self) -> str:
+        which = "--user-unit" if self.manager == "user" else "--unit"
+        before = self.systemctl[:-1]  # rights are needed to read the journal, too
+        command = (*before, "journalctl", "--no-pager", "--quiet", f"--lines={_JOURNAL_LINES}", f"{which}={self.unit}")
+        done = _commands.run(command, timeout=_JOURNAL_SECONDS)
+        return (done.output or "(none)") if done.good else f"(journalctl: {done})"
+
+
+@attrs.frozen(kw_only=True)
+class Command(Service):
+    """A service that commands stop and start: a program of one's own, ``docker compose``, an init script.
+
+    Attributes:
+        stop_command: Returns when the service has ended.
+        start_command: Starts it in the background and returns.
+        running_command: Ends with status 0 when it runs; without it, the service is taken to run.
+        timeout: Seconds that each may take.
+    """
+
+    stop_command: Sequence[str] = attrs.field(alias="stop", converter=_commands.arguments)
+    start_command: Sequence[str] = attrs.field(alias="start", converter=_commands.arguments)
+    running_command: Sequence[str] | None = attrs.field(
+        default=None, alias="running", converter=attrs.converters.optional(_commands.arguments)
+    )
+    timeout: float = attrs.field(default=90.0, validator=_seconds)
+
+    @property
+    def name(self) -> str:
+        """The program that starts it; its arguments are not shown, since they may hold secrets."""
+        return self.start_command[0]
+
+    def stop(self) -> None:
+        """Run the command that stops it."""
+        self._do("stop", self.stop_command)
+
+    def start(self) -> None:
+        """Run the command that starts it."""
+        self._do("start", self.start_command)
+
+    def running(self) -> bool:
+        """Run the command that tells whether it runs."""
+        if self.running_command is None:
+            return True
+        done = _commands.run(self.running_command, timeout=self.timeout)
+        if done.status is None:
+            raise ServiceError(
+                f"{self.running_command[0]}: expected a command that tells whether the service runs, found that {done}"
+            )
+        return done.good
+
+    def _do(self, verb: str, command: Sequence[str]) -> None:
+        done = _commands.run(command, timeout=self.timeout)
+        if not done.good:
+            raise ServiceError(
+                f"{command[0]}: expected that this command can {verb} the service, found {done}\n"
+                f"Remove the cause, then {verb} the service by hand"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class Callables(Service):
+    """A service that functions stop and start: one in this process, or one that some library controls.
+
+    Attributes:
+        stop_function: Returns when the service has ended.
+        start_function: Starts it and returns.
+        running_function: Tells whether it runs; without it, the service is taken to run.
+        name: What to call it in messages.
+    """
+
+    stop_function: Callable[[], object] = attrs.field(alias="stop")
+    start_function: Callable[[], object] = attrs.field(alias="start")
+    running_function: Callable[[], bool] | None = attrs.field(default=None, alias="running")
+    name: str = "the service"
+
+    def stop(self) -> None:
+        """Call the function that stops it; what that raises passes through."""
+        self.stop_function()
+
+    def start(self) -> None:
+        """Call the function that starts it; what that raises passes through."""
+        self.start_function()
+
+    def running(self) -> bool:
+        """Call the function that tells whether it runs."""
+        return self.running_function is None or self.running_function()
+
+
+@contextlib.contextmanager
+def stopped(service: Service, *, probes: Iterable[Callable[[], object]] = ()) -> Iterator[None]:
+    """Stop a service for as long as a block runs; also usable as a decorator.
+
+    It is started again however the block ends: also by an exception or by Ctrl-C, and when stopping it failed
+    half-way. A service that did not run before is not started afterwards; to have one started that had crashed, call
+    its ``start`` behind the block.
+
+    Args:
+        service: What to stop.
+        probes: Called when it was started again, such as a `HealthCheck` or a `Query`; each raises if all is not well.
+
+    Raises:
+        ServiceError: It could not be stopped, or not be started again. Where the block has failed, too, its exception
+            is the one that is raised, with this one as a note, so that both are seen.
+        UnhealthyError: It runs again, but a probe says that it is not well; with the same rule.
+    """
+    if not service.running():
+        _LOG.info("%s does not run, so it is neither stopped nor started", service.name)
+        yield
+        return
+    try:
+        service.stop()
+        _LOG.info("%s is stopped", service.name)
+        yield
+    except BaseException as failure:
+        try:
+            _start(service, probes)
+        except Exception as second:  # noqa: BLE001 - told in a note; what the block raised is what callers act on
+            _LOG.error("%s is not back: %s", service.name, told(second))
+            failure.add_note(f"Besides, {service.name} is not back: {told(second)}")
+        raise
+    _start(service, probes)
+
+
+def _start(service: Service, probes: Iterable[Callable[[], object]]) -> None:
+    service.start()
+    _LOG.info("%s is started again", service.name)
+    for probe in probes:
+        probe()

@@ -1,0 +1,312 @@
+"""Keys that open an encrypted repository: a passphrase, a file, or a service such as a KMS.
+
+None of them encrypts data. Each wraps the data keys, which are random, in a slot of its own in the repository: so there
+can be several, and changing a passphrase rewrites nothing but its slot.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import os
+import re
+import secrets
+import stat
+import subprocess
+import unicodedata
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+import attrs
+
+from novabackup.errors import ConfigurationError, DecryptionError, IntegrityError
+from novabackup.model import KeySlot
+
+__all__ = ["ExternalKey", "Key", "KeyFile", "Passphrase", "unwrap", "wrap"]
+
+_LOG = logging.getLogger("novabackup")
+
+_KEY = 32
+_SALT = 32
+_N, _R, _P = 1 << 17, 8, 1
+"""Costs of scrypt: 128 MiB and about 0.3 s, as OWASP's Password Storage Cheat Sheet recommends."""
+_MOST_MEMORY = 1 << 30
+_MOST_WORK = 4 << 30
+"""Bytes that a slot may let scrypt go through: 32 times as many as those that are made here."""
+_LONGEST_SECRET = 1 << 16
+_COMMAND_TIMEOUT = 60.0
+
+
+@attrs.frozen(kw_only=True)
+class _Made:
+    """A wrapping key, and what a slot has to say so that it can be made again."""
+
+    wrapping: bytes = attrs.field(repr=False)
+    n: int = 0
+    r: int = 0
+    p: int = 0
+    token: bytes = b""
+
+
+class Key(abc.ABC):
+    """Something that opens an encrypted repository.
+
+    Attributes:
+        kind: What slots call it.
+    """
+
+    kind: str
+
+    @abc.abstractmethod
+    def make(self, salt: bytes) -> _Made:
+        """Make a new wrapping key."""
+
+    @abc.abstractmethod
+    def make_again(self, slot: KeySlot) -> bytes | None:
+        """Make the wrapping key of a slot again; None if this cannot be its key."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class Passphrase(Key):
+    """A passphrase, from which scrypt (RFC 7914) derives a key."""
+
+    kind = "passphrase"
+
+    def __init__(self, text: str) -> None:
+        """Use a passphrase.
+
+        Args:
+            text: Not empty. It is normalised (Unicode NFKC), so that it does not matter on which keyboard it was typed.
+
+        Raises:
+            ConfigurationError: It is empty, or no Unicode text.
+        """
+        if not text:
+            raise ConfigurationError("expected a passphrase, found an empty text")
+        try:
+            self._secret = unicodedata.normalize("NFKC", text).encode()
+        except UnicodeEncodeError:
+            # Not chained: that error carries the whole text.
+            raise ConfigurationError("expected a passphrase of Unicode characters, found bytes that are none") from None
+
+    @classmethod
+    def from_env(cls, name: str = "NOVABACKUP_PASSPHRASE") -> Passphrase:
+        """Take it from an environment variable.
+
+        Raises:
+            ConfigurationError: The variable is not set.
+        """
+        text = os.environ.get(name)
+        if not text:
+            raise ConfigurationError(f"expected a passphrase in the environment variable {name}, found none")
+        return cls(text)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Passphrase:
+        """Take it from the first line of a file.
+
+        Raises:
+            ConfigurationError: There is nothing in it.
+            OSError: It cannot be read.
+        """
+        return cls(_first_line(_read_secret(Path(path)), str(path)))
+
+    @classmethod
+    def from_command(cls, command: Sequence[str]) -> Passphrase:
+        """Take it from the first line that a program prints, such as a password manager.
+
+        Args:
+            command: Program and arguments; no shell is involved.
+
+        Raises:
+            ConfigurationError: The program fails or prints nothing.
+        """
+        try:
+            done = subprocess.run(  # noqa: S603 - the user's own program
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_COMMAND_TIMEOUT, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigurationError(f"{command[0]} gives no passphrase: {type(error).__name__}") from None
+        if done.returncode:
+            raise ConfigurationError(f"{command[0]} gives no passphrase: it ended with {done.returncode}")
+        return cls(_first_line(done.stdout, command[0]))
+
+    def make(self, salt: bytes) -> _Made:
+        """Make a new wrapping key."""
+        return _Made(wrapping=self._derive(salt, _N, _R, _P), n=_N, r=_R, p=_P)
+
+    def make_again(self, slot: KeySlot) -> bytes | None:
+        """Make the wrapping key of a slot again."""
+        if slot.n & (slot.n - 1) or slot.n < 2 or slot.r < 1 or slot.p < 1:
+            return None
+        memory = 128 * slot.n * slot.r
+        if memory > _MOST_MEMORY or memory * slot.p > _MOST_WORK:
+            _LOG.warning("a key that asks for %d times %d bytes of memory is passed over", slot.p, memory)
+            return None
+        return self._derive(slot.salt, slot.n, slot.r, slot.p)
+
+    def _derive(self, salt: bytes, n: int, r: int, p: int) -> bytes:
+        return bytes(_aead().stretch(self._secret, salt, n, r, p))
+
+
+class KeyFile(Key):
+    """A file with a random key, made by `generate`."""
+
+    kind = "file"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigurationError: It is not such a file.
+            OSError: It cannot be read.
+        """
+        text = _first_line(_read_secret(Path(path)), str(path))
+        if not re.fullmatch(f"[0-9a-f]{{{2 * _KEY}}}", text):
+            raise ConfigurationError(
+                f"{path}: expected {2 * _KEY} hexadecimal digits in one line, as KeyFile.generate writes them, found "
+                "something else"
+            )
+        self._secret = bytes.fromhex(text)
+
+    @classmethod
+    def generate(cls, path: str | os.PathLike[str]) -> KeyFile:
+        """Create a file with a new random key, for its owner alone; keep a copy of it elsewhere.
+
+        Raises:
+            FileExistsError: There is a file already.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(_KEY) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(path)
+
+    def make(self, salt: bytes) -> _Made:
+        """Make a new wrapping key."""
+        return _Made(wrapping=self._derive(salt))
+
+    def make_again(self, slot: KeySlot) -> bytes | None:
+        """Make the wrapping key of a slot again."""
+        return self._derive(slot.salt)
+
+    def _derive(self, salt: bytes) -> bytes:
+        return bytes(_aead().derive(self._secret, b"novabackup key file", salt=salt))
+
+
+class ExternalKey(Key):
+    """A key that somebody else keeps, such as a KMS; it is asked to encrypt and decrypt 32 bytes."""
+
+    kind = "external"
+
+    def __init__(self, encrypt: Callable[[bytes], bytes], decrypt: Callable[[bytes], bytes]) -> None:
+        """Use a service.
+
+        Args:
+            encrypt: Turns 32 bytes into a token, of at most 64 KiB.
+            decrypt: Turns a token of its own into the 32 bytes again; raises for any other.
+        """
+        self._encrypt = encrypt
+        self._decrypt = decrypt
+
+    def make(self, salt: bytes) -> _Made:
+        """Make a new wrapping key."""
+        wrapping = secrets.token_bytes(_KEY)
+        token = bytes(self._encrypt(wrapping))
+        if not 0 < len(token) <= _LONGEST_SECRET or wrapping in token:
+            raise ConfigurationError(f"the external key gave {len(token)} bytes that do not hide what they stand for")
+        return _Made(wrapping=wrapping, token=token)
+
+    def make_again(self, slot: KeySlot) -> bytes | None:
+        """Make the wrapping key of a slot again."""
+        try:
+            found = bytes(self._decrypt(slot.token))
+        except Exception as error:
+            # What the service says is left to the cause: it may be long, and is not for a message of ours.
+            raise DecryptionError(
+                f"the external key could not decrypt the token of the slot {slot.label!r}: {type(error).__name__}"
+            ) from error
+        return found if len(found) == _KEY else None
+
+
+def wrap(key: Key, data_keys: Sequence[bytes], repository: str, label: str) -> KeySlot:
+    """Wrap data keys.
+
+    Args:
+        key: That will open the slot.
+        data_keys: 32 bytes each, the newest first.
+        repository: Id of the repository.
+        label: Whose key it is, for people.
+    """
+    salt = secrets.token_bytes(_SALT)
+    made = key.make(salt)
+    slot = KeySlot(
+        repository=repository,
+        kind=key.kind,
+        label=label,
+        time=datetime.now(UTC),
+        salt=salt,
+        n=made.n,
+        r=made.r,
+        p=made.p,
+        token=made.token,
+        data=b"",
+    )
+    return attrs.evolve(slot, data=_aead().encrypt(made.wrapping, b"".join(data_keys), _context(slot)))
+
+
+def unwrap(key: Key, slot: KeySlot) -> tuple[bytes, ...] | None:
+    """Unwrap data keys.
+
+    Returns:
+        The data keys, the newest first; None if the slot belongs to another key.
+
+    Raises:
+        DecryptionError: The service that keeps the key fails.
+    """
+    if slot.kind != key.kind:
+        return None
+    wrapping = key.make_again(slot)
+    if wrapping is None:
+        return None
+    try:
+        joined = _aead().decrypt(wrapping, slot.data, _context(slot))
+    except IntegrityError:
+        return None
+    if not joined or len(joined) % _KEY:
+        return None
+    return tuple(joined[start : start + _KEY] for start in range(0, len(joined), _KEY))
+
+
+def _aead() -> ModuleType:
+    """Import what encrypts: that takes a while, and few programs need it."""
+    from novabackup.sealing import aead  # noqa: PLC0415
+
+    return aead
+
+
+def _context(slot: KeySlot) -> bytes:
+    """Say what else a slot states that must not be altered; the label is for people and may be."""
+    return f"novabackup key\n{slot.repository}\n{slot.kind}\n{slot.n} {slot.r} {slot.p}".encode()
+
+
+def _read_secret(path: Path) -> bytes:
+    with path.open("rb") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077 and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            _LOG.warning("%s can be read by others: chmod 600 it", path)
+        return file.read(_LONGEST_SECRET)
+
+
+def _first_line(data: bytes, where: str) -> str:
+    try:
+        text = data.decode().partition("\n")[0].rstrip("\r")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{where}: expected text, found something else") from None
+    if not text:
+        raise ConfigurationError(f"{where}: expected a secret in the first line, found nothing")
+    return text

@@ -1,0 +1,447 @@
+"""The records of a repository under their keys: sealed as it is, read once, never changed.
+
+Packs come first, the snapshot that names them last; nothing that is there is ever changed. What a crash leaves behind
+is packs that nobody names, which `prune` collects.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.founding import (
+    CONFIG_KEY,
+    FOREIGN,
+    Opened,
+    open_with,
+    read_config,
+    rewrite_config,
+    still_opens,
+    write_founding,
+    write_slot,
+)
+from novabackup.keys import Key
+from novabackup.model import (
+    Condemned,
+    Config,
+    Forgotten,
+    Pin,
+    Record,
+    SnapshotRecord,
+    decode,
+    encode,
+    identify,
+    snapshot_id,
+)
+from novabackup.sealing import Protection
+from novabackup.storage import Entry, Lock, Storage
+
+__all__ = ["PACK_NAME", "Records", "pin_key", "snapshot_key"]
+
+_LOG = logging.getLogger("novabackup")
+
+_SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
+_PIN_NAME = re.compile(r"pins/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
+PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
+_Record = TypeVar("_Record")
+_OURS = re.compile(rf"{PACK_NAME.pattern}|{_SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
+_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
+_MANY_NOTES = 2
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""A storage that names a later time names none."""
+
+
+def pin_key(name: str) -> str:
+    """Give the key of the pin of a snapshot."""
+    return f"pins/{name}.json"
+
+
+def snapshot_key(name: str) -> str:
+    """Give the key of a snapshot."""
+    return f"snapshots/{name}.json"
+
+
+class Records:
+    """Opens one repository, and reads and writes its records. They never change, so what has been read stays true."""
+
+    def __init__(self, storage: Storage, key: Key | None = None) -> None:
+        """Work on a storage, without touching it yet.
+
+        Args:
+            storage: Where the repository is, or will be.
+            key: What opens it if it is encrypted, or is to open it once it is created.
+        """
+        self.storage = storage
+        self._key = key
+        self._opened: Opened | None = None
+        self._saved = ""
+        self._records: dict[str, SnapshotRecord] = {}
+        self._previous: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the repository is, without credentials."""
+        return self.storage.url
+
+    # -- the repository itself ---------------------------------------------------------------------------------------
+
+    @property
+    def opened(self) -> Opened:
+        """How the repository is sealed, and with what it was opened.
+
+        Raises:
+            NotFoundError: There is no repository.
+            DecryptionError: It is encrypted, and the key does not open it.
+            ConfigurationError: It is not encrypted, and a key was given.
+            FormatError: It is one of a newer format.
+        """
+        if self._opened is None:
+            self.require()
+        assert self._opened is not None
+        return self._opened
+
+    @property
+    def protection(self) -> Protection:
+        """How the repository is sealed; see `opened`."""
+        return self.opened.protection
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether whoever has the storage alone can read nothing."""
+        return bool(self.protection.key)
+
+    def reopen(self, key: Key) -> None:
+        """Open the repository with another key from now on."""
+        self._key, self._opened = key, None
+
+    def replace_slot(self, data_keys: Sequence[bytes]) -> None:
+        """Let the key at hand open the repository with other data keys, the newest first."""
+        opened = self.opened
+        assert self._key is not None
+        assert opened.wrapped is not None
+        write_slot(self.storage, opened.slot, self._key, data_keys, opened.wrapped)
+        self._opened = None
+
+    def require(self) -> None:
+        """Make sure that there is a repository to read, and open it.
+
+        A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is
+        needed.
+
+        Raises:
+            NotFoundError: There is none.
+            FormatError: It is one of a newer format.
+            DecryptionError: It is encrypted, and the key does not open it.
+        """
+        config = None
+        try:
+            config = read_config(self.storage)
+        except FileNotFoundError:
+            if not self.names():
+                raise NotFoundError(
+                    f"there is no repository at {self.url}: expected a {CONFIG_KEY} there and found none. "
+                    "Check the URL; a repository comes into being with its first backup"
+                ) from None
+            _LOG.warning("%s/%s is missing; the snapshots are read without it", self.url, CONFIG_KEY)
+        except IntegrityError as error:
+            self._refuse_foreign_config(error)
+            _LOG.warning("%s; the snapshots are read without it", error.args[0])
+        self._open(config)
+
+    def ensure(self) -> str:
+        """Make sure that there is a repository to write to, and create it where there is nothing.
+
+        Returns:
+            The id of the repository.
+
+        Raises:
+            FormatError: There is something else, or a repository of a newer format.
+            IntegrityError: Its ``config.json`` is damaged.
+            DecryptionError: It is encrypted, and the key does not open it.
+        """
+        try:
+            config = read_config(self.storage)
+        except FileNotFoundError:
+            config = self._found()
+        except IntegrityError as error:
+            self._refuse_foreign_config(error)
+            raise IntegrityError(
+                f"{error.args[0]}, or rename it: the next backup writes it anew from what the snapshots say",
+                error.problems,
+            ) from error
+        self._open(config)
+        return config.id
+
+    def _open(self, config: Config | None) -> None:
+        if self._opened is None or not still_opens(self.storage, self._opened):
+            self._opened = open_with(self.storage, self._key, config)
+
+    def _refuse_foreign_config(self, error: IntegrityError) -> None:
+        """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
+        if not self.names():
+            raise FormatError(
+                f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another "
+                "one and "
+                "no snapshots. Check the URL, or choose another folder"
+            ) from error
+
+    def _found(self) -> Config:
+        if self.names():
+            # A ruin: what it was is told by those who know. The key knows best, since snapshots may be copies.
+            self._open(None)
+            known = self.opened.wrapped or next(self.records(), None)
+            kept = known.repository if known else secrets.token_hex(16)
+            rewrite_config(self.storage, kept, encrypted=self.encrypted)
+            return read_config(self.storage)
+        names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
+        if names & FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
+            raise FormatError(
+                f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
+                f"{', '.join(sorted(names & FOREIGN))}. Choose another folder"
+            )
+        self._opened = write_founding(self.storage, self._key, secrets.token_hex(16))
+        return read_config(self.storage)
+
+    @staticmethod
+    def _is_ours(entry: Entry) -> bool:
+        name = entry.key
+        return name.partition("/")[0] not in FOREIGN or bool(_OURS.fullmatch(name))
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def read_record(self, key: str, kind: type[_Record]) -> tuple[_Record, bytes, str]:
+        """Read a record.
+
+        Args:
+            key: Under which key.
+            kind: Its class.
+
+        Returns:
+            The record, its bytes once they are no longer sealed, and the snapshot that it says was there before it.
+
+        Raises:
+            FileNotFoundError: There is none.
+            IntegrityError: It is damaged, or not what was sealed for that place.
+            FormatError: It is of a newer format.
+        """
+        where = f"{self.url}/{key}"
+        data, previous = self.protection.open_record(self.storage.read(key), key, where)
+        return decode(data, kind, where), data, previous
+
+    def write_record(self, key: str, record: Record, previous: str = "") -> None:
+        """Write a record, sealed as the repository is."""
+        self.storage.write(key, [self.protection.close_record(encode(record), key, previous)])
+
+    def record_keys(self, folder: str) -> list[str]:
+        """List the keys of records in a folder, without what a killed `clock` left beside them."""
+        return [key for key in self.storage.keys(folder) if key.endswith(".json")]
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """List the ids of all snapshots that are there, oldest first, readable or not."""
+        # All at once, since there may be thousands, and each backup looks.
+        keys = "\0".join(("", *self.storage.keys("snapshots"), ""))
+        return _SNAPSHOT_NAMES.findall(keys)
+
+    def record(self, name: str) -> SnapshotRecord:
+        """Read a snapshot.
+
+        Raises:
+            NotFoundError: There is none of this id.
+            IntegrityError: Its bytes are not those that were written, or they belong to another snapshot.
+        """
+        if name not in self._records:
+            key = snapshot_key(name)
+            try:
+                record, data, previous = self.read_record(key, SnapshotRecord)
+            except FileNotFoundError:
+                raise NotFoundError(f"there is no snapshot {name} in {self.url}") from None
+            found = identify(data)
+            if found != name:
+                raise IntegrityError(
+                    f"{self.url}/{key}: expected snapshot {name}, found the record of {found}. "
+                    "The object was renamed or replaced"
+                )
+            self._records[name] = record
+            self._previous[name] = previous
+        return self._records[name]
+
+    def records(self) -> Iterator[SnapshotRecord]:
+        """Read all snapshots, newest first; damaged ones are passed over with a warning."""
+        return (record for _name, record in self.named_records())
+
+    def named_records(self) -> Iterator[tuple[str, SnapshotRecord]]:
+        """Read all snapshots with their ids, newest first; damaged ones are passed over with a warning."""
+        for name in reversed(self.names()):
+            try:
+                yield name, self.record(name)
+            except (ArchivedError, IntegrityError, FormatError) as error:
+                _LOG.warning("snapshot %s is passed over: %s", name, error)
+            except NotFoundError:
+                continue  # forgotten by somebody else since it was listed
+
+    def save(self, record: SnapshotRecord) -> str:
+        """Write a snapshot: the commit. Every pack that it names must be stored already.
+
+        Returns:
+            Its id.
+        """
+        name = snapshot_id(record)
+        previous = self._newest() if self.encrypted else ""
+        key = snapshot_key(name)
+        try:
+            self.storage.add(key, [self.protection.close_record(encode(record), key, previous)])
+        except FileExistsError:  # by its name it is the same; if it is damaged, it is replaced
+            self.write_record(key, record, previous)
+        self._records[name], self._previous[name], self._saved = record, previous, name
+        return name
+
+    def replace(self, name: str, record: SnapshotRecord) -> None:
+        """Write a snapshot anew, whose content has moved to other packs."""
+        self.write_record(snapshot_key(name), record, self.previous(name))
+        self._records[name] = record
+
+    def _newest(self) -> str:
+        """Name a snapshot that is there, whose absence whoever reads the next one will notice."""
+        names = self.names()
+        return self._saved if self._saved in names else names[-1] if names else ""
+
+    def previous(self, name: str) -> str:
+        """Give the snapshot that was there when this one was written; empty if that was not noted."""
+        self.record(name)
+        return self._previous[name]
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Remove snapshots; the packs that only they needed are for `prune`."""
+        if names and self.encrypted:
+            expected = [self.previous(name) for name in names if self._readable(name)]
+            self.note_forgotten(Forgotten(snapshots=tuple(names), expected=tuple(filter(None, expected))))
+        for name in names:
+            self._records.pop(name, None)
+            self.storage.delete(snapshot_key(name))
+
+    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
+        """Tell which snapshots may not be deleted yet, since their bucket protects them."""
+        keys = {snapshot_key(name): name for name in names}
+        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
+
+    def _readable(self, name: str) -> bool:
+        try:
+            self.record(name)
+        except (IntegrityError, FormatError, NotFoundError):
+            return False
+        return True
+
+    def note_forgotten(self, record: Forgotten) -> str:
+        """Note that snapshots are removed on purpose; give the key of the note."""
+        key = _dated("forgotten")
+        self.write_record(key, record)
+        return key
+
+    def gather_forgotten(self) -> None:
+        """Put all notes of what was forgotten into one that says no more than is still needed."""
+        notes = list(self.forgotten())
+        if len(notes) < _MANY_NOTES:
+            return
+        forgotten = {name for _key, note in notes for name in note.snapshots}
+        named = {self.previous(name) for name in self.names() if self._readable(name)}
+        expected = {name for _key, note in notes for name in note.expected} - forgotten
+        together = Forgotten(snapshots=tuple(sorted(forgotten & named)), expected=tuple(sorted(expected)))
+        if together.snapshots or together.expected:
+            self.note_forgotten(together)
+        for key, _note in notes:
+            self.storage.delete(key)
+
+    def forgotten(self) -> Iterator[tuple[str, Forgotten]]:
+        """Read which snapshots were removed on purpose; notes that cannot be read are passed over with a warning."""
+        for key in list(self.storage.keys("forgotten")):
+            try:
+                yield key, self.read_record(key, Forgotten)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
+
+    def stored(self) -> dict[str, datetime]:
+        """Tell when each snapshot was written, by the storage's own clock; where it does not say, it is left out."""
+        return {
+            found[1]: datetime.fromtimestamp(entry.modified, UTC)
+            for entry in self.storage.entries("snapshots")
+            if 0 < entry.modified < _END_OF_TIME and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
+        }
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def pinned(self) -> set[str]:
+        """Tell which snapshots have a pin: it counts by being there, readable or not."""
+        return {found[1] for key in self.storage.keys("pins") if (found := _PIN_NAME.fullmatch(key))}
+
+    def pin(self, name: str, message: str) -> None:
+        """Pin a snapshot; a pin that it has already is replaced."""
+        self.write_record(pin_key(name), Pin(time=datetime.now(UTC), message=message))
+
+    def unpin(self, name: str) -> None:
+        """Take the pin of a snapshot away."""
+        self.storage.delete(pin_key(name))
+
+    def read_pin(self, name: str) -> Pin | None:
+        """Read a pin.
+
+        Returns:
+            The pin; None if it is damaged.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        try:
+            return self.read_record(pin_key(name), Pin)[0]
+        except FileNotFoundError:
+            raise NotFoundError(f"snapshot {name} in {self.url} is not pinned") from None
+        except (IntegrityError, FormatError) as error:
+            _LOG.warning("the pin holds, but what it says is lost: %s", error)
+            return None
+
+    # -- condemned packs ---------------------------------------------------------------------------------------------
+
+    def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
+        """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
+        for entry in self.storage.entries("condemned"):
+            if not entry.key.endswith(".json"):
+                continue  # a killed `clock` left it
+            try:
+                yield entry, self.read_record(entry.key, Condemned)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", entry.key, error)
+            except FileNotFoundError:
+                continue
+
+    def condemn(self, packs: Iterable[str]) -> None:
+        """Say that packs will be deleted when a grace period has passed and still no snapshot names them."""
+        self.write_record(_dated("condemned"), Condemned(packs=tuple(sorted(packs))))
+
+    def clock(self) -> float:
+        """Tell the time by the storage's own clock, in seconds since the epoch.
+
+        Raises:
+            ConfigurationError: The storage does not say when objects were written.
+        """
+        key = f"condemned/clock-{secrets.token_hex(8)}"
+        try:
+            now = self.storage.write(key, [b""]).modified
+        finally:
+            self.storage.delete(key)
+        if now <= 0:
+            raise ConfigurationError(
+                f"{self.url} does not tell when objects were written, so nothing can be pruned there"
+            )
+        return now
+
+
+def _dated(folder: str) -> str:
+    return f"{folder}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}.json"

@@ -1,0 +1,260 @@
+"""Snapshots copied to another repository are the same there, whatever keys it has, and only what is missing is sent."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from fsspec.callbacks import Callback
+
+from novabackup import ConfigurationError, IndexStore, IntegrityError, NotFoundError, Repository, keys
+from novabackup.components import Files
+from novabackup.keys import Passphrase
+from novabackup.pace import Pace
+from novabackup.storage import open_storage
+from novabackup.testing import FaultyStorage, Moment, Then, fail_with
+
+PLAIN, SEALED, OTHERWISE = None, "one", "another"
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    monkeypatch.setattr(keys, "_N", 1 << 4)
+
+
+def repository(url: object, secret: str | None) -> Repository:
+    return Repository(url, key=Passphrase(secret) if secret else None)
+
+
+@pytest.fixture
+def store(tmp_path) -> IndexStore:
+    (tmp_path / "store").mkdir()
+    return IndexStore(tmp_path / "store", components=[Files("*")])
+
+
+def grow(store: IndexStore, number: int) -> None:
+    """Let a store grow as an ingest does: vectors at the end, in lists, and texts."""
+    folder = Path(store.url)
+    vectors = np.random.default_rng(1).normal(size=(800 * (number + 1), 32)).astype(np.float32)
+    flat = faiss.IndexFlatL2(32)
+    flat.add(vectors)
+    faiss.write_index(flat, str(folder / "flat.bin"))
+    inverted = faiss.index_factory(32, "IVF300,Flat")
+    inverted.train(vectors[:800])
+    inverted.add(vectors)
+    faiss.write_index(inverted, str(folder / "inverted.bin"))
+    (folder / "noise.bin").write_bytes(random.Random(2).randbytes(300_000))
+    (folder / "text.txt").write_text("".join(f"Section {line}\n" for line in range(1_000 * (number + 1))))
+    (folder / "empty").write_bytes(b"")
+
+
+@pytest.fixture(params=itertools.product([PLAIN, SEALED], [PLAIN, SEALED, OTHERWISE]), ids=str)
+def both(request, tmp_path, store) -> tuple[Repository, Repository]:
+    source = repository(tmp_path / "source", request.param[0])
+    for number in range(3):
+        grow(store, number)
+        source.backup(store, tags=[f"tag-{number}"], message=f"number {number}")
+    return source, repository(tmp_path / "target", request.param[1])
+
+
+def contents(found: Repository) -> dict[str, dict[str, bytes]]:
+    return {point.id: {path: point.open(path).read() for path in point.files} for point in found}
+
+
+def names(found: Repository) -> list[str]:
+    return [point.id for point in found]
+
+
+def stored(found: Repository) -> int:
+    return sum(path.stat().st_size for path in Path(found.url, "packs").rglob("*") if path.is_file())
+
+
+def test_a_copy_is_the_same_snapshot(both):
+    source, target = both
+    done = source.copy(to=target)
+    assert contents(target) == contents(source)
+    for mine, other in zip(source, target, strict=True):
+        assert (mine.id, mine.time, mine.tags, mine.message) == (other.id, other.time, other.tags, other.message)
+    assert done.copy == tuple(point.id for point in source)
+    assert not target.check(read_data_subset="100%")
+    assert stored(target) < 1.3 * stored(source), "content is shared in the copy as it was in the original"
+
+
+def test_what_is_there_is_not_sent_again(both):
+    source, target = both
+    names = [point.id for point in source]
+    source.copy([names[0]], to=target)
+    before = stored(target)
+    assert source.copy([names[0]], to=target).there == (names[0],)
+    assert stored(target) == before
+    source.copy(to=target)
+    growth = stored(target) - before
+    assert growth < 1.3 * (stored(source) - before) + 100_000
+    assert contents(target) == contents(source)
+
+
+def test_a_plan_does_nothing(both):
+    source, target = both
+    plan = source.plan_copy(to=target)
+    assert plan.copy == tuple(point.id for point in source)
+    assert not Path(target.url).exists()
+    source.copy(plan, to=target)
+    assert contents(target) == contents(source)
+    with pytest.raises(NotFoundError):
+        source.plan_copy(["nobody"], to=target)
+
+
+def test_a_copy_can_be_backed_up_to_and_copied_back(both, store, tmp_path):
+    source, target = both
+    source.copy(to=target)
+    before = stored(target)
+    target.backup(store)
+    assert stored(target) == before, "a backup shares everything with what was copied"
+    back = Repository(tmp_path / "back")
+    target.copy(to=back)
+    assert contents(back) == contents(target)
+
+
+def test_two_repositories_of_one_store_share_what_both_have(tmp_path, store):
+    one, other = Repository(tmp_path / "one"), Repository(tmp_path / "other")
+    grow(store, 0)
+    for each in (one, other):
+        each.backup(store)
+    before = stored(other)
+    grow(store, 1)
+    one.backup(store)
+    one.copy(to=other)
+    assert stored(other) - before < stored(one) / 2
+    assert len(other) == 3
+
+
+@pytest.mark.parametrize("secret", [PLAIN, SEALED])
+def test_an_interrupted_copy_goes_on_where_it_was(tmp_path, store, monkeypatch, secret):
+    from novabackup.packs import builder
+
+    monkeypatch.setattr(builder, "PACK_SIZE", 100_000)
+    source = Repository(tmp_path / "source")
+    grow(store, 0)
+    source.backup(store)
+    grow(store, 1)
+    source.backup(store)
+    whole = FaultyStorage(open_storage(tmp_path / "whole"))
+    source.copy(to=repository(whole, secret))
+    writes = sum(line.startswith("write packs/") for line in whole.log)
+    sent = 0
+    url = tmp_path / "target"
+    faults = 0
+    while True:
+        fault = fail_with(OSError(errno.EPIPE, "gone"))
+        log = len(whole.log) // 5 + 7 * faults
+        storage = FaultyStorage(open_storage(url), log, fault, Moment.BEFORE, Then.BROKEN)
+        try:
+            source.copy(to=repository(storage, secret))
+            ended = True
+        except OSError:
+            ended = False
+            faults += 1
+        sent += sum(line.startswith("write packs/") for line in storage.log)
+        found = repository(url, secret)
+        if list((url / "snapshots").glob("*")):
+            for point in found:
+                point.verify()
+        if ended:
+            break
+    assert faults >= 2
+    assert sent <= writes + 4 * faults, "packs that had arrived were used"
+    assert contents(repository(url, secret)) == contents(source)
+
+
+def test_damage_in_the_source_is_never_copied(tmp_path, store):
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    grow(store, 0)
+    good = source.backup(store)
+    (Path(store.url) / "noise.bin").write_bytes(random.Random(3).randbytes(300_000))
+    source.backup(store)
+    packs = set(source["latest"].files["noise.bin"].packs) - set(good.files["noise.bin"].packs)
+    (pack,) = (path for path in Path(source.url, "packs").rglob("*") if path.name in packs)
+    whole = bytearray(pack.read_bytes())
+    whole[5000] ^= 1
+    pack.write_bytes(whole)
+    with pytest.raises(IntegrityError, match="does not match its hash"):
+        source.copy(to=target)
+    assert [point.id for point in target] == [good.id]
+    target[good.id].verify()
+
+
+def test_damage_in_the_source_costs_only_the_snapshots_that_need_it(tmp_path, store):
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    taken = []
+    for number in range(4):
+        (Path(store.url) / "noise.bin").write_bytes(random.Random(number).randbytes(300_000))
+        taken.append(source.backup(store))
+    (pack,) = taken[1].files["noise.bin"].packs
+    (tmp_path / "source" / "packs" / pack[:2] / pack).unlink()
+    (tmp_path / "source" / "snapshots" / f"{taken[2].id}.json").write_text("{}")
+    source = Repository(tmp_path / "source")
+    callback = Callback()
+    with pytest.raises(IntegrityError, match=r"2 of 4 snapshots of .* could not be copied") as caught:
+        source.copy(to=target, callback=callback)
+    assert {problem.paths for problem in caught.value.problems} == {
+        (f"snapshots/{point.id}.json",) for point in taken[1:3]
+    }
+    assert names(target) == [taken[0].id, taken[3].id]
+    assert not target.check(read_data_subset="100%")
+    assert callback.value == callback.size
+    plan = source.plan_copy(to=target)
+    assert (plan.copy, plan.damaged, len(plan.there)) == ((taken[1].id,), (taken[2].id,), 2)
+
+
+def test_a_copy_can_be_compressed_otherwise(tmp_path, store):
+    source = Repository(tmp_path / "source")
+    code = b"".join(path.read_bytes() for path in sorted(Path(keys.__file__).parent.glob("*.py")))
+    (Path(store.url) / "code.txt").write_bytes(code)
+    source.backup(store)
+    small = Repository(tmp_path / "small", compression="small")
+    source.copy(to=small)
+    assert stored(small) < 0.93 * stored(source)
+    assert contents(Repository(tmp_path / "small")) == contents(source)
+    with pytest.raises(ConfigurationError, match="compression is 'fast' or 'small', found 'tiny'"):
+        Repository(tmp_path / "tiny", compression="tiny")
+
+
+def test_a_copy_into_itself_does_nothing(both):
+    source, _target = both
+    before = stored(source)
+    assert source.copy(to=source).copy == ()
+    assert stored(source) == before
+
+
+def test_progress_is_told_in_bytes_of_files(both):
+    source, target = both
+    callback = Callback()
+    source.copy(to=target, callback=callback)
+    assert callback.value == callback.size == sum(point.size for point in source)
+
+
+def test_no_more_goes_through_than_the_limit(tmp_path, store):
+    clock, slept = [0.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock[0] += seconds
+
+    pace = Pace(1000, lambda: clock[0], sleep)
+    for size in (500, 1500, 1000):
+        pace(size)
+    assert slept == [0.5, 1.5], "each waits until what came before has gone"
+    clock[0] += 100
+    pace(10)
+    pace(10)
+    assert slept[2:] == pytest.approx([0.01]), "nothing was saved up"
+    grow(store, 0)
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    source.backup(store)
+    source.copy(to=target, limit=1e9)
+    assert contents(target) == contents(source)

@@ -1,0 +1,210 @@
+"""Whoever has the storage and no key learns nothing of names, content and labels, and can change nothing unnoticed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from telling import SECRET, TEXT
+
+from novabackup import (
+    ConfigurationError,
+    DecryptionError,
+    FormatError,
+    IndexStore,
+    IntegrityError,
+    NovaBackupError,
+    Repository,
+    snapshot,
+)
+from novabackup.components import Files
+from novabackup.keys import Passphrase
+from novabackup.sealing import padded
+
+
+def objects_of(repository: Repository) -> dict[str, Path]:
+    root = Path(repository.url)
+    return {str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_what_was_backed_up_comes_back(again, tmp_path):
+    repository = again()
+    assert [point.tags for point in repository] == [("tag-0",), ("tag-1",), ("tag-2",)]
+    repository["latest"].verify()
+    repository["latest"].restore(to=tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "torques.txt").read_bytes() == TEXT
+    assert not repository.check(read_data_subset="100%")
+    assert len({pack for point in repository for pack in point.files["torques.txt"].packs}) == 1, "stored once"
+
+
+def test_nothing_readable_is_in_the_storage(repository, store):
+    for point in list(repository)[:1]:
+        repository.forget([point.id])
+    repository.prune()
+    everything = b"".join(path.read_bytes() for path in objects_of(repository).values())
+    for told in (b"torques", b"wheel nuts", b"telling", b"tag-1", store.url.encode(), SECRET.encode()):
+        assert told not in everything
+
+
+def test_without_the_key_nothing_can_be_had(repository, tmp_path):
+    with pytest.raises(DecryptionError, match="is encrypted"):
+        Repository(repository.url).snapshots()
+    with pytest.raises(DecryptionError, match="opens none of its 1 keys"):
+        Repository(repository.url, key=Passphrase("correct horse battery stapler")).snapshots()
+    with pytest.raises(DecryptionError):
+        Repository(repository.url).backup(IndexStore(tmp_path / "store", components=[Files("*.txt")]))
+
+
+def test_the_secret_is_in_no_text(again, caplog):
+    caplog.set_level(logging.DEBUG)
+    repository = again()
+    repository.check()
+    with pytest.raises(DecryptionError) as caught:
+        again("not " + SECRET).snapshots()
+    shown = f"{repository!r} {Passphrase(SECRET)!r} {repository.keys!r} {caught.value} {caplog.text}"
+    assert SECRET not in shown
+    opened = repository._objects.opened
+    assert opened.data_keys[0].hex() not in repr(opened)
+    assert repr(opened.data_keys[0]) not in repr(opened)
+
+
+def test_any_changed_byte_of_any_object_is_noticed(repository, again, tmp_path):
+    """Every object, at places spread over all of it; nothing wrong ever comes out."""
+    names = [point.id for point in repository]
+    for name, path in objects_of(repository).items():
+        if name == "README.txt":
+            continue
+        whole = path.read_bytes()
+        places = {*range(0, len(whole), max(1, len(whole) // 23)), len(whole) - 1, len(whole) // 2}
+        for place in places:
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+            try:
+                found = again()
+                problems = found.check(read_data_subset="100%")
+                assert problems, f"byte {place} of {name}"
+                assert {point.id for point in found} <= set(names)
+            except (DecryptionError, IntegrityError, FormatError, ConfigurationError):
+                pass
+        path.write_bytes(whole)
+    assert not again().check(read_data_subset="100%")
+
+
+def test_objects_that_change_places_are_noticed(repository, again):
+    there = objects_of(repository)
+    for folder in ("snapshots", "packs"):
+        for one, other in itertools.combinations([path for name, path in there.items() if name.startswith(folder)], 2):
+            contents = one.read_bytes(), other.read_bytes()
+            one.write_bytes(contents[1])
+            other.write_bytes(contents[0])
+            assert len(again().check()) >= 2
+            one.write_bytes(contents[0])
+            other.write_bytes(contents[1])
+
+
+def test_a_snapshot_of_another_repository_with_the_same_passphrase_is_noticed(repository, again, store, tmp_path):
+    other = Repository(tmp_path / "other", key=Passphrase(SECRET))
+    other.backup(store)
+    for name in ("snapshots", "packs"):
+        shutil.copytree(tmp_path / "other" / name, Path(repository.url) / name, dirs_exist_ok=True)
+    assert len(again().snapshots()) == 3
+    assert any(problem.code == "damaged" for problem in again().check())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_snapshot_that_was_taken_away_is_missed(repository, again, which):
+    name = repository.snapshots()[which].id
+    (Path(repository.url) / "snapshots" / f"{name}.json").unlink()
+    (problem,) = again().check()
+    assert (problem.code, problem.paths) == ("missing", (f"snapshots/{name}.json",))
+
+
+def test_a_snapshot_that_was_forgotten_is_not_missed(repository, again, store):
+    names = [point.id for point in repository]
+    again().forget(names[1:2])
+    assert not again().check()
+    (Path(repository.url) / "snapshots" / f"{names[0]}.json").unlink()
+    assert [problem.paths for problem in again().check()] == [(f"snapshots/{names[0]}.json",)], (
+        "what the forgotten one had noted is not forgotten"
+    )
+
+
+def test_the_notes_of_forgotten_snapshots_do_not_pile_up(repository, again, store):
+    for number in range(6):
+        (Path(store.url) / "number.txt").write_text(f"again {number}")
+        again().backup(store)
+        again().forget([again().snapshots()[0].id])
+    assert len(list((Path(repository.url) / "forgotten").iterdir())) == 6
+    again().prune()
+    assert len(list((Path(repository.url) / "forgotten").iterdir())) <= 1
+    assert not again().check()
+    missing = again().snapshots()[0].id
+    (Path(repository.url) / "snapshots" / f"{missing}.json").unlink()
+    assert [problem.paths for problem in again().check()] == [(f"snapshots/{missing}.json",)]
+
+
+def test_a_repository_put_in_its_place_is_refused(repository, store, tmp_path):
+    """Somebody who can write to the storage would like new backups in the clear."""
+    shutil.rmtree(repository.url)
+    Repository(tmp_path / "repository").backup(store)
+    for use in (lambda found: found.backup(store), lambda found: found.snapshots()):
+        with pytest.raises(ConfigurationError, match="is not encrypted, although a key was given"):
+            use(Repository(tmp_path / "repository", key=Passphrase(SECRET)))
+
+
+def test_a_config_that_denies_the_encryption_is_refused(repository, again, store):
+    path = Path(repository.url) / "config.json"
+    plain = Repository(Path(repository.url).parent / "plain")
+    plain.backup(store)
+    said = json.loads(path.read_bytes())["config"]
+    from novabackup.model import Config, encode
+
+    path.write_bytes(encode(Config(id=said["id"])))
+    with pytest.raises(NovaBackupError, match="not encrypted"):
+        again().backup(store)
+
+
+def test_plain_objects_in_an_encrypted_repository_are_refused(repository, again, store):
+    plain = Repository(Path(repository.url).parent / "plain")
+    point = plain.backup(store)
+    for name in ("snapshots", "packs"):
+        shutil.copytree(Path(plain.url) / name, Path(repository.url) / name, dirs_exist_ok=True)
+    assert point.id not in [found.id for found in again()]
+    assert len([problem for problem in again().check() if problem.code == "damaged"]) == 2
+
+
+def test_a_lost_config_is_written_anew(repository, again, store):
+    before = (Path(repository.url) / "config.json").read_bytes()
+    (Path(repository.url) / "config.json").unlink()
+    assert len(again().snapshots()) == 3
+    again().backup(store)
+    assert (Path(repository.url) / "config.json").read_bytes() == before
+
+
+def test_a_guard_rolls_back_from_an_encrypted_repository(store, again):
+    with pytest.raises(ZeroDivisionError), snapshot(store, again()):
+        (Path(store.url) / "torques.txt").write_bytes(b"garbage")
+        raise ZeroDivisionError
+    assert (Path(store.url) / "torques.txt").read_bytes() == TEXT
+
+
+def test_sizes_tell_little(store, tmp_path):
+    """Two contents that differ by a few bytes give packs and records of the same size."""
+    sizes = set()
+    for number, text in enumerate([b"x" * 9_001, b"x" * 9_777]):
+        (Path(store.url) / "torques.txt").write_bytes(bytes(range(256)) * 400 + text)
+        repository = Repository(tmp_path / f"repository-{number}", key=Passphrase(SECRET))
+        repository.backup(store)
+        sizes.add(tuple(path.stat().st_size for name, path in objects_of(repository).items() if "s/" in name))
+    assert len(sizes) == 1
+
+
+@given(st.integers(1, 1 << 40))
+def test_padding_costs_little(size):
+    assert size <= padded(size) <= size * 1.12 + 1
+    assert padded(padded(size)) == padded(size)
