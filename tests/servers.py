@@ -89,37 +89,45 @@ def pushgateway(folder: Path):
 
 @contextlib.contextmanager
 def sshd(folder: Path):
-    """An SSH server: OpenSSH's where it is installed, otherwise asyncssh's own; gives what `sftp_place` needs."""
+    """An SSH server: OpenSSH's where it is installed and lets this user in, otherwise asyncssh's own."""
     port = free_port()
     for name in ("host", "client"):
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(folder / name)
         key.write_public_key(folder / f"{name}.pub")
         (folder / name).chmod(0o600)
-    known = f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}"
-    (folder / "known_hosts").write_text(known)
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if program:
-        if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # where it shuts its unprivileged part in
-        settings = {
-            "PidFile": folder / "pid",
-            "Port": port,
-            "ListenAddress": "127.0.0.1",
-            "HostKey": folder / "host",
-            "AuthorizedKeysFile": folder / "client.pub",
-            "StrictModes": "no",
-            "PermitRootLogin": "yes",
-            "PasswordAuthentication": "no",
-            "MaxStartups": 100,
-            "Subsystem": "sftp internal-sftp",
-        }
-        (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
-    else:
-        command = [sys.executable, __file__, str(port), str(folder)]
-    with _running(command, port, folder / "sshd.log"):
-        yield SshServer(port, folder, is_openssh=bool(program))
+    with contextlib.ExitStack() as stack:
+        if program:
+            command = [program, "-D", "-e", "-f", str(_sshd_config(folder, port))]
+            stack.enter_context(_running(command, port, folder / "sshd.log"))
+        server = SshServer(port, folder, is_openssh=bool(program))
+        if not program or not asyncio.run(server.lets_us_in()):
+            stack.close()
+            stack.enter_context(_running([sys.executable, __file__, str(port), str(folder)], port, folder / "ssh.log"))
+            server.is_openssh = False
+        yield server
+
+
+def _sshd_config(folder, port):
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it shuts its unprivileged part in
+    settings = {
+        "PidFile": folder / "pid",
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "client.pub",
+        "StrictModes": "no",
+        "PermitRootLogin": "yes",
+        "PasswordAuthentication": "no",
+        "MaxStartups": 100,
+        "Subsystem": "sftp internal-sftp",
+    }
+    path = folder / "sshd_config"
+    path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    return path
 
 
 class SshServer:
@@ -143,19 +151,25 @@ class SshServer:
             "agent_path": None,
         }
 
+    async def lets_us_in(self):
+        """Tell whether this user may log in; an account can be locked."""
+        with contextlib.suppress(asyncssh.PermissionDenied):
+            async with asyncssh.connect("127.0.0.1", self.port, **self.options):
+                return True
+        return False
+
     def break_connections(self):
         """End the processes that serve connections now; give their number."""
         if not self.is_openssh:
             pytest.skip("needs OpenSSH's sshd, which serves each connection by a process of its own")
-        above = {int((self.folder / "pid").read_text())}
-        ended = 0
-        while above:
-            above = {process for process, parent in _processes() if parent in above}
-            for process in above:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-                    ended += 1
-        return ended
+        parents, last, below = dict(_processes()), {int((self.folder / "pid").read_text())}, set()
+        while last:
+            last = {process for process, parent in parents.items() if parent in last}
+            below |= last
+        for process in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return len(below)
 
 
 def _processes():

@@ -37,7 +37,7 @@ OPTIONS = """
 """What a caller may say, by the names of asyncssh: all that concerns a client, nothing that turns its checks off."""
 
 _DEFAULTS: dict[str, Any] = {
-    "connect_timeout": 15,
+    "connect_timeout": 30,
     "login_timeout": 30,
     "keepalive_interval": 15,
     "keepalive_count_max": 3,
@@ -268,9 +268,9 @@ class SftpClient:
         file = kept if isinstance(kept, str | os.PathLike) else "~/.ssh/known_hosts"
         return ConfigurationError(
             f"{self._url}: expected a server whose key is in {file}, found one that is unknown there, or another one "
-            f"than there ({error.reason}). If this is its first use: 'ssh-keyscan {named} >> {file}', then compare "
-            f"'ssh-keygen -lf {file}' with what the server's owner says. If it was known before, somebody may be "
-            "in between: ask the owner before you replace the key"
+            f"than there ({error.reason}). If this is its first use: 'ssh-keyscan {named} > key', compare 'ssh-keygen "
+            f"-lf key' with what the server's owner says, and append it to {file}. If it was known before, somebody "
+            "may be in between: ask the owner before you replace its key"
         )
 
     def _unreachable(self, error: OSError, *, again: bool) -> Exception:
@@ -285,7 +285,7 @@ class SftpClient:
                 errno.EHOSTUNREACH, f"the host name {host!r} cannot be resolved: {error.strerror}", self._url
             )
         number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.ECONNREFUSED
-        text = f"the server at {host} cannot be reached: {error.strerror or error or os.strerror(number)}"
+        text = f"the server at {host} cannot be reached: {error.strerror or str(error) or os.strerror(number)}"
         return LostError(number, text, self._url) if again else OSError(number, text, self._url)
 
     def _unusable(self, error: Exception) -> ConfigurationError:

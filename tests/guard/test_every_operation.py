@@ -144,7 +144,7 @@ FAULTS = {
     "interrupt": (KeyboardInterrupt(), Moment.BEFORE, Then.WORKS),
 }
 SIDES = ("store", "repository")
-ERRORS_ON_SFTP = {("store", "one lost answer", True), ("repository", "disk full for good", False)}
+ERRORS_ON_SFTP = {("store", "one lost answer", False), ("repository", "disk full for good", False)}
 KILLS_ON_SFTP = {("store", Moment.BEFORE, True), ("repository", Moment.AFTER, False)}
 
 
