@@ -20,7 +20,7 @@ from novabackup.lanes import Lane
 from novabackup.model import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.restore import Action, Kind, RestorePlan, Step
-from novabackup.storage import Block, Folder, Link, Storage
+from novabackup.storage import Block, Entry, Folder, Link, Storage
 
 __all__ = ["Kept", "execute"]
 
@@ -257,12 +257,15 @@ class _Work:
     def _clear(self, path: str) -> str | None:
         """Take something away that is in the way, whatever it is; give where it is now, if it is anywhere."""
         now = self._storage.look(path)
-        lost = now is not None and not (isinstance(now, Link) and self._kept.links.get(path) == now.target)
-        if isinstance(now, Folder):
-            lost = not self._storage.remove(path)  # an empty one is nothing that could be wanted
-        elif not lost and now is not None:
-            self._storage.remove(path)
-        return self._set_aside(path) if lost else None
+        if now is None:
+            return None
+        before = self._kept.files.get(path)
+        if isinstance(now, Entry) and before is not None and before.identity and before.identity == now.identity:
+            self._storage.delete(path)
+            return None
+        # An empty folder is nothing that could be wanted; one that is not empty is not removed.
+        nothing = isinstance(now, Folder) or (isinstance(now, Link) and self._kept.links.get(path) == now.target)
+        return None if nothing and self._storage.remove(path) else self._set_aside(path)
 
     def _set_aside(self, path: str) -> str:
         """Move something out of the way, to a name that nothing has yet; give that name."""
