@@ -1,4 +1,4 @@
-"""Get files out of a novabackup repository without novabackup: one file, for Python 3.9 or newer.
+"""Get files out of a novabackup repository without novabackup: this one file, for Python 3.9 or newer.
 
     python extract.py                              list the snapshots
     python extract.py SNAPSHOT                     list its files, in lines that `b3sum --check` understands
@@ -11,14 +11,19 @@ It needs one of: the package zstandard, Python 3.14, or the program zstd. With t
 checked against its hash; without, it says so, and b3sum can check the files afterwards. Nothing that is there is
 overwritten. Exit code: 0 all went well, 1 something is damaged or missing, 2 it cannot be done at all.
 
-A copy of this script lies in every repository that is not encrypted. Whoever does not trust those who can write to
-the repository should take it from the package novabackup instead: novabackup/extract.py.
+An encrypted repository needs the package cryptography, and a key: the file that is named by --key-file, or the
+passphrase in NOVABACKUP_PASSPHRASE, which is asked for if that is not set.
+
+A copy of this script lies in every repository. Whoever can write there can alter it, and it is told your passphrase:
+unless you trust all of them, take it from the package novabackup instead, where it is novabackup/extract.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import functools
+import getpass
 import importlib
 import json
 import os
@@ -28,15 +33,22 @@ import struct
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 LARGEST_TABLE = 64 << 20
 LARGEST_FRAME = 16 << 20
+LARGEST_RECORD = 64 << 20
+MOST_SLOTS = 100
+MOST_MEMORY = 1 << 30
+MOST_WORK = 4 << 30
 WINDOW = 27
 UNSAFE = re.compile(r"\0|\A/|(?:\A|/)\.{0,2}(?:/|\Z)")
 NOT_UTF8 = re.compile("\0([89a-f][0-9a-f])")
+TABLE = (1 << 96) - 1
+PASSPHRASE = "NOVABACKUP_PASSPHRASE"  # noqa: S105 - where it is, not what it is
 
 
 class DamagedError(Exception):
@@ -52,15 +64,16 @@ def give_up(message: str) -> NoReturn:
 # -- what this Python has --------------------------------------------------------------------------------------------
 
 
-def find_hash() -> Callable[[bytes], str] | None:
-    """Find BLAKE3."""
+def find_hash() -> Callable[[bytes, bytes | None], str] | None:
+    """Find BLAKE3, with or without a key."""
     try:
         blake3 = importlib.import_module("blake3").blake3
     except ImportError:
         return None
-    return lambda data: str(blake3(data).hexdigest())
+    return lambda data, key: str(blake3(data, key=key).hexdigest())
 
 
+@functools.lru_cache(1)
 def find_unzip() -> Callable[[bytes, int], bytes]:
     """Find something that undoes zstandard: a function of compressed bytes and the size that must come out."""
     try:
@@ -108,11 +121,202 @@ def find_unzip() -> Callable[[bytes, int], bytes]:
 HASH = find_hash()
 
 
-def check(data: bytes, expected: str, what: str) -> bytes:
+def check(data: bytes, expected: str, what: str, key: bytes | None = None) -> bytes:
     """Compare with a hash, where there is something that computes it."""
-    if HASH is not None and HASH(data) != expected:
+    if HASH is not None and HASH(data, key) != expected:
         raise DamagedError(f"{what} is damaged: it does not match its hash")
     return data
+
+
+class Ciphers:
+    """What the package cryptography has."""
+
+    def __init__(self) -> None:
+        """Find it."""
+        place = "cryptography.hazmat.primitives."
+        try:
+            self._aes: Any = importlib.import_module(place + "ciphers.aead").AESGCM
+            self._hkdf: Any = importlib.import_module(place + "kdf.hkdf").HKDF
+            self._scrypt: Any = importlib.import_module(place + "kdf.scrypt").Scrypt
+            self._sha256: Any = importlib.import_module(place + "hashes").SHA256
+            self._wrong: Any = importlib.import_module("cryptography.exceptions").InvalidTag
+        except ImportError:
+            give_up(
+                "the repository is encrypted: expected the package cryptography, found none. pip install cryptography"
+            )
+
+    def derive(self, secret: bytes, info: str, salt: bytes | None = None, length: int = 32) -> bytes:
+        """Derive a key from another one."""
+        hkdf = self._hkdf(algorithm=self._sha256(), length=length, salt=salt, info=info.encode())
+        return bytes(hkdf.derive(secret))
+
+    def stretch(self, passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
+        """Derive a key from a passphrase, at no more cost than can be meant."""
+        if n < 2 or n & (n - 1) or min(r, p) < 1 or 128 * n * r > MOST_MEMORY or 128 * n * r * p > MOST_WORK:
+            raise DamagedError(f"costs of {n}, {r} and {p} cannot be")
+        return bytes(self._scrypt(salt=salt, length=32, n=n, r=r, p=p).derive(passphrase))
+
+    def decrypt(self, key: bytes, nonce: bytes, data: bytes, context: bytes) -> bytes:
+        """Decrypt what was encrypted with that key, nonce and context, and nothing else."""
+        try:
+            return bytes(self._aes(key).decrypt(nonce, data, context))
+        except (self._wrong, ValueError):
+            raise DamagedError("it is not what was sealed for that place") from None
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def parse_record(line: bytes, kind: str, where: str) -> dict[str, Any]:
+    """Take apart a line of JSON that carries its own hash."""
+    head, digits = b'{"blake3":"', 64
+    middle = f'","{kind}":'.encode()
+    body = line[len(head) + digits + len(middle) : -2]
+    if not line.startswith(head) or line[len(head) + digits :][: len(middle)] != middle or line[-2:] != b"}\n":
+        raise DamagedError(f"{where} is damaged, of another kind, or of a newer format")
+    record = json.loads(check(body, line[len(head) :][:digits].decode("ascii", "replace"), where))
+    if record["version"] != 1:
+        give_up(f"{where} is of format {record['version']}: this script reads format 1. Use a newer one")
+    return dict(record)
+
+
+def read_record(path: Path, kind: str) -> dict[str, Any]:
+    """Read a record that is not sealed."""
+    try:
+        with path.open("rb") as file:
+            line = file.read(LARGEST_RECORD + 1)
+    except OSError as error:
+        raise DamagedError(str(error)) from error
+    if len(line) > LARGEST_RECORD:
+        raise DamagedError(f"{path} is too large for a record")
+    return parse_record(line, kind, str(path))
+
+
+def read_snapshot(path: Path, keys: Keys | None) -> dict[str, Any]:
+    """Read what a snapshot says."""
+    return parse_record(keys.unseal(path), "snapshot", str(path)) if keys else read_record(path, "snapshot")
+
+
+def unzipped_size(data: bytes) -> int:
+    """Tell what the header of a zstandard frame says that comes out (RFC 8878, 3.1.1.1)."""
+    flags = data[4]
+    single = flags >> 5 & 1
+    start = 6 - single + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[flags >> 6]
+    size = int.from_bytes(data[start : start + length], "little") + (256 if length == 2 else 0)
+    if not length or size > LARGEST_RECORD:
+        raise DamagedError(f"a record of {size} bytes cannot be")
+    return size
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+class Seal(NamedTuple):
+    """What opens one pack; without ciphers, nothing is sealed."""
+
+    ciphers: Ciphers | None = None
+    key: bytes = b""
+    hash_key: bytes | None = None
+
+    def open(self, number: int, data: bytes, context: bytes = b"") -> bytes:
+        """Open what was sealed under a number."""
+        return self.ciphers.decrypt(self.key, number.to_bytes(12, "little"), data, context) if self.ciphers else data
+
+
+class Keys:
+    """The data keys of an encrypted repository."""
+
+    def __init__(self, ciphers: Ciphers, joined: bytes) -> None:
+        """Take data keys that stand one after the other."""
+        keys = [joined[start : start + 32] for start in range(0, len(joined), 32)]
+        self._ciphers = ciphers
+        self._keys = {ciphers.derive(key, "novabackup key id", length=8): key for key in keys}
+
+    def unseal(self, path: Path) -> bytes:
+        """Read a record that is sealed; give its bytes."""
+        sealed = read_record(path, "sealed")
+        data = base64.b64decode(sealed["data"])
+        place = f"{path.parent.name}/{path.name}\n{sealed['previous']}".encode()
+        key = self._ciphers.derive(self._key(bytes.fromhex(sealed["key"])), "novabackup records")
+        try:
+            content = self._ciphers.decrypt(key, data[:12], data[12:], place)
+        except DamagedError as error:
+            raise DamagedError(f"{path}: {error}") from None
+        packed = content[4 : 4 + int.from_bytes(content[:4], "little")]
+        return find_unzip()(packed, unzipped_size(packed))
+
+    def pack(self, mark: bytes, salt: bytes) -> Seal:
+        """Give what opens a pack."""
+        derive = functools.partial(self._ciphers.derive, self._key(mark[:8]))
+        return Seal(self._ciphers, derive("novabackup pack", salt), derive("novabackup chunk ids"))
+
+    def _key(self, name: bytes) -> bytes:
+        if name not in self._keys:
+            raise DamagedError(f"it is sealed with the data key {name.hex()}, which your key does not give")
+        return self._keys[name]
+
+
+def open_keys(repository: Path, name: str, key_file: Path | None) -> Keys:
+    """Open an encrypted repository.
+
+    Args:
+        repository: Where it is.
+        name: Its id; empty if that is lost.
+        key_file: What to open it with; by default a passphrase.
+    """
+    ciphers = Ciphers()
+    slots: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(repository.glob("keys/*.json"))[:MOST_SLOTS]:
+        try:
+            slot = read_record(path, "key")
+            if name in ("", slot["repository"]):
+                slots.append((str(slot["kind"]), slot))
+        except (DamagedError, ValueError, LookupError) as error:
+            print(f"{path}: {error}; going on without it", file=sys.stderr)
+    kind = "file" if key_file else "passphrase"
+    kinds = ", ".join(sorted({kind for kind, _slot in slots})) or "none"
+    if all(found != kind for found, _slot in slots):
+        give_up(
+            f"{repository}: expected keys of the kind {kind}, found {kinds}. A key file is named by --key-file; a key "
+            "that a service keeps works with novabackup itself only"
+        )
+    secret = read_key_file(key_file) if key_file else ask_passphrase()
+    for found, slot in slots:
+        if found != kind:
+            continue
+        try:
+            costs = (slot["n"], slot["r"], slot["p"])
+            salt, data = base64.b64decode(slot["salt"]), base64.b64decode(slot["data"])
+            if kind == "file":
+                wrapping = ciphers.derive(secret, "novabackup key file", salt)
+            else:
+                wrapping = ciphers.stretch(secret, salt, *costs)
+            context = "novabackup key\n{}\n{}\n{} {} {}".format(slot["repository"], kind, *costs)
+            return Keys(ciphers, ciphers.decrypt(wrapping, data[:12], data[12:], context.encode()))
+        except (DamagedError, ValueError, LookupError, TypeError):
+            continue  # that of somebody else, or damaged
+    give_up(f"this {kind} opens none of the {len(slots)} keys of {repository}")
+
+
+def read_key_file(path: Path) -> bytes:
+    """Read a key file."""
+    try:
+        digits = path.read_text().partition("\n")[0].strip()
+    except (OSError, ValueError) as error:
+        give_up(f"{path} cannot be read as a key file: {type(error).__name__}")
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        give_up(f"{path} is no key file: expected 64 hexadecimal digits in its first line")
+    return bytes.fromhex(digits)
+
+
+def ask_passphrase() -> bytes:
+    """Take the passphrase from the environment, or ask for it."""
+    try:
+        text = os.environ.get(PASSPHRASE) or getpass.getpass("Passphrase: ")
+        return unicodedata.normalize("NFKC", text).encode()
+    except (EOFError, KeyboardInterrupt, UnicodeError):
+        give_up(f"expected a passphrase in {PASSPHRASE} or from the keyboard, found none")
 
 
 # -- packs -----------------------------------------------------------------------------------------------------------
@@ -121,6 +325,7 @@ def check(data: bytes, expected: str, what: str) -> bytes:
 class Frame(NamedTuple):
     """A row of the table: compressed bytes that hold some chunks."""
 
+    number: int
     offset: int
     codec: int
     stored: int
@@ -132,18 +337,20 @@ class Frame(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What is in a pack: frames, and for each chunk where it ends within its frame."""
+    """What is in a pack: frames, and for each chunk where it ends within its frame; and what opens it."""
 
     frames: list[Frame]
     ends: list[int]
+    seal: Seal
 
 
 class Packs:
     """The content of a repository."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, keys: Keys | None) -> None:
         """Read nothing yet."""
         self._folder = repository / "packs"
+        self._keys = keys
         self._unzip = find_unzip()
         self.table = functools.lru_cache(64)(self._table)
         self.frame = functools.lru_cache(8)(self._frame)
@@ -163,13 +370,17 @@ class Packs:
 
     def _table(self, pack: str) -> Table:
         footer = self._read(pack, -32, 32)
-        magic, version, codec, encryption, stored, size, rest = struct.unpack("<8sHBBII12s", footer)
-        if magic == b"NOVATAIL" and encryption:
-            give_up(f"pack {pack} is encrypted: this script cannot read it. Use novabackup itself")
-        if (magic, version, rest) != (b"NOVATAIL", 1, bytes(12)) or max(stored, size) > LARGEST_TABLE:
+        magic, version, codec, encryption, stored, size, mark = struct.unpack("<8sHBBII12s", footer)
+        if (magic, version) != (b"NOVATAIL", 1) or max(stored, size) > LARGEST_TABLE:
             raise DamagedError(f"pack {pack} has a damaged end, or is of a newer format")
-        data = check(self._read(pack, -32 - stored, stored) + footer, pack, f"the table of pack {pack}")
-        table = self._unpack(codec, data[:stored], size)
+        if encryption != int(self._keys is not None) or any(mark[8:] if self._keys else mark):
+            raise DamagedError(f"pack {pack} is not sealed as the repository is: somebody put it there")
+        data = check(self._read(pack, -32 - stored, stored) + footer, pack, f"the table of pack {pack}")[:stored]
+        seal = Seal()
+        if self._keys:
+            seal = self._keys.pack(mark, data[:32])
+            data = seal.open(TABLE, data[32:], footer)
+        table = self._unpack(codec, data, size)
         if len(table) < 24:
             raise DamagedError(f"the table of pack {pack} was cut off")
         frames, chunks = struct.unpack_from("<16xII", table)
@@ -179,23 +390,27 @@ class Packs:
         found: list[Frame] = []
         ends: list[int] = []
         offset = 16
-        for row in struct.iter_unpack("<IIII32s32s", table[24 : 24 + 80 * frames]):
+        if self._keys:
+            frames -= 1  # the last one is padding
+        for number, row in enumerate(struct.iter_unpack("<IIII32s32s", table[24 : 24 + 80 * frames])):
             codec, stored, size, count, stored_hash, raw_hash = row
             here = sizes[len(ends) : len(ends) + count]
             if len(here) != count or sum(here) != size or max(stored, size) > LARGEST_FRAME:
                 raise DamagedError(f"the table of pack {pack} does not add up")
-            found.append(Frame(offset, codec, stored, size, len(ends), count, stored_hash.hex(), raw_hash.hex()))
+            place = (number, offset, codec, stored, size, len(ends), count)
+            found.append(Frame(*place, stored_hash.hex(), raw_hash.hex()))
             offset += stored
             end = 0
             for length in here:
                 end += length
                 ends.append(end)
-        return Table(found, ends)
+        return Table(found, ends, seal)
 
     def _frame(self, pack: str, frame: Frame) -> bytes:
         stored = check(self._read(pack, frame.offset, frame.stored), frame.stored_hash, f"a frame of pack {pack}")
-        raw = self._unpack(frame.codec, stored, frame.size)
-        return check(raw, frame.raw_hash, f"the content of a frame of pack {pack}")
+        seal = self.table(pack).seal
+        raw = self._unpack(frame.codec, seal.open(frame.number, stored), frame.size)
+        return check(raw, frame.raw_hash, f"the content of a frame of pack {pack}", seal.hash_key)
 
     def _unpack(self, codec: int, stored: bytes, size: int) -> bytes:
         """Undo a codec."""
@@ -244,34 +459,23 @@ class Packs:
 # -- snapshots -------------------------------------------------------------------------------------------------------
 
 
-def read_record(path: Path, kind: str) -> dict[str, Any]:
-    """Read a line of JSON that carries its own hash."""
-    try:
-        line = path.read_bytes()
-    except OSError as error:
-        raise DamagedError(str(error)) from error
-    head, digits = b'{"blake3":"', 64
-    middle = f'","{kind}":'.encode()
-    body = line[len(head) + digits + len(middle) : -2]
-    if not line.startswith(head) or line[len(head) + digits :][: len(middle)] != middle or line[-2:] != b"}\n":
-        raise DamagedError(f"{path} is damaged, encrypted, or of a newer format")
-    record = json.loads(check(body, line[len(head) :][:digits].decode("ascii", "replace"), str(path)))
-    if record["version"] != 1:
-        give_up(f"{path} is of format {record['version']}: this script reads format 1. Use a newer one")
-    return dict(record)
-
-
-def refuse_what_cannot_be_read(repository: Path) -> None:
-    """Look whether this is a repository, and not an encrypted one."""
+def open_repository(repository: Path, key_file: Path | None) -> Keys | None:
+    """Look whether this is a repository; open it if it is encrypted."""
     encrypted = bool(list(repository.glob("keys/*.json")))  # so they are known even when the config is lost
+    config = {}
     try:
-        encrypted |= bool(read_record(repository / "config.json", "config").get("encryption"))
+        config = read_record(repository / "config.json", "config")
     except (DamagedError, ValueError) as error:
         if not list(repository.glob("snapshots/*.json")):
             give_up(f"there is no novabackup repository in {repository}: {error}")
         print(f"{error}; going on without it", file=sys.stderr)
-    if encrypted:
-        give_up(f"{repository} is encrypted: this script cannot read it. Use novabackup itself")
+    if config.get("encryption") not in (None, "", "aes-256-gcm"):
+        give_up(f"{repository} is encrypted by something newer: use a newer script, or novabackup itself")
+    if encrypted or config.get("encryption"):
+        return open_keys(repository, config.get("id", ""), key_file)
+    if key_file:
+        give_up(f"{repository} is not encrypted, although a key was given. Somebody may have put another one there")
+    return None
 
 
 def find_snapshot(repository: Path, name: str) -> Path:
@@ -285,19 +489,18 @@ def find_snapshot(repository: Path, name: str) -> Path:
     return found[0]
 
 
-def list_snapshots(repository: Path) -> int:
+def list_snapshots(repository: Path, keys: Keys | None) -> int:
     """Print a line for each snapshot, oldest first."""
     exit_code = 0
     for path in sorted(repository.glob("snapshots/*.json")):
         try:
-            record = read_record(path, "snapshot")
-        except (DamagedError, ValueError) as error:
-            print(f"{path.stem}  cannot be read: {error}")
-            exit_code = 1
-            continue
-        size = sum(file["size"] for file in record["files"])
-        words = (f"{len(record['files'])} files", f"{size} bytes", ",".join(record["tags"]), record["message"])
-        print("  ".join((path.stem, record["store"], *filter(None, words))).encode("unicode_escape").decode())
+            record = read_snapshot(path, keys)
+            size = sum(file["size"] for file in record["files"])
+            words = (f"{len(record['files'])} files", f"{size} bytes", ",".join(record["tags"]), record["message"])
+            line = "  ".join((path.stem, record["store"], *filter(None, words)))
+        except (DamagedError, ValueError, LookupError, TypeError) as error:
+            line, exit_code = f"{path.stem}  cannot be read: {error}", 1
+        print(line.encode("unicode_escape").decode())
     return exit_code
 
 
@@ -384,14 +587,14 @@ def write_links_and_folders(record: dict[str, Any], folder: Path) -> int:
     return exit_code
 
 
-def extract(repository: Path, snapshot: Path, folder: Path, wanted: list[str]) -> int:
+def extract(repository: Path, keys: Keys | None, snapshot: Path, folder: Path, wanted: list[str]) -> int:
     """Write files of a snapshot; one that cannot be had does not cost the others."""
-    record = read_record(snapshot, "snapshot")
+    record = read_snapshot(snapshot, keys)
     files = {name_of(file["path"]): file for file in record["files"]}
     for path in wanted:
         if path not in files:
             give_up(f"snapshot {snapshot.stem} has no file {path!r}; it has {', '.join(map(shown, files))}")
-    packs = Packs(repository)
+    packs = Packs(repository, keys)
     exit_code = 0
     for path in wanted or files:
         try:
@@ -416,20 +619,21 @@ def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--key-file", type=Path)
     parser.add_argument("snapshot", nargs="?", metavar="SNAPSHOT")
     parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER")
     parser.add_argument("files", nargs="*", metavar="FILE")
     asked = parser.parse_args()
-    refuse_what_cannot_be_read(asked.repository)
-    if asked.snapshot is None:
-        return list_snapshots(asked.repository)
     try:
+        keys = open_repository(asked.repository, asked.key_file)
+        if asked.snapshot is None:
+            return list_snapshots(asked.repository, keys)
         snapshot = find_snapshot(asked.repository, asked.snapshot)
         if asked.folder is None:
-            for file in read_record(snapshot, "snapshot")["files"]:
+            for file in read_snapshot(snapshot, keys)["files"]:
                 sys.stdout.buffer.write(line_of_b3sum(file["blake3"], name_of(file["path"])))
             return 0
-        return extract(asked.repository, snapshot, asked.folder, asked.files)
+        return extract(asked.repository, keys, snapshot, asked.folder, asked.files)
     except (DamagedError, ValueError, LookupError, TypeError) as error:
         print(f"{asked.repository} cannot be read: {error}", file=sys.stderr)
         return 1

@@ -57,11 +57,8 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   pins/*.json           names of snapshots that stay until somebody unpins them
-<<<<<<< HEAD
   extract.py            a script that gets the data out without novabackup
-=======
   drills/*.json         how it went when snapshots were restored on trial
->>>>>>> drill
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -95,6 +92,7 @@ This folder is an encrypted novabackup repository: snapshots of search indexes, 
   forgotten/*.json      snapshots that were removed on purpose
   pins/*.json           names of snapshots that stay until somebody unpins them
   drills/*.json         how it went when snapshots were restored on trial
+  extract.py            a script that gets the data out without novabackup
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -103,7 +101,16 @@ To get data out:  pip install novabackup, then in Python:
   repository = Repository("path or URL of this folder", key=Passphrase.from_env("NOVABACKUP_PASSPHRASE"))
   repository["latest"].restore(to="a folder")
 
-Without novabackup: docs/format.md of the project describes every byte.
+Without novabackup, with Python 3.9 or newer and the packages cryptography, zstandard and blake3, on a copy of this
+folder:
+
+  python3 extract.py                      asks for a passphrase, and lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Whoever can write to this folder can alter that script. Unless you trust all of them, give a passphrase only to the one
+in the package novabackup: novabackup/extract.py.
+
+Without even that: docs/format.md of the project describes every byte.
 
 Do not change, rename or delete single files here.
 """
@@ -295,8 +302,7 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
         storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
-        if not encrypted:  # nothing can be got out by the script otherwise
-            storage.add(EXTRACT_KEY, [sealed_script()])
+        storage.add(EXTRACT_KEY, [sealed_script()])
 
 
 def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:

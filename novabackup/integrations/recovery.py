@@ -23,8 +23,8 @@ from typing import Any
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
+from novabackup import _commands
 from novabackup.errors import ConfigurationError
-from novabackup.integrations import _commands
 from novabackup.integrations._about import told
 from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.service import Service

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import attrs
 
+from novabackup import _commands
 from novabackup.errors import ConfigurationError
-from novabackup.integrations import _commands
 from novabackup.integrations.errors import ServiceError
 from novabackup.storage import open_storage
 
