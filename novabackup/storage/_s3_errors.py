@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,6 +101,10 @@ class RefusedError(OSError):
     status = 0
 
 
+class UnsealedError(OSError):
+    """The server wants an MD5 sum, which buckets with Object Lock do."""
+
+
 def passes(error: BaseException) -> bool:
     """Tell whether a later attempt may succeed: throttling, a fault of the server, a broken connection."""
     answer = _answer(error)
@@ -182,6 +187,8 @@ def _refusal(error: Exception, answer: Mapping[str, Any], url: str, tried: str) 
         refused = RefusedError(errno.ENOSYS if status == 501 else errno.EIO, said, url)
         refused.status = status
         return refused
+    if status == 400 and re.search("(?i)content-md5.*required|required.*content-md5", text):  # each has its own code
+        return UnsealedError(errno.EINVAL, said, url)
     number = (error.errno if isinstance(error, OSError) else None) or errno.EIO
     return OSError(number, f"{said}{tried}", url)
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from novabackup.lanes import Lane
 from novabackup.storage._s3_bucket import Bucket, date_of, described
-from novabackup.storage._s3_errors import RefusedError
+from novabackup.storage._s3_errors import RefusedError, UnsealedError
 from novabackup.storage.base import Block, Entry, Span
 
 PART = 16 << 20
 _PARTS_OF_A_SIZE = 1_000
 """Parts double after so many: 10,000, the most that a server takes, are 16 TB then, more than an object can be."""
 _ATTEMPTS = 6
+Content = bytes | bytearray
 _TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which a write is recognised
 
 
@@ -41,8 +42,9 @@ class Writer:
         self._parallel = parallel
         self._class = {"StorageClass": storage_class} if storage_class else {}
         self._conditions = True
+        self._sums = not bucket.client.signs_content and "ChecksumAlgorithm" not in bucket.client.extra
 
-    def put(self, key: str, data: bytes, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
+    def put(self, key: str, data: Content, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
         """Write an object by one request.
 
         Raises:
@@ -53,14 +55,8 @@ class Writer:
             condition = {}
         for attempt in range(_ATTEMPTS):
             try:
-                answer = self._bucket.call(
-                    key,
-                    "put_object",
-                    Key=self._bucket.key(key),
-                    Body=data,
-                    **self._sealed(data),
-                    **self._marked(token),
-                    **condition,
+                answer = self._send(
+                    key, "put_object", data, Key=self._bucket.key(key), **self._marked(token), **condition
                 )
             except RefusedError as error:
                 if error.status == 409 and attempt < _ATTEMPTS - 1:  # another such request is under way
@@ -78,7 +74,7 @@ class Writer:
             return described(key, len(data), answer, date_of(answer))
         raise AssertionError("unreachable")
 
-    def upload(self, key: str, parts: Iterable[bytes], condition: Mapping[str, str]) -> Entry:
+    def upload(self, key: str, parts: Iterable[Content], condition: Mapping[str, str]) -> Entry:
         """Write a large object in parts, several at once, which become visible together.
 
         Raises:
@@ -88,11 +84,9 @@ class Writer:
         name = bucket.key(key)
         upload = bucket.call(key, "create_multipart_upload", Key=name, **self._marked(token))["UploadId"]
 
-        def send(numbered: tuple[int, bytes]) -> tuple[dict[str, Any], int]:
+        def send(numbered: tuple[int, Content]) -> tuple[dict[str, Any], int]:
             number, body = numbered
-            answer = bucket.call(
-                key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=body, **self._sealed(body)
-            )
+            answer = self._send(key, "upload_part", body, Key=name, UploadId=upload, PartNumber=number)
             sums = {name: value for name, value in answer.items() if name.startswith("Checksum")}
             return {"PartNumber": number, "ETag": answer["ETag"], **sums}, len(body)
 
@@ -123,14 +117,18 @@ class Writer:
                 bucket.call(key, "abort_multipart_upload", Key=name, UploadId=upload)
             raise
 
+    def _send(self, key: str, method: str, data: Content, **request: Any) -> Mapping[str, Any]:
+        """Send content with something that the server compares with what arrives."""
+        if not self._sums:
+            try:
+                return self._bucket.call(key, method, Body=data, **request)
+            except UnsealedError:
+                self._sums = True  # so that nothing large is sent twice again
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        return self._bucket.call(key, method, Body=data, ContentMD5=md5, **request)
+
     def _marked(self, token: str) -> dict[str, Any]:
         return {"Metadata": {**self._bucket.client.extra.get("Metadata", {}), _TOKEN: token}, **self._class}
-
-    def _sealed(self, data: bytes) -> dict[str, str]:
-        """Give what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
-        if "ChecksumAlgorithm" in self._bucket.client.extra:
-            return {}  # botocore does it
-        return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
 
     def _mine(self, key: str, token: str) -> Entry | None:
         """Give the object that is there if the write with this token made it."""
@@ -145,11 +143,12 @@ def _entry(key: str, answer: Mapping[str, Any]) -> Entry:
     return described(key, answer["ContentLength"], answer, answer["LastModified"].timestamp())
 
 
-def parts_of(blocks: Iterable[Block]) -> Iterator[bytes]:
+def parts_of(blocks: Iterable[Block]) -> Iterator[Content]:
     """Collect content into parts, which grow, since a server takes only so many of them."""
     waiting = bytearray()
     number = 0
     for block in blocks:
+        # Copied at once: the next block may come in the same buffer.
         waiting += block.source.read(block.start, block.length) if isinstance(block, Span) else block
         while len(waiting) >= (size := PART << number // _PARTS_OF_A_SIZE):
             yield bytes(waiting[:size])

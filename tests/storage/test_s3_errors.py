@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
@@ -63,6 +64,36 @@ def test_throttled_writes_are_sent_again(script, pauses):
     script.answers = [Answer(503, "SlowDown"), Answer(503, "SlowDown"), done]
     assert place(script).write("one", [b"content"]).size == 7
     assert [asked.split()[0] for asked in script.asked] == ["PUT"] * 3
+
+
+DONE = Answer(200, headers={"ETag": '"1"', "Date": "Mon, 26 Jan 2026 10:00:00 GMT"})
+NO_MD5 = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
+CONTENT_SHA256 = hashlib.sha256(b"content").hexdigest()
+CONTENT_MD5 = base64.b64encode(hashlib.md5(b"content").digest()).decode()
+
+
+def sums(script):
+    return [(headers["x-amz-content-sha256"], headers["content-md5"]) for headers in script.headers]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("InvalidRequest", NO_MD5), ("MissingContentMD5", "Missing required header for this request: Content-Md5.")],
+)
+def test_a_bucket_with_object_lock_gets_the_md5_sums_that_it_wants(script, code, message):
+    script.answers = [Answer(400, code, message), DONE]
+    storage = place(script)
+    storage.add("one", [b"content"])
+    storage.add("two", [b"content"])
+    assert sums(script) == [(CONTENT_SHA256, None), (CONTENT_SHA256, CONTENT_MD5), (CONTENT_SHA256, CONTENT_MD5)]
+
+
+@pytest.mark.parametrize("config", [{"s3": {"payload_signing_enabled": False}}, {"signature_version": "s3"}])
+def test_where_content_is_not_signed_the_server_gets_its_md5_sum(script, config):
+    script.answers = [DONE]
+    place(script, config_kwargs=config).add("one", [b"content"])
+    assert [headers["content-md5"] for headers in script.headers] == [CONTENT_MD5]
+    assert CONTENT_SHA256 not in sums(script)[0]
 
 
 def test_it_gives_up_and_says_after_how_many_attempts(script, pauses):
