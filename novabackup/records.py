@@ -431,7 +431,10 @@ class Records:
         key = _dated("drills")
         self.write_record(key, record)
         for old in self.drill_keys()[:-_DRILLS_KEPT]:
-            self.storage.delete(old)
+            try:
+                self.storage.delete(old)
+            except PermissionError as error:
+                _LOG.info("%s stays: %s", old, error)
         return key
 
     # -- condemned packs ---------------------------------------------------------------------------------------------
