@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import errno
 import posixpath
-import stat
 from collections.abc import Iterable, Sequence
 
 from novabackup.errors import ConfigurationError
 from novabackup.storage._posix import OURS
 from novabackup.storage._sftp_link import Link, Status, together
+from novabackup.storage._trees import kind_of
 
 __all__ = ["Tree"]
 
@@ -91,7 +91,7 @@ class Tree:
         """
         if status is not None and not status.is_file:
             raise ConfigurationError(
-                f"{self._url}/{key}: expected a regular file, found {_kind(status.mode)}. Move it out of the way"
+                f"{self._url}/{key}: expected a regular file, found {kind_of(status.mode)}. Move it out of the way"
             )
 
     async def regular(self, link: Link, key: str) -> tuple[str, Status]:
@@ -232,14 +232,3 @@ async def _real(link: Link, path: str) -> str:
         path, name = posixpath.split(path)
         missing.insert(0, name)
     return posixpath.join(real or "/", *missing)
-
-
-def _kind(mode: int) -> str:
-    tests = {
-        "a folder": stat.S_ISDIR,
-        "a named pipe": stat.S_ISFIFO,
-        "a socket": stat.S_ISSOCK,
-        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
-        "a symbolic link that leads in a circle": stat.S_ISLNK,
-    }
-    return next((kind for kind, test in tests.items() if test(mode)), "something else")
