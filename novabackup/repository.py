@@ -10,8 +10,9 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import copying, forgetting, mirroring, prune, reencryption, retention, session
+from novabackup import copying, forgetting, mirroring, prune, reencryption, retention
 from novabackup.backup import Request, request
+from novabackup.busy import refuse_if_interrupted
 from novabackup.catalog import name_of, protocol
 from novabackup.copying import CopyPlan, Paces
 from novabackup.drilling import Drilling
@@ -117,7 +118,7 @@ class Repository(Imports, Drilling):
             ChangedError: Files went on changing while they were read.
             FormatError: The URL holds something that is not a repository, or one of a newer format.
         """
-        session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
+        refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         asked = request(tags, message, store.probing_on("backup"))
         taken = _backup.take(self._objects, store, asked, callback)
         return self._taken_in(store, taken)
