@@ -23,12 +23,14 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.guard import plan_recover, recover, snapshot
-from novabackup.model import Pin, Problem, Report
+from novabackup.model import Drill, Pin, Problem, Report
+from novabackup.probing import Probing
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
+from novabackup.trial import Level, Verification
 from novabackup.usage import Usage
 
 __all__ = [
@@ -37,13 +39,16 @@ __all__ = [
     "CheckFailedError",
     "ConfigurationError",
     "DecryptionError",
+    "Drill",
     "FormatError",
     "IndexStore",
     "IntegrityError",
+    "Level",
     "NotFoundError",
     "NovaBackupError",
     "Pin",
     "Policy",
+    "Probing",
     "Problem",
     "Recovery",
     "Report",
@@ -52,6 +57,7 @@ __all__ = [
     "Snapshot",
     "StoreBusyError",
     "Usage",
+    "Verification",
     "archives",
     "checks",
     "components",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import functools
 import itertools
 import logging
-import platform
 import posixpath
 import socket
 import time
@@ -14,18 +13,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 import attrs
 from fsspec.callbacks import Callback
 
 from novabackup import checks
-from novabackup._paths import matches, printable
+from novabackup._paths import is_pattern, matches, printable
+from novabackup.asking import learn
+from novabackup.compatibility import versions
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packer import Packer, Stored
+from novabackup.probing import Probing
+from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
 from novabackup.storage import Reader, Storage
 from novabackup.store import Contents, DeclaredFile, IndexStore
 
@@ -45,8 +47,6 @@ COMMIT_WITHIN = 600.0
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
 
-_PACKAGES = ("faiss-cpu", "novabackup", "numpy", "rank-bm25")
-
 
 @attrs.frozen(kw_only=True)
 class Past:
@@ -65,16 +65,24 @@ class Past:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What the caller says about a snapshot."""
+    """What the caller says about a snapshot.
+
+    Attributes:
+        tags: Labels.
+        message: Free text.
+        past: What the record says of a state from elsewhere; None for the present one.
+        probing: What the indexes are asked; None for nothing that is not known already.
+    """
 
     tags: tuple[str, ...] = ()
     message: str = ""
     past: Past | None = None
+    probing: Probing | None = None
 
 
-def request(tags: Iterable[str], message: str) -> Request:
+def request(tags: Iterable[str], message: str, probing: Probing | None = None) -> Request:
     """Make a request out of what users pass; a single tag may be given as plain text."""
-    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message, probing=probing)
 
 
 Avoid = Callable[[Collection[str]], Collection[str]]
@@ -115,9 +123,11 @@ def take(
     Raises:
         ChangedError: Files went on changing while they were read.
         PermissionError: Files may not be read; each is named.
+        ConfigurationError: Files hold secrets, and others could read them where the repository is.
     """
     before = store.storage.requests, objects.storage.requests
     contents = _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
+    _refuse_secrets(objects, store, contents)
     repository = objects.ensure()
     changed = ""
     for _try in range(_TRIES):
@@ -144,6 +154,23 @@ def take(
     )
 
 
+def _refuse_secrets(objects: Objects, store: IndexStore, contents: Contents) -> None:
+    """Look for passwords and keys, where others could read them."""
+    if not objects.exposed:
+        return
+    secrets: dict[str, str] = {}
+    for file in contents.files:
+        path = file.entry.key
+        what = secret_name(path)
+        # What is named by itself is known; what a pattern brings along is not.
+        if file.entry.size <= LOOKED_INTO and is_pattern(file.component.path):
+            with contextlib.suppress(FileNotFoundError):
+                what = secret_content(path, store.storage.read_part(path, 0, LOOKED_INTO).data)
+        if what:
+            secrets[path] = what
+    require_leave(secrets, objects.plaintext_secrets, objects.url)
+
+
 def _read_all(
     objects: Objects,
     store: IndexStore,
@@ -162,6 +189,7 @@ def _read_all(
     with Packer(objects, recent, avoid=avoided) as packer:
         try:
             entries = _files(packer, recent, store, files, callback)
+            learned = learn(store, files, entries, recent, request.probing)
         except (ChangedError, FileNotFoundError) as error:
             return printable(str(error))
         objects.protect(packer.shared)
@@ -180,8 +208,8 @@ def _read_all(
         tags=request.tags,
         message=request.message,
         host=socket.gethostname(),
-        writer=f"novabackup {_versions().get('novabackup', 'not installed')}",
-        versions=_versions(),
+        writer=f"novabackup {versions().get('novabackup', 'not installed')}",
+        versions=dict(versions()),
         problems=tuple(checks.run(store.checks, _reports(store, entries))),
         added=added,
         trees=tuple(component.path for component in store.components if component.whole),
@@ -189,6 +217,9 @@ def _read_all(
         links=tuple(LinkEntry(path=x.key, target=x.target, attributes=x.attributes) for x in contents.links),
         folders=tuple(FolderEntry(path=x.key, attributes=x.attributes) for x in contents.folders),
         skipped=_skipped(contents),
+        probes=learned.probes,
+        classes=dict(learned.classes),
+        embedding_model=learned.embedding_model,
     )
     if request.past is not None:
         record = _as_it_was(record, request.past)
@@ -361,7 +392,10 @@ def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
 def _as_it_was(record: SnapshotRecord, past: Past) -> SnapshotRecord:
     """Leave out what belongs to the place where the files were unpacked: nobody knows which host they came from."""
     files = [attrs.evolve(entry, identity="", attributes=past.attributes.get(entry.path)) for entry in record.files]
-    return attrs.evolve(record, time=past.time, store=past.store, host="", versions={}, files=tuple(files))
+    folders = [attrs.evolve(folder, attributes=None) for folder in record.folders]
+    return attrs.evolve(
+        record, time=past.time, store=past.store, host="", versions={}, files=tuple(files), folders=tuple(folders)
+    )
 
 
 def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
@@ -372,15 +406,3 @@ def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
         if not component.optional and not any(matches(path, component.path) for path in there)
     ]
     return [entry.report for entry in entries if entry.report] + absent
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    """Look up, without importing them, which versions of the packages that write such files are installed."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

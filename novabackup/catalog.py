@@ -22,7 +22,7 @@ from novabackup.store import IndexStore
 from novabackup.usage import Usage
 from novabackup.views import Problems
 
-__all__ = ["Catalog", "name_of", "protocol"]
+__all__ = ["Catalog", "name_of", "protocol", "url_of"]
 
 _LATEST = "latest"
 _LAYOUTS = (layouts.NOVA, layouts.NOVA_VEHICLE, layouts.NOVA_MULTI_DOMAIN)
@@ -61,7 +61,7 @@ class Catalog:
         """
         self._objects.require()
         wanted = {tags} if isinstance(tags, str) else set(tags)
-        url = open_storage(store).url if isinstance(store, str | os.PathLike) else store and store.url
+        url = url_of(store)
         return Snapshots(
             self._snapshot(name, record)
             for name, record in reversed(list(self._objects.named_records()))
@@ -237,6 +237,13 @@ class Catalog:
         except NotFoundError:
             shown = "<p>nothing there yet: a repository comes into being with its first backup</p>"
         return f"<p>{html.escape(self.url)}</p>{shown}"
+
+
+def url_of(store: str | os.PathLike[str] | IndexStore | None) -> str | None:
+    """Give the URL of a store out of what users pass."""
+    if isinstance(store, str | os.PathLike):
+        return open_storage(store).url
+    return None if store is None else store.url
 
 
 def name_of(snapshot: str | Snapshot) -> str:

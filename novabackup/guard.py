@@ -57,7 +57,9 @@ def snapshot(
         CheckFailedError: On leaving: the index files do not agree; everything is back as it was.
         RollbackError: On leaving: the store could not be put back; ``recover(store)`` goes on.
     """
-    return _repository(store, repository).guard(store, request(tags, message), timeout=timeout, callback=callback)
+    return _repository(store, repository).guard(
+        store, request(tags, message, store.probing_on("guard")), timeout=timeout, callback=callback
+    )
 
 
 def recover(

@@ -33,12 +33,14 @@ from novabackup.entries import (
     safe_path,
 )
 from novabackup.errors import FormatError, IntegrityError
+from novabackup.findings import FORMAT_VERSION, Drill, Probe
 
 __all__ = [
     "FORMAT_VERSION",
     "Attributes",
     "Condemned",
     "Config",
+    "Drill",
     "FileEntry",
     "FolderEntry",
     "Forgotten",
@@ -47,6 +49,7 @@ __all__ = [
     "LinkEntry",
     "Owner",
     "Pin",
+    "Probe",
     "Problem",
     "Record",
     "Report",
@@ -58,8 +61,6 @@ __all__ = [
     "identify",
     "snapshot_id",
 ]
-
-FORMAT_VERSION = 1
 
 ENCRYPTION = "aes-256-gcm"
 """What a `Config` says of an encrypted repository."""
@@ -91,6 +92,9 @@ class SnapshotRecord:
         folders: The folders of the trees.
         skipped: What is in the trees and not in the snapshot: sockets, and what links that lead out of the store lead
             to.
+        probes: Questions that were put to the indexes, and their answers; empty where none were put.
+        classes: Names of the classes and functions that each pickle asks for, by path, as far as they are known.
+        embedding_model: What made the vectors; empty if nobody said.
     """
 
     version: int = FORMAT_VERSION
@@ -111,6 +115,9 @@ class SnapshotRecord:
     links: tuple[LinkEntry, ...] = ()
     folders: tuple[FolderEntry, ...] = ()
     skipped: tuple[Problem, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    classes: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    embedding_model: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self.time.tzinfo is None:
@@ -290,13 +297,14 @@ class Journal:
     beat: int = 0
 
 
-Record = Config | SnapshotRecord | Condemned | Forgotten | KeySlot | Pin | Sealed | Journal
+Record = Config | SnapshotRecord | Condemned | Drill | Forgotten | KeySlot | Pin | Sealed | Journal
 """Everything that is written."""
 
 _KINDS: dict[type, str] = {
     Config: "config",
     SnapshotRecord: "snapshot",
     Condemned: "condemned",
+    Drill: "drill",
     Forgotten: "forgotten",
     KeySlot: "key",
     Sealed: "sealed",
@@ -314,7 +322,7 @@ class _Versioned(msgspec.Struct, gc=False):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
-_YOUNGER = frozenset({"trees", "excluded", "links", "folders", "skipped"})
+_YOUNGER = frozenset({"trees", "excluded", "links", "folders", "skipped", "probes", "classes", "embedding_model"})
 """Members that earlier versions did not know. They are left out where they say nothing, so that a snapshot has the same
 bytes and the same id whichever version writes it."""
 

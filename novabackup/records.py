@@ -21,7 +21,7 @@ from novabackup.founding import (
     open_with,
     read_config,
     rewrite_config,
-    slots,
+    still_opens,
     write_founding,
     write_slot,
 )
@@ -29,6 +29,7 @@ from novabackup.keys import Key
 from novabackup.model import (
     Condemned,
     Config,
+    Drill,
     Forgotten,
     Pin,
     Record,
@@ -52,6 +53,8 @@ _Record = TypeVar("_Record")
 _OURS = re.compile(rf"{PACK_NAME.pattern}|{_SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
 _MANY_NOTES = 2
+_DRILL_NAME = re.compile(r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json")
+_DRILLS_KEPT = 100
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """A storage that names a later time names none."""
 
@@ -121,8 +124,10 @@ class Records:
 
     def replace_slot(self, data_keys: Sequence[bytes]) -> None:
         """Let the key at hand open the repository with other data keys, the newest first."""
+        opened = self.opened
         assert self._key is not None
-        write_slot(self.storage, self.opened.slot, self._key, data_keys, read_config(self.storage).id)
+        assert opened.wrapped is not None
+        write_slot(self.storage, opened.slot, self._key, data_keys, opened.wrapped)
         self._opened = None
 
     def require(self) -> None:
@@ -176,7 +181,7 @@ class Records:
         return config.id
 
     def _open(self, config: Config | None) -> None:
-        if self._opened is None:
+        if self._opened is None or not still_opens(self.storage, self._opened):
             self._opened = open_with(self.storage, self._key, config)
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
@@ -190,11 +195,11 @@ class Records:
 
     def _found(self) -> Config:
         if self.names():
-            # A ruin: what it was is told by those who know.
+            # A ruin: what it was is told by those who know. The key knows best, since snapshots may be copies.
             self._open(None)
-            known = next(self.records(), None)
-            kept = next((slot.repository for _name, slot in slots(self.storage)), known.repository if known else "")
-            rewrite_config(self.storage, kept or secrets.token_hex(16), encrypted=self.encrypted)
+            known = self.opened.wrapped or next(self.records(), None)
+            kept = known.repository if known else secrets.token_hex(16)
+            rewrite_config(self.storage, kept, encrypted=self.encrypted)
             return read_config(self.storage)
         names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
         if names & FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
@@ -404,6 +409,30 @@ class Records:
         except (IntegrityError, FormatError) as error:
             _LOG.warning("the pin holds, but what it says is lost: %s", error)
             return None
+
+    # -- drills ------------------------------------------------------------------------------------------------------
+
+    def drill_keys(self) -> list[str]:
+        """List the results of drills that are there, oldest first, readable or not."""
+        return sorted(filter(_DRILL_NAME.fullmatch, self.storage.keys("drills")))
+
+    def drills(self) -> Iterator[Drill]:
+        """Read how drills went, oldest first; results that cannot be read are passed over with a warning."""
+        for key in self.drill_keys():
+            try:
+                yield self.read_record(key, Drill)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
+
+    def note_drill(self, record: Drill) -> str:
+        """Note how a drill went; give the key of the note. The oldest of many notes go."""
+        key = _dated("drills")
+        self.write_record(key, record)
+        for old in self.drill_keys()[:-_DRILLS_KEPT]:
+            self.storage.delete(old)
+        return key
 
     # -- condemned packs ---------------------------------------------------------------------------------------------
 

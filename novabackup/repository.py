@@ -14,6 +14,7 @@ from novabackup import copying, forgetting, mirroring, prune, reencryption, rete
 from novabackup.backup import Request, request
 from novabackup.catalog import name_of, protocol
 from novabackup.copying import CopyPlan, Paces
+from novabackup.drilling import Drilling
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.imports import Imports
 from novabackup.keyring import KeyRing
@@ -33,7 +34,7 @@ from novabackup.store import IndexStore
 __all__ = ["Repository", "protocol", "request"]
 
 
-class Repository(Imports):
+class Repository(Imports, Drilling):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
@@ -48,6 +49,7 @@ class Repository(Imports):
         storage_options: Mapping[str, Any] | None = None,
         storage_class: str | None = None,
         compression: Compression | str = Compression.FAST,
+        plaintext_secrets: Iterable[str] = (),
     ) -> None:
         """Name a repository.
 
@@ -59,13 +61,16 @@ class Repository(Imports):
                 is read all the time, such as the list of snapshots, stays in the usual one.
 
             compression: How much time to spend on making new content small: ``"fast"`` or ``"small"``.
+            plaintext_secrets: Paths and patterns of files with passwords and keys, such as ``[".env"]``, that may be
+                kept here although the repository is neither encrypted nor on this host. All others are refused.
 
         Raises:
             ConfigurationError: The URL cannot be used, there are no storage classes, or no such compression.
         """
         storage = open_storage(url, storage_options)
         packs = storage.classed(storage_class) if storage_class is not None else None
-        super().__init__(Objects(storage, key, packs, _compression(compression)), storage_options or {})
+        accepted = (plaintext_secrets,) if isinstance(plaintext_secrets, str) else tuple(plaintext_secrets)
+        super().__init__(Objects(storage, key, packs, _compression(compression), accepted), storage_options or {})
 
     @property
     def keys(self) -> KeyRing:
@@ -113,7 +118,8 @@ class Repository(Imports):
             FormatError: The URL holds something that is not a repository, or one of a newer format.
         """
         session.refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
-        taken = _backup.take(self._objects, store, request(tags, message), callback)
+        asked = request(tags, message, store.probing_on("backup"))
+        taken = _backup.take(self._objects, store, asked, callback)
         return self._taken_in(store, taken)
 
     def guard(
@@ -155,7 +161,7 @@ class Repository(Imports):
 
         Raises:
             NotFoundError: A snapshot is not there; then none is copied.
-            IntegrityError: Content is damaged here; snapshots copied before it stay.
+            IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
         """
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
         paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()

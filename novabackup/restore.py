@@ -71,11 +71,13 @@ class RestorePlan:
         snapshot: Id of the snapshot.
         store: URL of the store that it goes to.
         actions: One for each file, link and folder.
+        warnings: What may not load here once it is restored, for people.
     """
 
     snapshot: str
     store: str
     actions: tuple[Action, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Action, ...]:

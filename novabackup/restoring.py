@@ -20,7 +20,7 @@ from novabackup.lanes import Lane
 from novabackup.model import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.restore import Action, Kind, RestorePlan, Step
-from novabackup.storage import Block, Folder, Link, Storage
+from novabackup.storage import Block, Entry, Folder, Link, Storage
 
 __all__ = ["Kept", "execute"]
 
@@ -30,6 +30,9 @@ ASIDE = f"{RESERVED}/aside"
 _BLOCK = 4 << 20
 _FILES_AT_ONCE = 2
 """One thread writes a file in order; two files keep two of them at work."""
+_SMALL = 256 << 10
+_SMALL_AT_ONCE = 12
+"""Small files mostly wait for the disk to say that they are on it; it can say so for many at once."""
 
 
 @attrs.frozen
@@ -82,7 +85,9 @@ def execute(
         work.try_to(action, functools.partial(work.write, action, files[action.path]))
 
     writes = sorted(todo.of(Step.WRITE, Kind.FILE), key=lambda action: -action.size)  # no large file is last, alone
-    with Lane(_FILES_AT_ONCE, len(writes) + 1) as lane:
+    large = [action for action in writes if action.size > _SMALL]
+    small = writes[len(large) :]
+    with Lane(_FILES_AT_ONCE, len(large) + 1) as few, Lane(_SMALL_AT_ONCE, len(small) + 1) as many:
         try:
             for action in opened:
                 work.try_to(action, functools.partial(work.open_folder, action))
@@ -90,7 +95,7 @@ def execute(
                 work.try_to(action, functools.partial(work.take_away, action))
             for action in reversed(todo.of(Step.SET_ASIDE, Kind.FOLDER)):
                 work.try_to(action, functools.partial(work.take_folder_away, action))
-            for _done in lane.each(write, writes):
+            for _done in itertools.chain(few.each(write, large), many.each(write, small)):
                 pass
             for action in todo.of(Step.WRITE, Kind.LINK):
                 work.try_to(action, functools.partial(work.link, action, links[action.path]))
@@ -252,12 +257,15 @@ class _Work:
     def _clear(self, path: str) -> str | None:
         """Take something away that is in the way, whatever it is; give where it is now, if it is anywhere."""
         now = self._storage.look(path)
-        lost = now is not None and not (isinstance(now, Link) and self._kept.links.get(path) == now.target)
-        if isinstance(now, Folder):
-            lost = not self._storage.remove(path)  # an empty one is nothing that could be wanted
-        elif not lost and now is not None:
-            self._storage.remove(path)
-        return self._set_aside(path) if lost else None
+        if now is None:
+            return None
+        before = self._kept.files.get(path)
+        if isinstance(now, Entry) and before is not None and before.identity and before.identity == now.identity:
+            self._storage.delete(path)
+            return None
+        # An empty folder is nothing that could be wanted; one that is not empty is not removed.
+        nothing = isinstance(now, Folder) or (isinstance(now, Link) and self._kept.links.get(path) == now.target)
+        return None if nothing and self._storage.remove(path) else self._set_aside(path)
 
     def _set_aside(self, path: str) -> str:
         """Move something out of the way, to a name that nothing has yet; give that name."""

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import io
+import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
@@ -15,12 +16,13 @@ from typing import Any, ParamSpec, TypeVar, cast
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import _html, session, thaw
+from novabackup import _html, compatibility, session, thaw, trial
 from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
 from novabackup.comparison import Diff, compare
-from novabackup.content import ContentReader, blocks
-from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.compatibility import Compatibility, Severity, here
+from novabackup.content import ContentReader
+from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.lanes import uninterrupted
 from novabackup.model import FileEntry, Problem, SnapshotRecord
 from novabackup.objects import Objects, pin_key
@@ -30,8 +32,11 @@ from novabackup.session import Opener, Session
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
 from novabackup.thaw import ThawPlan
+from novabackup.trial import Level, Verification
 
 __all__ = ["Diff", "Snapshot", "Snapshots"]
+
+_LOG = logging.getLogger("novabackup")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -191,32 +196,49 @@ class Snapshot:
             names = ", ".join(self.files) or "no files at all"
             raise NotFoundError(f"snapshot {self.id} has no file {path!r}; it has {names}") from None
 
-    def verify(self, *, callback: Callback = DEFAULT_CALLBACK) -> None:
-        """Read every byte of the snapshot and check it against its hashes.
+    def verify(
+        self,
+        level: Level | str = Level.HASHES,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Verification:
+        """Make sure that the snapshot can be restored.
 
         Args:
+            level: How thoroughly: ``structure``, ``hashes`` (every byte), ``open`` (restored elsewhere and opened) or
+                ``queries`` (asked again what it was asked when it was taken).
+            folder: Where it is restored to for a while; by default the system's folder for temporary files.
             callback: Told of the bytes read.
+
+        Returns:
+            What was done, and how long it took.
 
         Raises:
             ArchivedError: Content has to be thawed first.
             IntegrityError: Files are damaged; ``problems`` names each.
+            CheckFailedError: The files are whole, and do not open here, do not agree, or answer otherwise.
+            OSError: There is no room to restore to.
         """
-        thaw.require_readable(self._origin.objects, *self._point, "verifying reads everything")
-        callback.set_size(self.size)
-        problems: list[Problem] = []
-        for entry in self._record.files:
-            try:
-                for block in blocks(self._origin.objects, entry):
-                    callback.relative_update(len(block))
-            except IntegrityError as error:
-                problems.extend(error.problems)
-        if problems:
-            raise IntegrityError(
-                f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in "
-                f"{self._origin.objects.url} are "
-                "damaged. Restore the others with paths=, and these from another snapshot or copy of the repository",
-                problems,
-            )
+        return trial.verify(
+            self._origin.objects, self._point, level, functools.partial(self._restored, callback), folder, callback
+        )
+
+    def _restored(self, callback: Callback, place: str) -> IndexStore:
+        store = self._target(place)
+        self.restore(to=store, callback=callback)
+        return store
+
+    def compatibility(self, store: IndexStore | None = None) -> Compatibility:
+        """Tell whether the files will load here: compare what wrote them with what is installed.
+
+        Args:
+            store: Where they are to go: the dimension of the index that is there now, and the embedding model, are
+                compared, too.
+        """
+        paths = [path for path, entry in self.files.items() if entry.report and entry.report.dimension is not None]
+        live = store.look_at(paths) if store else ()
+        return compatibility.compare(self._record, here(), live, store.embedding_model if store else "")
 
     def export(
         self,
@@ -254,8 +276,10 @@ class Snapshot:
     def plan_restore(
         self, to: str | os.PathLike[str] | Storage | IndexStore | None = None, paths: Collection[str] = ()
     ) -> RestorePlan:
-        """Say what `restore` would do, and do nothing."""
-        return session.survey(self._target(to), self._origin.objects, self.id, self._record, _several(paths))
+        """Say what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
+        store = self._target(to)
+        todo = session.survey(store, self._origin.objects, self.id, self._record, _several(paths))
+        return attrs.evolve(todo, warnings=tuple(map(str, self.compatibility(store))))
 
     def restore(
         self,
@@ -286,8 +310,12 @@ class Snapshot:
             IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
             RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
         """
+        store = self._target(to)
+        for concern in self.compatibility(store):
+            level = logging.INFO if concern.severity is Severity.NOTE else logging.WARNING
+            _LOG.log(level, "snapshot %s, restored to %s: %s", self.id, store.url, concern)
         return session.restore(
-            self._target(to),
+            store,
             self._origin.objects,
             self._point,
             self._origin.open_repository,
@@ -344,7 +372,7 @@ class Snapshot:
             return own
         if isinstance(to, IndexStore):
             return to
-        return IndexStore(to, components=own.components, checks=own.checks, exclude=own.exclude)
+        return own.at(to)
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -16,12 +16,14 @@ from novabackup.components import Component
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.layouts import LEFT_OUT, NOVA
 from novabackup.model import FileEntry, Problem, Report
+from novabackup.probing import Occasion, Probing
 from novabackup.selection import Selection, below, find, is_in, without_crossed_links
 from novabackup.storage import Entry, Folder, Item, Link, Other, Storage, open_storage
 from novabackup.views import Problems, Reports
 
 __all__ = ["Contents", "DeclaredFile", "IndexStore"]
 
+_PROBING = Probing()
 _Look = Callable[[Component, Storage, Entry], tuple[Report, tuple[Problem, ...]]]
 
 
@@ -62,6 +64,8 @@ class IndexStore:
         exclude: Patterns of what is no part of the store.
         single_writer: Declared by the user: nobody else writes to this store, so a storage that cannot exclude others
             is good enough for a guard.
+        probing: What the indexes are asked when a snapshot is taken; None for nothing.
+        embedding_model: What makes the vectors, for the record.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class IndexStore:
         exclude: Iterable[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         single_writer: bool = False,
+        probing: Probing | None = _PROBING,
+        embedding_model: str = "",
     ) -> None:
         """Describe a store.
 
@@ -85,6 +91,10 @@ class IndexStore:
                 `Tree`, and otherwise nothing.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
             single_writer: State that nobody else writes here.
+            probing: What the indexes are asked when a snapshot is taken, so that a drill can ask it again; None for
+                nothing.
+            embedding_model: Name of what makes the vectors, such as ``all-MiniLM-L6-v2``; kept with each snapshot. By
+                default it is looked for as ``embedding_model`` in small JSON files of the store.
 
         Raises:
             ConfigurationError: The URL or a pattern cannot be used, or a component is declared twice.
@@ -97,6 +107,8 @@ class IndexStore:
         if exclude is None:
             exclude = LEFT_OUT if any(component.whole for component in self.components) else ()
         self.exclude = _patterns(exclude)
+        self.probing = probing
+        self.embedding_model = embedding_model
         self._refuse_impossible_components()
 
     def _refuse_impossible_components(self) -> None:
@@ -109,6 +121,21 @@ class IndexStore:
             if path.partition("/")[0] == RESERVED:
                 raise ConfigurationError(f"{self.url}: {path} is in {RESERVED}/, which belongs to novabackup")
             seen.add(path)
+
+    def at(self, url: str | os.PathLike[str] | Storage) -> IndexStore:
+        """Describe the same kind of store in another place."""
+        return IndexStore(
+            url,
+            components=self.components,
+            checks=self.checks,
+            exclude=self.exclude,
+            probing=self.probing,
+            embedding_model=self.embedding_model,
+        )
+
+    def probing_on(self, occasion: Occasion) -> Probing | None:
+        """Tell what the indexes are asked on an occasion; None for nothing."""
+        return self.probing if self.probing is not None and occasion in self.probing.on else None
 
     @property
     def url(self) -> str:
@@ -219,6 +246,12 @@ class IndexStore:
         for component in self.components:
             yield from self._look_at(component, look, known)
             callback.relative_update(1)
+
+    def look_at(self, paths: Collection[str]) -> Reports:
+        """Take the cheap look at some files, as far as they are there."""
+        components = [component for component in self.components if component.path in paths]
+        reports = [report for component in components for report, _ in self._look_at(component, _cheap, {})]
+        return Reports(report for report in reports if report.exists)
 
     def _look_at(
         self, component: Component, look: _Look, known: Mapping[str, FileEntry]

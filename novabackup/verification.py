@@ -15,7 +15,7 @@ from fsspec.callbacks import Callback
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
 from novabackup.lanes import Lane, cores
-from novabackup.model import Condemned, Forgotten, Pin, Problem
+from novabackup.model import Condemned, Drill, Forgotten, Pin, Problem
 from novabackup.objects import Objects, neighbours, pack_key, pin_key, snapshot_key
 from novabackup.rescue import EXTRACT_KEY, script_intact
 from novabackup.storage import Entry
@@ -84,6 +84,7 @@ def _small_objects(objects: Objects) -> list[Problem]:
         *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
         *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
         *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
+        *((key, functools.partial(objects.read_record, key, Drill)) for key in objects.drill_keys()),
         *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
     ]
     for key, look in looks:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+import base64
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import attrs
 
 from novabackup._paths import is_pattern, printable, unsafe
 from novabackup.errors import ConfigurationError
-from novabackup.model import Problem, Report
+from novabackup.model import Probe, Problem, Report
 from novabackup.storage.base import Entry, Reader, Storage
 
-__all__ = ["DAMAGED", "Component", "check_path", "check_single", "check_timeout", "damage", "printable"]
+__all__ = [
+    "DAMAGED",
+    "Answers",
+    "Component",
+    "Questions",
+    "answers",
+    "check_path",
+    "check_single",
+    "check_timeout",
+    "damage",
+    "printable",
+]
 
 DAMAGED = "damaged"
 """Code of the problems that a look at one file alone brings to light."""
@@ -60,6 +73,64 @@ def damage(path: str, message: str) -> Problem:
         message: What was expected, what was found, and what to do.
     """
     return Problem(code=DAMAGED, paths=(path,), message=printable(message))
+
+
+@attrs.frozen(kw_only=True)
+class Questions:
+    """What is to be asked of a file.
+
+    Attributes:
+        again: These, in the form in which they were asked before; otherwise the component chooses.
+        number: How many it chooses at most.
+        nearest: How many results it gives to each.
+        seconds: How long all of it may take.
+    """
+
+    again: tuple[Probe, ...] = ()
+    number: int = attrs.field(default=3, validator=attrs.validators.ge(1))
+    nearest: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0.0))
+
+
+@attrs.frozen(kw_only=True)
+class Answers:
+    """What a file answered.
+
+    Attributes:
+        probes: The questions, in their order, with the answers; empty if the file answers none.
+        classes: Names of the classes and functions that it asks for, if it is a pickle.
+        problems: Why it could not be asked.
+    """
+
+    probes: tuple[Probe, ...] = ()
+    classes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def answers(path: str, said: Mapping[str, Any]) -> Answers:
+    """Take what a child process said that a file answered; it is believed no more than the file.
+
+    Args:
+        path: The file, relative to the store.
+        said: ``probes`` and, for a pickle, ``classes``.
+    """
+    try:
+        return Answers(
+            probes=tuple(
+                Probe(
+                    path=path,
+                    vector=base64.b64decode(probe.get("vector", "")),
+                    words=tuple(probe.get("words", ())),
+                    ids=tuple(probe["ids"]),
+                    scores=tuple(probe["scores"]),
+                )
+                for probe in said["probes"]
+            ),
+            classes=tuple(printable(str(name)) for name in said.get("classes", ())),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"expected answers, found something else: {type(error).__name__}: {error}. Build it anew"
+        return Answers(problems=(damage(path, message),))
 
 
 @attrs.frozen
@@ -133,6 +204,25 @@ class Component(abc.ABC):
             OSError: It could not be read.
         """
         return storage.open(entry.key)
+
+    def probe(self, reader: Reader, questions: Questions) -> Answers:
+        """Put a few questions to the index in the file, as a search would.
+
+        The file is not trusted more than by `examine`. Equal bytes give equal answers, up to rounding.
+
+        Args:
+            reader: The file, opened.
+            questions: What to ask.
+
+        Returns:
+            The answers. The base class knows no questions.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: A package that this takes is missing.
+        """
+        return Answers()
 
     def absent(self) -> Report:
         """Report that there is no such file."""

@@ -17,7 +17,7 @@ from places import ROOT
 from novabackup import IndexStore, Repository, model, snapshot
 from novabackup.components import Tree
 
-LATER = {"trees", "excluded", "links", "folders", "skipped"}
+LATER = {"trees", "excluded", "links", "folders", "skipped", "probes", "classes", "embedding_model"}
 TEXT = (ROOT / "docs/format.md").read_text()
 
 
@@ -39,9 +39,10 @@ def fields(*records: type) -> list[str]:
     ("title", "records"),
     [
         ("config.json", [model.Config]),
-        ("Snapshots", [model.SnapshotRecord, model.FileEntry]),
+        ("Snapshots", [model.SnapshotRecord, model.FileEntry, model.Probe]),
         ("Condemned packs", [model.Condemned]),
         ("Pins", [model.Pin]),
+        ("Drills", [model.Drill]),
     ],
 )
 def test_every_member_of_a_record_is_described(title, records):
@@ -73,7 +74,9 @@ def repository(beside_a_store, manuals) -> Path:
         manuals.ingest(beside_a_store, "cooling")
     repo.forget([first])
     repo.prune(grace=timedelta(0))
-    repo.pin(repo.backup(store, message=message), message)
+    last = repo.backup(store, message=message)
+    repo.pin(last, message)
+    repo.drill(last)
     return beside_a_store / "backups"
 
 
@@ -95,6 +98,7 @@ def test_the_folder_holds_what_is_listed_and_nothing_else(repository):
         "packs/<xx>/<id>": r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}",
         "snapshots/<id>.json": r"snapshots/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
         "pins/<id>.json": r"pins/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
+        "drills/<time>-<16 hexadecimal digits>.json": r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
         "condemned/<time>-<16 hexadecimal digits>.json": r"condemned/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
     }
     for shown in forms:
@@ -112,9 +116,13 @@ def test_every_record_is_an_envelope_around_a_canonical_body(repository):
         assert open_envelope(path, "condemned")["packs"]
     for path in repository.glob("pins/*.json"):
         assert open_envelope(path, "pin").keys() == set(fields(model.Pin))
+    for path in repository.glob("drills/*.json"):
+        assert open_envelope(path, "drill").keys() == set(fields(model.Drill))
     for path in repository.glob("snapshots/*.json"):
         body = open_envelope(path, "snapshot")
-        assert body.keys() == set(fields(model.SnapshotRecord)) - LATER
+        assert body.keys() | LATER == set(fields(model.SnapshotRecord))
+        assert all(body[member] for member in LATER & body.keys())
+    assert any("probes" in open_envelope(path, "snapshot") for path in repository.glob("snapshots/*.json"))
 
 
 def test_names_are_written_as_described(repository, beside_a_store):
@@ -128,7 +136,7 @@ def test_names_are_written_as_described(repository, beside_a_store):
     assert [file["path"] for file in body["files"]] == ["a\0ff"]
     assert [(link["path"], link["target"]) for link in body["links"]] == [("link", "a\0ff")]
     assert [folder["path"] for folder in body["folders"]] == ["empty"]
-    assert body.keys() == set(fields(model.SnapshotRecord)) - {"skipped"}
+    assert body.keys() >= {"trees", "excluded", "links", "folders"}
 
 
 def test_the_id_of_a_snapshot_is_made_as_described(repository):

@@ -79,10 +79,10 @@ def test_everything_comes_back_in_place(folder, store, repo):
     wrecked = portrait(folder)
     done = point.restore()
     assert portrait(folder) == before
+    assert not (folder / ".novabackup/aside").exists()  # the repository holds it all
     assert set(done.paths("set aside", "link")) == {"config/new link"}
     assert set(done.paths("set aside", "folder")) == {"config/new", "config/new/deep"}
-    replaced = repo["latest"]
-    assert replaced.tags == ("before-restore",)
+    (replaced,) = repo.snapshots(tags=["before-restore"])
     replaced.restore()
     assert portrait(folder) == wrecked
 

@@ -12,17 +12,21 @@ from fsspec.callbacks import Callback
 
 from novabackup import (
     CheckFailedError,
+    Drill,
     IndexStore,
     IntegrityError,
+    Level,
     NovaBackupError,
     Pin,
     Policy,
+    Probing,
     Problem,
     Recovery,
     Report,
     Repository,
     Snapshot,
     StoreBusyError,
+    Verification,
     archives,
     checks,
     layouts,
@@ -31,7 +35,7 @@ from novabackup import (
     retention,
     snapshot,
 )
-from novabackup.components import Bm25, Component, Faiss, Files, Metadata
+from novabackup.components import Bm25, Component, Faiss, Files, Metadata, Sqlite, Tree
 from novabackup.storage import Reader
 
 
@@ -54,6 +58,11 @@ store = IndexStore(Path("vector_db"))
 store = IndexStore("s3://bucket/nova/vector_db", storage_options={"anon": False}, single_writer=True)
 store = IndexStore("vector_db", components=[Faiss("a"), Bm25("b"), Metadata("c"), Files("d/*", optional=True)])
 store = IndexStore("vector_db", components=[*layouts.NOVA, Words("e")], checks=[*checks.DEFAULT, no_empty_index])
+
+store = IndexStore("nova-nic", components=layouts.NOVA_INSTALLATION, exclude=[*layouts.LEFT_OUT, "**/*.tmp"])
+store = IndexStore("nova-nic", components=[Tree("config"), Sqlite("query_log.db", timeout=9.0)])
+assert_type(layouts.nova_installation(["logs"], frequencies=["daily"]), tuple[Component, ...])
+assert_type(layouts.NOVA_PARTS[0].priority, layouts.Priority)
 
 assert_type(store.url, str)
 assert_type(store.inspect()["faiss_index.bin"], Report)
@@ -112,7 +121,15 @@ assert_type(snap.tags, tuple[str, ...])
 assert_type(snap.problems, tuple[Problem, ...])
 assert_type(snap.versions, Mapping[str, str])
 assert_type(snap.open("metadata.json"), io.BufferedReader)
-snap.verify()
+assert_type(snap.verify(), Verification)
+assert_type(snap.verify(Level.QUERIES, folder="/var/tmp").queries, int)
+snap.verify("open").reports["faiss_index.bin"]
+assert_type(snap.compatibility(store).loads, bool)
+assert_type(repo.plan_drill(seed=1).snapshot, str)
+assert_type(repo.drill(snap, command=["pytest", "tests"], rto=300), Drill)
+assert_type(repo.drills(), tuple[Drill, ...])
+IndexStore("vector_db", probing=Probing(queries=["brakes"], ask=lambda place, text: [(text, 1.0)]))
+IndexStore("vector_db", probing=3)  # type: ignore[arg-type]
 assert_type(snap.files["metadata.json"].size, int)
 assert_type(snap.diff(found).changed, tuple[str, ...])
 assert_type(snap.plan_restore().replaces, bool)
