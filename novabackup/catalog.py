@@ -12,7 +12,7 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import layouts, session, usage, verification
-from novabackup.components import Component, Files
+from novabackup.components import Component, Files, Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
@@ -222,7 +222,10 @@ class Catalog:
     def _open_store(self, record: SnapshotRecord) -> IndexStore:
         """Open the store that a snapshot names, when the program has not shown it to this object."""
         return IndexStore(
-            record.store, components=_components(record.declared), storage_options=self._options_for(record.store)
+            record.store,
+            components=_components(record),
+            exclude=record.excluded,
+            storage_options=self._options_for(record.store),
         )
 
     def __repr__(self) -> str:
@@ -246,12 +249,12 @@ def _was_meant(tags: Collection[str]) -> bool:
     return session.SIDE_TAGS.isdisjoint(tags)
 
 
-def _components(declared: Collection[str]) -> tuple[Component, ...]:
+def _components(record: SnapshotRecord) -> tuple[Component, ...]:
     """Find the ready-made layout with these paths; other files are known by name only."""
     for layout in _LAYOUTS:
-        if {component.path for component in layout} == set(declared):
+        if {component.path for component in layout} == set(record.declared):
             return layout
-    return tuple(Files(path, optional=True) for path in declared)
+    return tuple(Tree(path) if path in record.trees else Files(path, optional=True) for path in record.declared)
 
 
 def protocol(url: str) -> str:

@@ -248,9 +248,9 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     """Write a lost ``config.json`` anew."""
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
-        storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+        storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
         if not encrypted:  # nothing can be got out by the script otherwise
-            storage.write(EXTRACT_KEY, [sealed_script()])
+            storage.add(EXTRACT_KEY, [sealed_script()])
 
 
 def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from novabackup.components import Bm25, Component, Faiss, Files, JsonLines, Metadata, PickledList
 
-__all__ = ["NOVA", "NOVA_MULTI_DOMAIN", "NOVA_VEHICLE"]
+__all__ = ["LEFT_OUT", "NOVA", "NOVA_MULTI_DOMAIN", "NOVA_VEHICLE"]
+
+LEFT_OUT = ("**/.venv", "**/__pycache__", "**/*.log")
+"""Patterns of what a backup of whole folders leaves out: what can be made anew, and logs that are being written."""
 
 NOVA: tuple[Component, ...] = (
     Faiss("faiss_index.bin"),

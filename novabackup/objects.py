@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from novabackup.errors import IntegrityError
+from novabackup.founding import KEYS
 from novabackup.keys import Key
 from novabackup.model import FileEntry
 from novabackup.packs import (
@@ -24,7 +25,7 @@ from novabackup.packs import (
     word_width,
 )
 from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
-from novabackup.storage import Entry, Frozen, Storage
+from novabackup.storage import Entry, Storage
 
 __all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
@@ -60,19 +61,12 @@ class Objects(Records):
         super().__init__(storage, key)
         self.compression = compression
         self._packs = packs or storage
-        self._out_of_reach: Callable[[Collection[str]], Iterable[Frozen]] = lambda keys: ()
         self._tables: dict[str, Table] = {}
 
     @property
     def reads_back(self) -> bool:
         """Whether new packs can be read at once."""
         return self._packs.reads_back
-
-    def within_reach(self) -> Objects:
-        """Give the same repository once more; that one shares nothing that has to be thawed before it can be read."""
-        twin = copy.copy(self)
-        twin._out_of_reach = self.storage.frozen
-        return twin
 
     def pack_entries(self) -> Iterator[tuple[str, Entry]]:
         """List packs."""
@@ -82,19 +76,28 @@ class Objects(Records):
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there to be shared."""
+        """Tell which packs are there."""
         keys = {pack_key(pack): pack for pack in packs}
-        there = self.storage.present(keys)
-        return {keys[key] for key in there - {found.key for found in self._out_of_reach(there)}}
+        return {keys[key] for key in self.storage.present(keys)}
+
+    def frozen(self, packs: Iterable[str]) -> set[str]:
+        """Tell which packs lie in an archive and cannot be read before they have been thawed."""
+        keys = {pack_key(pack): pack for pack in packs}
+        return {keys[found.key] for found in self.storage.frozen(keys)}
 
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
         self._packs.add(pack_key(pack.id), pack.blocks)
 
     def protect(self, packs: Collection[str]) -> None:
-        """Lock packs that a new snapshot shares for as long as the snapshot itself will be, where a bucket does so."""
-        if packs:
-            self.storage.protect(map(pack_key, sorted(packs)))
+        """Lock what a new snapshot needs for as long as the snapshot itself will be, where a bucket locks by itself.
+
+        Args:
+            packs: Those that were there before.
+        """
+        if packs or self.encrypted:
+            keys = (key for folder in ([KEYS] if self.encrypted else []) for key in self.storage.keys(folder))
+            self.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""

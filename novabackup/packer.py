@@ -113,6 +113,7 @@ class Packer:
         recent: Iterable[SnapshotRecord],
         loose: Collection[str] = (),
         pace: Callable[[int], object] = int,
+        avoid: Collection[str] = (),
     ) -> None:
         """Prepare to store.
 
@@ -121,11 +122,12 @@ class Packer:
             recent: Snapshots whose packs are searched for chunks that need not be stored again.
             loose: Packs that are searched as well, although no snapshot may name them.
             pace: Called with the number of bytes before they are stored; may wait.
+            avoid: Packs that nothing is shared with.
         """
         self._objects = objects
         self._digest = objects.protection.digest
         self._pace = pace
-        self._stock = Stock(objects, recent, loose)
+        self._stock = Stock(objects, recent, loose, avoid)
         self._new: list[_NewPack] = []
         self._named: set[str] = set()
         self._exit = ExitStack()

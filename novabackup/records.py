@@ -235,6 +235,10 @@ class Records:
         """Write a record, sealed as the repository is."""
         self.storage.write(key, [self.protection.close_record(encode(record), key, previous)])
 
+    def record_keys(self, folder: str) -> list[str]:
+        """List the keys of records in a folder, without what a killed `clock` left beside them."""
+        return [key for key in self.storage.keys(folder) if key.endswith(".json")]
+
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
@@ -289,7 +293,10 @@ class Records:
         name = snapshot_id(record)
         previous = self._newest() if self.encrypted else ""
         key = snapshot_key(name)
-        self.storage.add(key, [self.protection.close_record(encode(record), key, previous)])
+        try:
+            self.storage.add(key, [self.protection.close_record(encode(record), key, previous)])
+        except FileExistsError:  # by its name it is the same; if it is damaged, it is replaced
+            self.write_record(key, record, previous)
         self._records[name], self._previous[name], self._saved = record, previous, name
         return name
 
@@ -317,10 +324,15 @@ class Records:
             self._records.pop(name, None)
             self.storage.delete(snapshot_key(name))
 
+    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
+        """Tell which snapshots may not be deleted yet, since their bucket protects them."""
+        keys = {snapshot_key(name): name for name in names}
+        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
+
     def _readable(self, name: str) -> bool:
         try:
             self.record(name)
-        except (ArchivedError, IntegrityError, FormatError, NotFoundError):
+        except (IntegrityError, FormatError, NotFoundError):
             return False
         return True
 
@@ -353,11 +365,6 @@ class Records:
                 _LOG.warning("%s is passed over: %s", key, error)
             except FileNotFoundError:
                 continue
-
-    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
-        """Tell which snapshots may not be forgotten yet, since their bucket protects them."""
-        keys = {snapshot_key(name): name for name in names}
-        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
 
     def stored(self) -> dict[str, datetime]:
         """Tell when each snapshot was written, by the storage's own clock; where it does not say, it is left out."""
@@ -403,6 +410,8 @@ class Records:
     def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
         """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
         for entry in self.storage.entries("condemned"):
+            if not entry.key.endswith(".json"):
+                continue  # a killed `clock` left it
             try:
                 yield entry, self.read_record(entry.key, Condemned)[0]
             except (IntegrityError, FormatError) as error:

@@ -51,7 +51,7 @@ def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
         ("pins", Pin),
     ]
     for folder, kind in kinds:
-        for key in list(objects.storage.keys(folder)):
+        for key in objects.record_keys(folder):
             with contextlib.suppress(FileNotFoundError):
                 objects.write_record(key, objects.read_record(key, kind)[0])
     for pack in loose_packs(objects):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -33,8 +31,6 @@ from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
 
 __all__ = ["Repository", "protocol", "request"]
-
-_LOG = logging.getLogger("novabackup")
 
 
 class Repository(Imports):
@@ -305,16 +301,9 @@ class Repository(Imports):
         if isinstance(what, ForgetPlan):
             names = forgetting.still_forgotten(self._objects, what)
         else:
-            names = forgetting.unpinned(self._objects, self._names(what))
-        locked = self._objects.locked(names)
-        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
-        if locked and not isinstance(what, ForgetPlan):
-            raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", self.url)
-        if locked:
-            _LOG.warning("%s: some snapshots may not be forgotten yet: %s", self.url, said)
-        gone = tuple(name for name in names if name not in locked)
-        self._objects.forget(gone)
-        return gone
+            names = forgetting.forgettable(self._objects, self._names(what))
+        self._objects.forget(names)
+        return names
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing."""

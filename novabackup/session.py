@@ -22,10 +22,13 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.journal import Held
-from novabackup.model import FileEntry, Problem, SnapshotRecord
+from novabackup.model import Problem, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import Life
-from novabackup.restore import RestorePlan, Step, execute, live_files, plan
+from novabackup.restore import RestorePlan, Step, plan
+from novabackup.restoring import Kept, execute
+from novabackup.selection import Selection, find_all
+from novabackup.storage import Other
 from novabackup.store import IndexStore
 from novabackup.thaw import require_readable
 
@@ -124,8 +127,8 @@ class Session:
                 held.update(phase="backup", snapshot="", paths=(), kept="")
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
-                whole = self._objects.within_reach()
-                self._snapshot, self._record = take(whole, self._store, point, self._callback)
+                avoid = self._objects.frozen
+                self._snapshot, self._record = take(self._objects, self._store, point, self._callback, avoid)
             else:
                 self._snapshot, self._record = point
                 require_readable(self._objects, *point, "a block must be able to go back at once")
@@ -187,8 +190,9 @@ class Session:
     def _commit(self, held: Held) -> None:
         assert self._record is not None
         # What the block wrote must outlast a power cut before the journal, which could undo it, is given up.
-        now = live_files(self._store.storage, self._store.declared, self._objects.url)
-        self._store.storage.sync(sorted({*now, *(entry.path for entry in self._record.files)}))
+        storage, then = self._store.storage, [entry.path for entry in self._record.files]
+        now = find_all(storage, self._store.selection, then, self._objects.url).values()
+        storage.sync(sorted({*(item.key for item in now if not isinstance(item, Other)), *then}))
         try:
             held.release()
         except StoreBusyError:
@@ -284,26 +288,28 @@ def _put_back(
     The journal must name the snapshot. Every step can be done again after a crash: the journal says whether what was
     there has been kept already, so that a half-restored store is never kept in its place.
     """
+    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer. It goes first,
+    # since that moves the times of folders.
+    paths = [entry.path for entry in record.items if not store.storage.refuses(entry.path)]
+    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *paths])
     todo = survey(store, objects, held.journal.snapshot, record, held.journal.paths)
     if held.journal.phase == "block":
         held.update(phase="rollback", kept=_keep(store, objects, tag) if todo.changes else "")
     said = held.journal
-    kept: dict[str, FileEntry] = {}
+    kept: SnapshotRecord | None = None
     if said.kept:
         try:
-            kept = {entry.path: entry for entry in objects.record(said.kept).files}
+            kept = objects.record(said.kept)
         except NovaBackupError as error:
             _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
-    execute(todo, objects, record, store.storage, kept, callback)
-    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer.
-    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *(entry.path for entry in record.files)])
+    execute(todo, objects, record, store.storage, Kept.of(kept), callback)
     return todo
 
 
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return take(objects.within_reach(), store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
+        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -314,7 +320,7 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     try:
         failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
         old = failed[KEEP_FAILED:]
-        stay = objects.pinned() | objects.locked(old).keys() if old else set()
+        stay = {*objects.pinned(), *objects.locked(old)} if old else set()
         objects.forget([name for name in old if name not in stay])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
@@ -425,8 +431,11 @@ def survey(
     store: IndexStore, objects: Objects, name: str, record: SnapshotRecord, paths: Collection[str]
 ) -> RestorePlan:
     """Plan a restore to what is in the store now, changing nothing."""
-    declared = {*record.declared, *(entry.path for entry in record.files)}
-    return plan(name, record, store.url, live_files(store.storage, declared, objects.url), paths)
+    said = Selection.of(record)
+    # What the store leaves out by now is not taken away either.
+    selection = attrs.evolve(said, excluded=tuple(dict.fromkeys((*said.excluded, *store.exclude))))
+    known = [entry.path for entry in record.items]
+    return plan(name, record, store.storage, find_all(store.storage, selection, known, objects.url), paths)
 
 
 def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | None) -> None:

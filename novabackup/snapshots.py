@@ -18,6 +18,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from novabackup import _html, session, thaw
 from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
+from novabackup.comparison import Diff, compare
 from novabackup.content import ContentReader, blocks
 from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
 from novabackup.lanes import uninterrupted
@@ -34,34 +35,6 @@ __all__ = ["Diff", "Snapshot", "Snapshots"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@attrs.frozen(kw_only=True)
-class Diff:
-    """What is different between two snapshots; paths in order.
-
-    Attributes:
-        before: Id of the one.
-        after: Id of the other.
-        added: Files that only the other has.
-        removed: Files that only the one has.
-        changed: Files whose content differs.
-        unchanged: Files with the same content.
-    """
-
-    before: str
-    after: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    unchanged: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-    def _repr_html_(self) -> str:
-        rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
-        return _html.table(f"From {self.before} to {self.after}", ["what", "file"], rows)
 
 
 @attrs.frozen(kw_only=True)
@@ -158,6 +131,21 @@ class Snapshot:
     def files(self) -> Mapping[str, FileEntry]:
         """Its files by path."""
         return MappingProxyType({entry.path: entry for entry in self._record.files})
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """What its symbolic links lead to, by path."""
+        return MappingProxyType({entry.path: entry.target for entry in self._record.links})
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Paths of its folders, empty ones among them, where a `Tree` was declared."""
+        return tuple(entry.path for entry in self._record.folders)
+
+    @property
+    def skipped(self) -> tuple[Problem, ...]:
+        """What was in the store and is not in the snapshot, such as sockets, and why."""
+        return self._record.skipped
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -258,17 +246,8 @@ class Snapshot:
         return export(self._origin.objects, *self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
-        """Compare with a later snapshot, file by file."""
-        before, after = self.files, other.files
-        both = sorted(before.keys() & after.keys())
-        return Diff(
-            before=self.id,
-            after=other.id,
-            added=tuple(sorted(after.keys() - before.keys())),
-            removed=tuple(sorted(before.keys() - after.keys())),
-            changed=tuple(path for path in both if before[path].blake3 != after[path].blake3),
-            unchanged=tuple(path for path in both if before[path].blake3 == after[path].blake3),
-        )
+        """Compare with a later snapshot, file by file and link by link."""
+        return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------
 
@@ -365,7 +344,7 @@ class Snapshot:
             return own
         if isinstance(to, IndexStore):
             return to
-        return IndexStore(to, components=own.components, checks=own.checks)
+        return IndexStore(to, components=own.components, checks=own.checks, exclude=own.exclude)
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 

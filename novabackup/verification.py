@@ -81,7 +81,7 @@ def _small_objects(objects: Objects) -> list[Problem]:
     problems = []
     looks: list[tuple[str, Callable[[], object]]] = [
         (CONFIG_KEY, lambda: read_config(objects.storage)),
-        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.storage.keys("condemned")),
+        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
         *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
         *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
         *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),

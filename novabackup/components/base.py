@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import attrs
 
-from novabackup._paths import is_pattern, unsafe
+from novabackup._paths import is_pattern, printable, unsafe
 from novabackup.errors import ConfigurationError
 from novabackup.model import Problem, Report
-from novabackup.storage.base import Reader
+from novabackup.storage.base import Entry, Reader, Storage
 
-__all__ = ["DAMAGED", "Component", "check_single", "check_timeout", "damage", "printable"]
+__all__ = ["DAMAGED", "Component", "check_path", "check_single", "check_timeout", "damage", "printable"]
 
 DAMAGED = "damaged"
 """Code of the problems that a look at one file alone brings to light."""
 
 
-def _check_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
+def check_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
+    """Refuse a path that leaves its root; a validator for attrs.
+
+    Raises:
+        ConfigurationError: The path does.
+    """
     reason = unsafe(value)
     if reason:
         raise ConfigurationError(f"component path {value!r} cannot be used: {reason}")
@@ -29,7 +35,7 @@ def check_single(_instance: object, _field: attrs.Attribute[str], value: str) ->
     Raises:
         ConfigurationError: The path is such.
     """
-    _check_path(_instance, _field, value)
+    check_path(_instance, _field, value)
     if is_pattern(value):
         raise ConfigurationError(
             f"component path {value!r} is a pattern, but this component is one file: name it, or use Files"
@@ -56,11 +62,6 @@ def damage(path: str, message: str) -> Problem:
     return Problem(code=DAMAGED, paths=(path,), message=printable(message))
 
 
-def printable(text: str) -> str:
-    """Escape what a file could hide in a name: control characters, and half characters that no file can hold."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
 @attrs.frozen
 class Component(abc.ABC):
     """One kind of file in a store: it knows where the file is and how to look into it.
@@ -70,9 +71,15 @@ class Component(abc.ABC):
     Attributes:
         path: The file, relative to the store.
         optional: The file is a companion: it is backed up where it is there, and its absence is no problem.
+        together: Its files only make sense together with those of the others, so none of them may change while the
+            others are read. Otherwise each is read on its own, while the rest goes on changing.
+        whole: The links and folders that the path selects belong to the store as well, and links are not followed.
     """
 
-    path: str = attrs.field(validator=_check_path)
+    together: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
+
+    path: str = attrs.field(validator=check_path)
     optional: bool = attrs.field(default=False, kw_only=True)
 
     @abc.abstractmethod
@@ -105,6 +112,27 @@ class Component(abc.ABC):
             ChangedError: It was changed meanwhile.
         """
         return ()
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Files that a program writes for this one and that are nothing without it.
+
+        They are not kept; whoever restores the file takes them away, since they would change what it says.
+        """
+        return ()
+
+    def open(self, storage: Storage, entry: Entry) -> Reader:
+        """Open the file, for a look or for a snapshot.
+
+        Args:
+            storage: Where it is.
+            entry: What was listed.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            OSError: It could not be read.
+        """
+        return storage.open(entry.key)
 
     def absent(self) -> Report:
         """Report that there is no such file."""

@@ -9,15 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Reader, Source, Span, Storage
+from novabackup.storage.base import (
+    Block,
+    Entry,
+    Folder,
+    Frozen,
+    Guarantees,
+    Item,
+    Link,
+    Lock,
+    Other,
+    Part,
+    Reader,
+    Source,
+    Span,
+    Storage,
+)
 from novabackup.storage.local import LocalStorage
 
 __all__ = [
     "Block",
     "Entry",
+    "Folder",
     "Frozen",
     "Guarantees",
+    "Item",
+    "Link",
     "Lock",
+    "Other",
     "Part",
     "Reader",
     "Source",

@@ -40,6 +40,7 @@ class Writer:
         self._bucket = bucket
         self._parallel = parallel
         self._class = {"StorageClass": storage_class} if storage_class else {}
+        self._conditions = True
 
     def put(self, key: str, data: bytes, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
         """Write an object by one request.
@@ -48,6 +49,8 @@ class Writer:
             RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
         """
         token = secrets.token_hex(16)
+        if fallback and not self._conditions:
+            condition = {}
         for attempt in range(_ATTEMPTS):
             try:
                 answer = self._bucket.call(
@@ -65,6 +68,7 @@ class Writer:
                     continue
                 if error.status == 501 and fallback and condition:
                     condition = {}
+                    self._conditions = False  # so that nothing large is sent twice again
                     continue
                 if mine := self._mine(key, token):
                     return mine

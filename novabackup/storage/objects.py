@@ -18,7 +18,7 @@ from blake3 import blake3
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from novabackup._paths import unsafe
+from novabackup._paths import unportable
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
@@ -170,12 +170,7 @@ class KeyedStorage(Storage):
         Raises:
             ConfigurationError: It is not.
         """
-        reason = unsafe(key)
-        if not reason:
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                reason = "it is not valid Unicode"
+        reason = unportable(key)
         if reason:
             raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
         return key

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from novabackup._paths import unsafe
+from novabackup._paths import unportable
 from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes
@@ -83,7 +83,7 @@ class S3Storage(KeyedStorage):
         super().__init__(f"s3://{rest}")
         self._client = S3Client(self.url, storage_options or {})
         self._bucket = Bucket(self._client, rest)
-        reason = unsafe(self._bucket.root) if self._bucket.root else None
+        reason = unportable(self._bucket.root) if self._bucket.root else None
         if reason or not self._bucket.name:
             raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
         self._writer = Writer(self._bucket, self.parallel)

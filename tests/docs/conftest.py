@@ -63,6 +63,12 @@ def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
 
 
 @pytest.fixture
+def s3(bucket) -> dict[str, str]:
+    """Provide ``s3://bucket``; nothing has to be moved for it."""
+    return {}
+
+
+@pytest.fixture
 def operations(tmp_path) -> dict[str, str]:
     """Say where the folders of an operated host are."""
     return {place: str(tmp_path / place[1:]) for place in ("/mnt/backups", "/var/lib")}

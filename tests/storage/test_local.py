@@ -41,7 +41,6 @@ def calls(storage, key):
         lambda: storage.write(key, [b"x"]),
         lambda: storage.swap(key, b"x", "x"),
         lambda: storage.delete(key),
-        lambda: storage.sync([key]),
         lambda: storage.hold(key),
     ]
 

@@ -119,6 +119,9 @@ assert_type(snap.plan_restore().replaces, bool)
 assert_type(snap.restore(to="/elsewhere", paths=["metadata.json"]).paths("write"), tuple[str, ...])
 snap.restore(to=store)
 snap.restore(to=3)  # type: ignore[arg-type]
+Repository("s3://bucket/backups", storage_options={"anon": True}, storage_class="STANDARD_IA")
+assert_type(snap.plan_thaw().size, int)
+assert_type(snap.thaw(["metadata.json"], days=3, tier="Bulk", timeout=3600).readable, int)
 
 assert_type(snap.export("archives").sha256, str)
 assert_type(snap.export("s3://bucket/x.tar.gz", storage_options={}, callback=Callback()), archives.Exported)
