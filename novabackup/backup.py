@@ -116,12 +116,12 @@ def take(
         ChangedError: Files went on changing while they were read.
         PermissionError: Files may not be read; each is named.
     """
-    _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
-    repository = objects.ensure()
     before = store.storage.requests, objects.storage.requests
+    contents = _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
+    repository = objects.ensure()
     changed = ""
     for _try in range(_TRIES):
-        record = _read_all(objects, store, request, repository, callback, avoid)
+        record = _read_all(objects, store, contents, request, repository, callback, avoid)
         if isinstance(record, SnapshotRecord):
             name = objects.save(record)
             _LOG.info(
@@ -137,6 +137,7 @@ def take(
             return name, record
         changed = record
         _LOG.info("%s: %s: once more", store.url, changed)
+        contents = _contents(objects, store)
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
         f"each of {_TRIES} tries: {changed}. Stop what writes there and take the snapshot again"
@@ -144,10 +145,15 @@ def take(
 
 
 def _read_all(
-    objects: Objects, store: IndexStore, request: Request, repository: str, callback: Callback, avoid: Avoid
+    objects: Objects,
+    store: IndexStore,
+    contents: Contents,
+    request: Request,
+    repository: str,
+    callback: Callback,
+    avoid: Avoid,
 ) -> SnapshotRecord | str:
     """Read the store once; if something changed meanwhile so that it must be done again, say what."""
-    contents = _contents(objects, store)
     files = contents.files
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)

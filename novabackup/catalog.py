@@ -250,11 +250,18 @@ def _was_meant(tags: Collection[str]) -> bool:
 
 
 def _components(record: SnapshotRecord) -> tuple[Component, ...]:
-    """Find the ready-made layout with these paths; other files are known by name only."""
+    """Find the ready-made layout with these paths, or their components in an installation; others are known by name."""
     for layout in _LAYOUTS:
         if {component.path for component in layout} == set(record.declared):
             return layout
-    return tuple(Tree(path) if path in record.trees else Files(path, optional=True) for path in record.declared)
+    known = {component.path: component for component in layouts.NOVA_INSTALLATION}
+    components = [known.get(path) or _by_name(path, record) for path in record.declared]
+    beside = {path for component in components for path in component.beside}
+    return tuple(component for component in components if component.path not in beside)
+
+
+def _by_name(path: str, record: SnapshotRecord) -> Component:
+    return Tree(path) if path in record.trees else Files(path, optional=True)
 
 
 def protocol(url: str) -> str:

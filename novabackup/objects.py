@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +30,9 @@ from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
 from novabackup.storage import Entry, Storage
 
 __all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
+
+_LOG = logging.getLogger("novabackup")
+_Content = TypeVar("_Content")
 
 LARGEST_LIST = 64 << 20
 """Bytes of the longest list of runs that is read: as much as a snapshot itself may have."""
@@ -115,8 +120,8 @@ class Objects(Records):
             IntegrityError: The pack is gone or damaged, or has fewer chunks.
         """
         if pack_id not in self._tables:
-            self._tables[pack_id] = read_table(
-                pack_id, self.protection, lambda length: self._read(pack_id, -length, length)
+            self._tables[pack_id] = _twice(
+                lambda: read_table(pack_id, self.protection, lambda length: self._read(pack_id, -length, length))
             )
         table = self._tables[pack_id]
         if reaching > len(table):
@@ -137,16 +142,20 @@ class Objects(Records):
         Raises:
             IntegrityError: The pack is gone or damaged.
         """
-        return [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)]
+        return _twice(lambda: [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)])
 
     def words(self, pack_id: str, frames: Sequence[Frame]) -> list[tuple[memoryview, int]]:
         """Read neighbouring frames as `proved` does; give the width of the words in each, too, or 1."""
-        found = []
-        for frame, packed in self._unsealed(pack_id, frames):
-            raw = open_frame(pack_id, frame, packed)
-            prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
-            found.append((raw, word_width(frame.codec, packed)))
-        return found
+
+        def read() -> list[tuple[memoryview, int]]:
+            found = []
+            for frame, packed in self._unsealed(pack_id, frames):
+                raw = open_frame(pack_id, frame, packed)
+                prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
+                found.append((raw, word_width(frame.codec, packed)))
+            return found
+
+        return _twice(read)
 
     def _unsealed(self, pack_id: str, frames: Sequence[Frame]) -> Iterator[tuple[Frame, bytes | memoryview]]:
         """Read neighbouring frames; they are still compressed."""
@@ -223,6 +232,15 @@ class Objects(Records):
                 f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"
             ) from None
         return part.data, part.size
+
+
+def _twice(read: Callable[[], _Content]) -> _Content:
+    """Read again what is not what it must be: it may have been altered on the way only."""
+    try:
+        return read()
+    except IntegrityError as error:
+        _LOG.info("%s: it is read again", error.args[0])
+        return read()
 
 
 def neighbours(frames: Iterable[Frame], most: int) -> Iterator[tuple[Frame, ...]]:

@@ -175,6 +175,9 @@ class Packer:
 
         Returns:
             What `finish` needs to say where it is.
+
+        Raises:
+            ChangedError: The file was changed meanwhile, or altered on its way here.
         """
         size = reader.entry.size
         buffers = Buffers(min(block, size))
@@ -186,10 +189,11 @@ class Packer:
             reader.readinto(start, data)
             return part, [self._is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
 
-        whole = blake3()
+        whole, proof = blake3(), reader.proof()
 
         def take_in(buffer: bytearray, data: memoryview) -> None:
             whole.update(data)
+            proof.update(data)
             buffers.give_back(buffer)
 
         chunker = Chunker(size, find_regions(size, reader.read))
@@ -209,6 +213,7 @@ class Packer:
                 told(len(data))
         places.append(self._place(list(chunker.skip(0))))
         self._whole.drain()
+        proof.confirm()
         return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
 
     def find(self, hashes: Hashes) -> Places:

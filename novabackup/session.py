@@ -11,6 +11,7 @@ import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import checks, journal
+from novabackup._paths import above, fixed_part
 from novabackup.backup import Request, take
 from novabackup.errors import (
     CheckFailedError,
@@ -125,6 +126,7 @@ class Session:
         try:
             if _finish_inherited(held, self._store, self._objects, self._opener, self._callback):
                 held.update(phase="backup", snapshot="", paths=(), kept="")
+            _refuse_if_busy_within(self._store, context)
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
                 avoid = self._objects.frozen
@@ -396,6 +398,7 @@ def restore(
     held = _acquire(store, objects, context, timeout)
     try:
         _finish_inherited(held, store, objects, opener, callback)
+        _refuse_if_busy_within(store, context)
         todo = survey(store, objects, name, record, paths)
         require_readable(objects, name, record, "a restore reads what it writes", todo.paths(Step.WRITE))
         kept = _keep(store, objects, REPLACED_TAG) if todo.replaces else ""
@@ -445,19 +448,48 @@ def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | N
         StoreBusyError: It is under way.
         RollbackError: It was interrupted.
     """
-    deadline = time.monotonic() + (timeout or 0.0)
-    while True:
-        state = journal.look(store.storage, context)
-        if state is None or state.phase == "backup" or state.life is Life.NESTED:
-            return
-        if state.life is Life.DEAD:
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
+    for folder in ("", *_folders(store)):
+        while (state := _state_of(store, folder, context)) is not None:
+            if state.phase == "backup" or state.life is Life.NESTED:
+                break
+            where = f"{store.url}/{folder}" if folder else store.url
+            if state.life is Life.DEAD:
+                raise RollbackError(
+                    f"{where}: an interrupted {state.phase} left this store half-written, and a backup of it would "
+                    "keep that. Call recover(store) first"
+                )
+            if time.monotonic() >= deadline:
+                raise StoreBusyError(
+                    f"{where} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
+                )
+            time.sleep(journal.pause(time.monotonic() - began))
+
+
+def _refuse_if_busy_within(store: IndexStore, context: str) -> None:
+    """Refuse to change a store while a part of it, which is a store of its own, is being changed or was left so."""
+    for folder in _folders(store):
+        state = _state_of(store, folder, context)
+        if state is not None and state.life is not Life.DEAD:
+            raise StoreBusyError(f"{store.url}/{folder} is being written to: {state.rival}. Go on when it has ended")
+        if state is not None and state.phase != "backup":
             raise RollbackError(
-                f"{store.url}: an interrupted {state.phase} left this store half-written, and a backup of it "
-                "would keep "
-                "that. Call recover(store) first"
+                f"{store.url}/{folder}: an interrupted {state.phase} left this store half-written, and recovering it "
+                f"later would undo what is done now. Call recover(IndexStore({store.url + '/' + folder!r})) first"
             )
-        if time.monotonic() >= deadline:
-            raise StoreBusyError(
-                f"{store.url} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
-            )
-        time.sleep(journal.POLL)
+
+
+def _folders(store: IndexStore) -> list[str]:
+    """Give the folders in which other stores may lie that are parts of this one."""
+    fixed = {fixed_part(path) for path in store.declared}
+    return sorted({folder for path in fixed for folder in (path, *above(path))} - {""})
+
+
+def _state_of(store: IndexStore, folder: str, context: str) -> journal.State | None:
+    try:
+        return journal.look(store.storage, context, folder)
+    except ConfigurationError:
+        if not folder:
+            raise
+        return None  # a link that leads out of the store, to what is no part of it

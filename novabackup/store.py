@@ -10,7 +10,7 @@ import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import checks as _checks
-from novabackup._paths import RESERVED, is_pattern, printable, unsafe
+from novabackup._paths import RESERVED, above, fixed_part, is_pattern, printable, unsafe
 from novabackup.checks import Check
 from novabackup.components import Component
 from novabackup.errors import ChangedError, ConfigurationError
@@ -40,7 +40,7 @@ class Contents:
     Attributes:
         files: The files.
         links: The symbolic links of its trees.
-        folders: The folders of its trees.
+        folders: The folders of its trees, and those that the trees are in.
         others: What else is in its trees, and has no content that could be kept.
     """
 
@@ -156,11 +156,16 @@ class IndexStore:
         hidden = below(self.url, outside) if outside else None
         beside = self._beside
         found: dict[str, tuple[Component, Item]] = {}
-        chosen = self.components if components is None else components
+        chosen = self.components if components is None else tuple(components)
         for component in sorted(chosen, key=lambda component: is_pattern(component.path)):
             for item in find(self.storage, component.path, selection, hidden):
                 if item.key not in beside and not is_in(hidden, item.key):
                     found.setdefault(item.key, (component, item))
+        for component in chosen:
+            for folder in above(fixed_part(component.path)) if component.whole else ():
+                around = self.storage.look(folder)
+                if isinstance(around, Folder):  # no part of the tree, but needed to reach it
+                    found.setdefault(folder, (component, around))
         kept = without_crossed_links({key: item for key, (_component, item) in found.items()})
         items = [found[key] for key in kept]
         return Contents(
@@ -236,7 +241,11 @@ class IndexStore:
                 yield before.report, ()
                 continue
             try:
-                yield look(component, self.storage, entry)
+                try:
+                    looked = look(component, self.storage, entry)
+                except ChangedError:
+                    looked = look(component, self.storage, entry)  # perhaps it was only altered on the way
+                yield looked
             except (OSError, ChangedError, ConfigurationError) as error:
                 yield _unreadable(name, entry.key, entry.size, error)
 

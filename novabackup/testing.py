@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from novabackup.model import Attributes
-from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Item, Lock, Part, Reader, Source, Storage
+from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Item, Lock, Part, Proof, Reader, Source, Storage
 from novabackup.storage.contract import StorageContract
 
 __all__ = ["Fault", "FaultyStorage", "Moment", "StorageContract", "Then", "die", "fail_with"]
@@ -314,6 +314,10 @@ class _FaultyReader(Reader):
         """Make sure of one unchanged version."""
         with self._storage.step(f"confirm {self.entry.key}"):
             self._inner.confirm()
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with."""
+        return self._inner.proof()
 
     def file(self) -> BinaryIO:
         """Give the content as a file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,6 +56,23 @@ def rclone(folder: Path):
     return _running([str(script), *options, ":memory:"], port, folder / "rclone.log")
 
 
+CEPH = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin", "setpriv")
+"""Programs of Debian's packages ceph-mon, ceph-osd, radosgw, ceph-common and util-linux."""
+
+
+def has_ceph():
+    return all(map(shutil.which, CEPH))
+
+
+def radosgw(folder: Path):
+    """A server that honours exclusive creation and refuses every comparison; it checks signatures and MD5 sums."""
+    port = free_port()
+    script = Path(__file__).with_name("radosgw.py")
+    # Ends too when this process is killed, since nobody would want to find all that running later.
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, str(script)]
+    return _running([*command, str(port), "key", "secret", str(folder / "ceph")], port, folder / "radosgw.log")
+
+
 def pushgateway(folder: Path):
     """The real Pushgateway, of Debian's package of the same name."""
     port = free_port()
@@ -64,7 +82,7 @@ def pushgateway(folder: Path):
 
 
 def options(endpoint):
-    """What s3fs needs to talk to either."""
+    """What s3fs needs to talk to any of them."""
     return {
         "key": "key",
         "secret": "secret",

@@ -48,7 +48,7 @@ def _dashed(name: str) -> str:
 LAYOUTS: dict[str, tuple[Component, ...]] = {
     _dashed(name): layout
     for name, layout in ((name, getattr(layouts, name)) for name in layouts.__all__)
-    if all(isinstance(part, Component) for part in layout)
+    if isinstance(layout, tuple) and all(isinstance(part, Component) for part in layout)
 }
 """The ready-made lists of components, by the names that people give."""
 

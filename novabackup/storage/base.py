@@ -14,6 +14,7 @@ import attrs
 from novabackup._paths import printable, unportable
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
+from novabackup.storage._proof import Proof
 from novabackup.storage.items import Entry, Folder, Frozen, Item, Link, Lock, Other
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Lock",
     "Other",
     "Part",
+    "Proof",
     "Reader",
     "Source",
     "Span",
@@ -136,6 +138,10 @@ class Reader(abc.ABC):
         Raises:
             ChangedError: The object was changed or replaced since it was opened.
         """
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with by somebody who reads all of it, in pieces."""
+        return Proof()
 
     @abc.abstractmethod
     def file(self) -> BinaryIO:

@@ -13,6 +13,8 @@ from places import EXAMPLES
 
 import fake_nova
 import servers
+from novabackup import IndexStore, Repository
+from novabackup.components import Tree
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +80,14 @@ def operations(tmp_path) -> dict[str, str]:
 def pushgateway(pushgateway_url) -> dict[str, str]:
     """Say where the Pushgateway is."""
     return {"http://localhost:9091": pushgateway_url}
+
+
+@pytest.fixture
+def installation_snapshot(beside_a_store, tmp_path) -> dict[str, str]:
+    """Take a snapshot of an installation that the service is part of; say where that is."""
+    store = IndexStore(tmp_path, components=[Tree("vector_db")])
+    Repository(tmp_path / "mnt/backups/installation").backup(store)
+    return {"/opt/nova-nic": str(tmp_path / "opt/nova-nic")}
 
 
 @pytest.fixture
