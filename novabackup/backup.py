@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -20,12 +21,13 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup import checks
-from novabackup._paths import matches, printable
+from novabackup._paths import is_pattern, matches, printable
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.packer import Packer, Stored
+from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
 from novabackup.storage import Reader, Storage
 from novabackup.store import Contents, DeclaredFile, IndexStore
 
@@ -115,9 +117,11 @@ def take(
     Raises:
         ChangedError: Files went on changing while they were read.
         PermissionError: Files may not be read; each is named.
+        ConfigurationError: Files hold secrets, and others could read them where the repository is.
     """
     before = store.storage.requests, objects.storage.requests
     contents = _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
+    _refuse_secrets(objects, store, contents)
     repository = objects.ensure()
     changed = ""
     for _try in range(_TRIES):
@@ -142,6 +146,23 @@ def take(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
         f"each of {_TRIES} tries: {changed}. Stop what writes there and take the snapshot again"
     )
+
+
+def _refuse_secrets(objects: Objects, store: IndexStore, contents: Contents) -> None:
+    """Look for passwords and keys, where others could read them."""
+    if not objects.exposed:
+        return
+    secrets: dict[str, str] = {}
+    for file in contents.files:
+        path = file.entry.key
+        what = secret_name(path)
+        # What is named by itself is known; what a pattern brings along is not.
+        if file.entry.size <= LOOKED_INTO and is_pattern(file.component.path):
+            with contextlib.suppress(FileNotFoundError):
+                what = secret_content(path, store.storage.read_part(path, 0, LOOKED_INTO).data)
+        if what:
+            secrets[path] = what
+    require_leave(secrets, objects.plaintext_secrets, objects.url)
 
 
 def _read_all(
@@ -361,7 +382,10 @@ def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
 def _as_it_was(record: SnapshotRecord, past: Past) -> SnapshotRecord:
     """Leave out what belongs to the place where the files were unpacked: nobody knows which host they came from."""
     files = [attrs.evolve(entry, identity="", attributes=past.attributes.get(entry.path)) for entry in record.files]
-    return attrs.evolve(record, time=past.time, store=past.store, host="", versions={}, files=tuple(files))
+    folders = [attrs.evolve(folder, attributes=None) for folder in record.folders]
+    return attrs.evolve(
+        record, time=past.time, store=past.store, host="", versions={}, files=tuple(files), folders=tuple(folders)
+    )
 
 
 def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:

@@ -35,7 +35,8 @@ from typing import Any, NamedTuple, NoReturn
 LARGEST_TABLE = 64 << 20
 LARGEST_FRAME = 16 << 20
 WINDOW = 27
-UNSAFE = re.compile(r"[\x00-\x1f\\]|\A/|\A.:|(?:\A|/)\.{0,2}(?:/|\Z)")
+UNSAFE = re.compile(r"\0|\A/|(?:\A|/)\.{0,2}(?:/|\Z)")
+NOT_UTF8 = re.compile("\0([89a-f][0-9a-f])")
 
 
 class DamagedError(Exception):
@@ -300,14 +301,41 @@ def list_snapshots(repository: Path) -> int:
     return exit_code
 
 
-def write_file(packs: Packs, file: dict[str, Any], folder: Path) -> None:
-    """Write one file of a snapshot; it is seen only once it is whole."""
-    path: str = file["path"]
+def name_of(text: str) -> str:
+    """Turn text of a record into a name; bytes that are no UTF-8 are written as NUL and their hexadecimal digits."""
+    return NOT_UTF8.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
+
+
+def shown(path: str) -> str:
+    """Escape what could be hidden in a name."""
+    return path if path.isprintable() else repr(path)[1:-1]
+
+
+def line_of_b3sum(digits: str, path: str) -> bytes:
+    """Give the line that b3sum prints for a file, and understands."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    return b"%s%s  %s\n" % (b"\\" * (escaped != path), digits.encode(), os.fsencode(escaped))
+
+
+def place(folder: Path, path: str) -> Path:
+    """Say where something of a snapshot goes; never outside of the folder, and never through a link."""
     if UNSAFE.search(path):
         raise DamagedError(f"path {path!r} leaves its folder")
     to = folder / path
+    for parent in to.parents:
+        if parent == folder:
+            break
+        if parent.is_symlink():
+            raise DamagedError(f"{str(parent)!r} is a link")
+    return to
+
+
+def write_file(packs: Packs, file: dict[str, Any], folder: Path) -> None:
+    """Write one file of a snapshot; it is seen only once it is whole."""
+    path = name_of(file["path"])
+    to = place(folder, path)
     if to.exists() or to.is_symlink():
-        raise DamagedError(f"{to} is there already: choose another folder")
+        raise DamagedError(f"{shown(str(to))} is there already: choose another folder")
     runs = file["runs"]
     if file["depth"]:  # these are a list of runs, since there are many
         runs = struct.iter_unpack("<III", b"".join(packs.chunks(file["packs"], runs)))
@@ -324,7 +352,7 @@ def write_file(packs: Packs, file: dict[str, Any], folder: Path) -> None:
                 if whole is not None:
                     whole.update(block)
         if size != file["size"] or (whole is not None and whole.hexdigest() != file["blake3"]):
-            raise DamagedError(f"{path} is damaged: the whole is not what it was")
+            raise DamagedError(f"{shown(path)} is damaged: the whole is not what it was")
         attributes = file["attributes"]
         draft.chmod(attributes["mode"] & 0o777 if attributes else 0o644)
         if attributes:
@@ -335,12 +363,34 @@ def write_file(packs: Packs, file: dict[str, Any], folder: Path) -> None:
             draft.unlink()
 
 
+def write_links_and_folders(record: dict[str, Any], folder: Path) -> int:
+    """Write what is no file, once all files are there: links last, so that nothing is written through one."""
+    exit_code = 0
+    folders, links = record.get("folders", []), record.get("links", [])
+    for item in (*folders, *links, *sorted(folders, key=lambda one: str(one["path"]), reverse=True)):
+        try:
+            to = place(folder, name_of(item["path"]))
+            if "target" in item:
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.symlink_to(name_of(item["target"]))
+            elif not to.is_dir():
+                to.mkdir(parents=True)
+            elif item["attributes"]:  # at the latest when it comes for the second time, and nothing in it will change
+                to.chmod(item["attributes"]["mode"] & 0o777 | 0o700)
+                os.utime(to, ns=(item["attributes"]["mtime_ns"], item["attributes"]["mtime_ns"]))
+        except (DamagedError, OSError) as error:
+            print(f"{item['path']!r} was not written: {error}", file=sys.stderr)
+            exit_code = 1
+    return exit_code
+
+
 def extract(repository: Path, snapshot: Path, folder: Path, wanted: list[str]) -> int:
     """Write files of a snapshot; one that cannot be had does not cost the others."""
-    files = {file["path"]: file for file in read_record(snapshot, "snapshot")["files"]}
+    record = read_record(snapshot, "snapshot")
+    files = {name_of(file["path"]): file for file in record["files"]}
     for path in wanted:
         if path not in files:
-            give_up(f"snapshot {snapshot.stem} has no file {path!r}; it has {', '.join(files)}")
+            give_up(f"snapshot {snapshot.stem} has no file {path!r}; it has {', '.join(map(shown, files))}")
     packs = Packs(repository)
     exit_code = 0
     for path in wanted or files:
@@ -350,7 +400,9 @@ def extract(repository: Path, snapshot: Path, folder: Path, wanted: list[str]) -
             print(f"{path!r} was not written: {error}", file=sys.stderr)
             exit_code = 1
         else:
-            print(f"{path}: {files[path]['size']} bytes, {'every one checked' if HASH else 'not checked'}")
+            print(f"{shown(path)}: {files[path]['size']} bytes, {'every one checked' if HASH else 'not checked'}")
+    if not wanted:
+        exit_code |= write_links_and_folders(record, folder)
     if not HASH:
         print(
             f"Nothing was compared with its hash, since the package blake3 is not installed. Install it, or:\n"
@@ -375,7 +427,7 @@ def main() -> int:
         snapshot = find_snapshot(asked.repository, asked.snapshot)
         if asked.folder is None:
             for file in read_record(snapshot, "snapshot")["files"]:
-                print(f"{file['blake3']}  {file['path']}")
+                sys.stdout.buffer.write(line_of_b3sum(file["blake3"], name_of(file["path"])))
             return 0
         return extract(asked.repository, snapshot, asked.folder, asked.files)
     except (DamagedError, ValueError, LookupError, TypeError) as error:

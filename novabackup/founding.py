@@ -32,6 +32,7 @@ __all__ = [
     "remove_slot",
     "rewrite_config",
     "slots",
+    "still_opens",
     "write_founding",
     "write_slot",
 ]
@@ -110,12 +111,19 @@ class Opened:
     Attributes:
         protection: How it is sealed.
         slot: Id of the key that opened it; empty if it is not encrypted.
+        wrapped: What that key opened; None if it is not encrypted.
         data_keys: The data keys, the newest first; empty if it is not encrypted.
     """
 
     protection: Protection
     slot: str = ""
+    wrapped: KeySlot | None = attrs.field(default=None, repr=False)
     data_keys: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def repository(self) -> str:
+        """Id of the repository, as the key that opened it says; empty if it is not encrypted."""
+        return self.wrapped.repository if self.wrapped else ""
 
 
 def sealed_readme(text: str) -> bytes:
@@ -146,16 +154,24 @@ def read_config(storage: Storage) -> Config:
     return config
 
 
-def slots(storage: Storage) -> Iterator[tuple[str, KeySlot]]:
-    """Read the keys of a repository; damaged ones are passed over with a warning."""
+def slots(storage: Storage, repository: str | None = None) -> Iterator[tuple[str, KeySlot]]:
+    """Read the keys of a repository; damaged ones are passed over with a warning.
+
+    Args:
+        storage: Where it is.
+        repository: Its id, since somebody may have put keys of another one there; None if that is not known.
+    """
     found = [(match[1], key) for key in storage.keys(KEYS) if (match := _SLOT_NAME.fullmatch(key))]
     for name, key in found[:_MOST_SLOTS]:
         try:
-            yield name, read_slot(storage, key)
+            slot = read_slot(storage, key)
         except (IntegrityError, FormatError) as error:
             _LOG.warning("%s is passed over: %s", key, error)
         except FileNotFoundError:
             continue
+        else:
+            if repository in (None, slot.repository):
+                yield name, slot
 
 
 def read_slot(storage: Storage, key: str) -> KeySlot:
@@ -168,17 +184,18 @@ def read_slot(storage: Storage, key: str) -> KeySlot:
     return decode(storage.read(key), KeySlot, f"{storage.url}/{key}")
 
 
-def add_slot(storage: Storage, key: Key, data_keys: Sequence[bytes], repository: str, label: str) -> str:
-    """Let a key open a repository; give the id of its slot."""
-    name = secrets.token_hex(8)
-    storage.create(slot_key(name), encode(wrap(key, data_keys, repository, label)))
-    return name
+def add_slot(
+    storage: Storage, key: Key, data_keys: Sequence[bytes], repository: str, label: str
+) -> tuple[str, KeySlot]:
+    """Let a key open a repository; give its slot, and the id of that."""
+    name, slot = secrets.token_hex(8), wrap(key, data_keys, repository, label)
+    storage.create(slot_key(name), encode(slot))
+    return name, slot
 
 
-def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], repository: str) -> None:
+def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], before: KeySlot) -> None:
     """Replace what a slot holds; the key stays."""
-    label = read_slot(storage, slot_key(name)).label
-    storage.write(slot_key(name), [encode(wrap(key, data_keys, repository, label))])
+    storage.write(slot_key(name), [encode(wrap(key, data_keys, before.repository, before.label))])
 
 
 def remove_slot(storage: Storage, name: str) -> None:
@@ -205,7 +222,7 @@ def open_with(storage: Storage, key: Key | None, config: Config | None) -> Opene
     """
     if key is None and config is not None and not config.encryption:
         return Opened(protection=PLAIN)
-    there = [(name, slot) for name, slot in slots(storage) if config is None or slot.repository == config.id]
+    there = list(slots(storage, config.id if config else None))
     if not there and (config is None or not config.encryption):
         if key is None:
             return Opened(protection=PLAIN)
@@ -225,15 +242,39 @@ def open_with(storage: Storage, key: Key | None, config: Config | None) -> Opene
             f"{storage.url} is encrypted. Pass a key that opens it, such as "
             f"Repository(url, key=Passphrase.from_env()); it has keys of these kinds: {kinds}"
         )
+    failed: DecryptionError | None = None
     for name, slot in there:
-        secrets_ = unwrap(key, slot)
+        try:
+            secrets_ = unwrap(key, slot)
+        except DecryptionError as error:
+            failed = failed or error  # a service fails for the tokens of another one, too
+            continue
         if secrets_:
-            return Opened(protection=protection_of(secrets_), slot=name, data_keys=secrets_)
+            return Opened(protection=protection_of(secrets_), slot=name, wrapped=slot, data_keys=secrets_)
+    if failed:
+        raise failed
     tried = sum(slot.kind == key.kind for _name, slot in there)
     raise DecryptionError(
         f"{storage.url}: expected a key that opens it, but this {key.kind} opens none of its {len(there)} keys "
         f"({tried} of that kind). Check it, and that the URL names the repository that it belongs to"
     )
+
+
+def still_opens(storage: Storage, opened: Opened) -> bool:
+    """Tell whether what a repository was opened by is still there and still the same.
+
+    If it is not, somebody has removed that key or replaced the data key since, and what would be sealed with the data
+    keys at hand could not be read by anybody later.
+    """
+    if not opened.slot:
+        return True
+    try:
+        return read_slot(storage, slot_key(opened.slot)) == opened.wrapped
+    except FileNotFoundError:
+        return False
+    except (IntegrityError, FormatError) as error:
+        _LOG.warning("the key that opened this repository opens it no more, so add another one: %s", error)
+        return True
 
 
 def protection_of(data_keys: Sequence[bytes]) -> Protection:
@@ -261,11 +302,12 @@ def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened
     """
     # The key comes first: an encrypted repository without one could never be opened.
     data_keys = (secrets.token_bytes(32),) if key else ()
-    slot = add_slot(storage, key, data_keys, repository, "first") if key else ""
+    slot, wrapped = add_slot(storage, key, data_keys, repository, "first") if key else ("", None)
     rewrite_config(storage, repository, encrypted=key is not None)
     # Read back rather than believed: where creation does not exclude, the last of several writers wins.
     if read_config(storage).id == repository:
-        return Opened(protection=protection_of(data_keys) if key else PLAIN, slot=slot, data_keys=data_keys)
+        protection = protection_of(data_keys) if key else PLAIN
+        return Opened(protection=protection, slot=slot, wrapped=wrapped, data_keys=data_keys)
     if slot:
         remove_slot(storage, slot)
     return None

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from novabackup.errors import IntegrityError
-from novabackup.founding import KEYS
+from novabackup.founding import CONFIG_KEY, KEYS
 from novabackup.keys import Key
 from novabackup.model import FileEntry
 from novabackup.packs import (
@@ -54,6 +54,7 @@ class Objects(Records):
         key: Key | None = None,
         packs: Storage | None = None,
         compression: Compression = Compression.FAST,
+        plaintext_secrets: Collection[str] = (),
     ) -> None:
         """Work on a storage, without touching it yet.
 
@@ -62,11 +63,19 @@ class Objects(Records):
             key: What opens it if it is encrypted, or is to open it once it is created.
             packs: The same place, as packs are written to it; by default as everything else.
             compression: How much time to spend on new packs.
+            plaintext_secrets: Paths and patterns of secrets that may be kept although others could read them there.
         """
         super().__init__(storage, key)
+        self.plaintext_secrets = tuple(plaintext_secrets)
         self.compression = compression
         self._packs = packs or storage
         self._tables: dict[str, Table] = {}
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than the users of this host may be able to read what is in the repository."""
+        # Whoever has a key opens an encrypted repository with it, or creates one: any other is an error.
+        return self._key is None and self.storage.local_path(CONFIG_KEY) is None
 
     @property
     def reads_back(self) -> bool:

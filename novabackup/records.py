@@ -21,7 +21,7 @@ from novabackup.founding import (
     open_with,
     read_config,
     rewrite_config,
-    slots,
+    still_opens,
     write_founding,
     write_slot,
 )
@@ -121,8 +121,10 @@ class Records:
 
     def replace_slot(self, data_keys: Sequence[bytes]) -> None:
         """Let the key at hand open the repository with other data keys, the newest first."""
+        opened = self.opened
         assert self._key is not None
-        write_slot(self.storage, self.opened.slot, self._key, data_keys, read_config(self.storage).id)
+        assert opened.wrapped is not None
+        write_slot(self.storage, opened.slot, self._key, data_keys, opened.wrapped)
         self._opened = None
 
     def require(self) -> None:
@@ -176,7 +178,7 @@ class Records:
         return config.id
 
     def _open(self, config: Config | None) -> None:
-        if self._opened is None:
+        if self._opened is None or not still_opens(self.storage, self._opened):
             self._opened = open_with(self.storage, self._key, config)
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
@@ -190,11 +192,11 @@ class Records:
 
     def _found(self) -> Config:
         if self.names():
-            # A ruin: what it was is told by those who know.
+            # A ruin: what it was is told by those who know. The key knows best, since snapshots may be copies.
             self._open(None)
-            known = next(self.records(), None)
-            kept = next((slot.repository for _name, slot in slots(self.storage)), known.repository if known else "")
-            rewrite_config(self.storage, kept or secrets.token_hex(16), encrypted=self.encrypted)
+            known = self.opened.wrapped or next(self.records(), None)
+            kept = known.repository if known else secrets.token_hex(16)
+            rewrite_config(self.storage, kept, encrypted=self.encrypted)
             return read_config(self.storage)
         names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
         if names & FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):

@@ -48,6 +48,7 @@ class Repository(Imports):
         storage_options: Mapping[str, Any] | None = None,
         storage_class: str | None = None,
         compression: Compression | str = Compression.FAST,
+        plaintext_secrets: Iterable[str] = (),
     ) -> None:
         """Name a repository.
 
@@ -59,13 +60,16 @@ class Repository(Imports):
                 is read all the time, such as the list of snapshots, stays in the usual one.
 
             compression: How much time to spend on making new content small: ``"fast"`` or ``"small"``.
+            plaintext_secrets: Paths and patterns of files with passwords and keys, such as ``[".env"]``, that may be
+                kept here although the repository is neither encrypted nor on this host. All others are refused.
 
         Raises:
             ConfigurationError: The URL cannot be used, there are no storage classes, or no such compression.
         """
         storage = open_storage(url, storage_options)
         packs = storage.classed(storage_class) if storage_class is not None else None
-        super().__init__(Objects(storage, key, packs, _compression(compression)), storage_options or {})
+        accepted = (plaintext_secrets,) if isinstance(plaintext_secrets, str) else tuple(plaintext_secrets)
+        super().__init__(Objects(storage, key, packs, _compression(compression), accepted), storage_options or {})
 
     @property
     def keys(self) -> KeyRing:
@@ -155,7 +159,7 @@ class Repository(Imports):
 
         Raises:
             NotFoundError: A snapshot is not there; then none is copied.
-            IntegrityError: Content is damaged here; snapshots copied before it stay.
+            IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
         """
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
         paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()

@@ -30,6 +30,9 @@ ASIDE = f"{RESERVED}/aside"
 _BLOCK = 4 << 20
 _FILES_AT_ONCE = 2
 """One thread writes a file in order; two files keep two of them at work."""
+_SMALL = 256 << 10
+_SMALL_AT_ONCE = 12
+"""Small files mostly wait for the disk to say that they are on it; it can say so for many at once."""
 
 
 @attrs.frozen
@@ -82,7 +85,9 @@ def execute(
         work.try_to(action, functools.partial(work.write, action, files[action.path]))
 
     writes = sorted(todo.of(Step.WRITE, Kind.FILE), key=lambda action: -action.size)  # no large file is last, alone
-    with Lane(_FILES_AT_ONCE, len(writes) + 1) as lane:
+    large = [action for action in writes if action.size > _SMALL]
+    small = writes[len(large) :]
+    with Lane(_FILES_AT_ONCE, len(large) + 1) as few, Lane(_SMALL_AT_ONCE, len(small) + 1) as many:
         try:
             for action in opened:
                 work.try_to(action, functools.partial(work.open_folder, action))
@@ -90,7 +95,7 @@ def execute(
                 work.try_to(action, functools.partial(work.take_away, action))
             for action in reversed(todo.of(Step.SET_ASIDE, Kind.FOLDER)):
                 work.try_to(action, functools.partial(work.take_folder_away, action))
-            for _done in lane.each(write, writes):
+            for _done in itertools.chain(few.each(write, large), many.each(write, small)):
                 pass
             for action in todo.of(Step.WRITE, Kind.LINK):
                 work.try_to(action, functools.partial(work.link, action, links[action.path]))

@@ -66,9 +66,7 @@ def find(storage: Storage, path: str, selection: Selection, hidden: str | None =
         except FileNotFoundError:
             return []
 
-    def enter(folder: str) -> bool:
-        return not (is_in(RESERVED, folder) or is_in(hidden, folder) or covered(folder, selection.excluded))
-
+    enter = _Entering(selection.excluded, hidden)
     prefix = fixed_part(path)
     if path not in selection.trees:
         return [entry for entry in storage.entries(prefix) if matches(entry.key, path) and enter(entry.key)]
@@ -79,6 +77,25 @@ def find(storage: Storage, path: str, selection: Selection, hidden: str | None =
         if isinstance(top, Link):
             return found
     return found + [item for item in storage.walk(prefix, enter) if matches(item.key, path) and enter(item.key)]
+
+
+class _Entering:
+    """Tells whether something is part of a store; called for every file, so each folder is looked at once."""
+
+    def __init__(self, excluded: tuple[str, ...], hidden: str | None) -> None:
+        self._excluded = excluded
+        self._hidden = hidden
+        self._folders: dict[str, bool] = {}
+
+    def __call__(self, key: str) -> bool:
+        folder = key.rpartition("/")[0]
+        if folder and folder not in self._folders:
+            self._folders[folder] = self(folder)
+        return (
+            (not folder or self._folders[folder])
+            and key not in (RESERVED, self._hidden)
+            and not any(matches(key, pattern) for pattern in self._excluded)
+        )
 
 
 def find_all(storage: Storage, selection: Selection, also: Iterable[str], outside: str) -> dict[str, Item]:

@@ -16,6 +16,7 @@ from novabackup.backup import Request, take
 from novabackup.errors import (
     CheckFailedError,
     ConfigurationError,
+    DecryptionError,
     FormatError,
     IntegrityError,
     NovaBackupError,
@@ -275,11 +276,19 @@ def _finish_inherited(
         held.abandon()
         raise RollbackError(
             f"{store.url}: an interrupted {left.phase} could not be brought to snapshot {left.snapshot} of "
-            f"{left.repository}: {failure}. Remove the cause (for a repository that needs credentials: "
-            "recover(store, Repository(url, storage_options=...))), then call recover(store)"
+            f"{left.repository}: {failure}. {_way_on(failure)}"
         ) from failure
     _LOG.warning("%s: an interrupted %s was brought to snapshot %s", store.url, left.phase, left.snapshot)
     return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept)
+
+
+def _way_on(failure: BaseException) -> str:
+    if isinstance(failure, DecryptionError):
+        return "Only who has its key can go on: call recover(store, Repository(url, key=...))"
+    return (
+        "Remove the cause (for a repository that needs credentials: recover(store, Repository(url, "
+        "storage_options=...))), then call recover(store)"
+    )
 
 
 def _put_back(

@@ -41,6 +41,18 @@ def pushgateway_url(tmp_path_factory):
         yield url
 
 
+@pytest.fixture(scope="session")
+def ssh_server(tmp_path_factory):
+    with servers.sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def sftp_place(ssh_server, tmp_path):
+    """URL and options of an empty place on a server that speaks SFTP; it is the folder ``sftp`` of this test."""
+    return ssh_server.url(f"{tmp_path}/sftp"), ssh_server.options
+
+
 @pytest.fixture
 def clean_aws(monkeypatch, tmp_path):
     """An environment without credentials or settings of whoever runs the tests."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import getpass
+import os
 import shutil
 import signal
 import socket
@@ -10,6 +13,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import asyncssh
+import pytest
 
 
 def free_port():
@@ -44,8 +50,8 @@ def _running(command, port, log: Path):
 def moto(folder: Path):
     """A server that honours conditional writes."""
     port = free_port()
-    script = Path(sys.executable).with_name("moto_server")
-    return _running([str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
+    script = Path(__file__).with_name("moto_server.py")
+    return _running([sys.executable, str(script), "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log")
 
 
 def rclone(folder: Path):
@@ -81,6 +87,95 @@ def pushgateway(folder: Path):
     return _running(["prometheus-pushgateway", *options], port, folder / "pushgateway.log")
 
 
+@contextlib.contextmanager
+def sshd(folder: Path):
+    """An SSH server: OpenSSH's where it is installed, otherwise asyncssh's own; gives what `sftp_place` needs."""
+    port = free_port()
+    for name in ("host", "client"):
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key.write_private_key(folder / name)
+        key.write_public_key(folder / f"{name}.pub")
+        (folder / name).chmod(0o600)
+    known = f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}"
+    (folder / "known_hosts").write_text(known)
+    program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program:
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where it shuts its unprivileged part in
+        settings = {
+            "PidFile": folder / "pid",
+            "Port": port,
+            "ListenAddress": "127.0.0.1",
+            "HostKey": folder / "host",
+            "AuthorizedKeysFile": folder / "client.pub",
+            "StrictModes": "no",
+            "PermitRootLogin": "yes",
+            "PasswordAuthentication": "no",
+            "MaxStartups": 100,
+            "Subsystem": "sftp internal-sftp",
+        }
+        (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
+    else:
+        command = [sys.executable, __file__, str(port), str(folder)]
+    with _running(command, port, folder / "sshd.log"):
+        yield SshServer(port, folder, is_openssh=bool(program))
+
+
+class SshServer:
+    """Where an SSH server is and how to log in."""
+
+    def __init__(self, port, folder, *, is_openssh):
+        self.port = port
+        self.folder = folder
+        self.is_openssh = is_openssh
+
+    def url(self, path):
+        return f"sftp://{getpass.getuser()}@127.0.0.1:{self.port}{path}"
+
+    @property
+    def options(self):
+        """What asyncssh needs to log in, whatever the user who runs the tests has in his home."""
+        return {
+            "client_keys": [str(self.folder / "client")],
+            "known_hosts": str(self.folder / "known_hosts"),
+            "config": [],
+            "agent_path": None,
+        }
+
+    def break_connections(self):
+        """End the processes that serve connections now; give their number."""
+        if not self.is_openssh:
+            pytest.skip("needs OpenSSH's sshd, which serves each connection by a process of its own")
+        above = {int((self.folder / "pid").read_text())}
+        ended = 0
+        while above:
+            above = {process for process, parent in _processes() if parent in above}
+            for process in above:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    ended += 1
+        return ended
+
+
+def _processes():
+    """Give the number of each process and of its parent."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            yield int(status.parent.name), int(status.read_text().rpartition(")")[2].split()[1])
+
+
+async def _serve_ssh(port, folder):
+    server = await asyncssh.listen(
+        "127.0.0.1",
+        port,
+        server_host_keys=[f"{folder}/host"],
+        authorized_client_keys=f"{folder}/client.pub",
+        sftp_factory=True,
+    )
+    await server.wait_closed()
+
+
 def options(endpoint):
     """What s3fs needs to talk to any of them."""
     return {
@@ -89,3 +184,7 @@ def options(endpoint):
         "endpoint_url": endpoint,
         "config_kwargs": {"s3": {"addressing_style": "path"}, "connect_timeout": 5, "read_timeout": 20},
     }
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_ssh(int(sys.argv[1]), sys.argv[2]))

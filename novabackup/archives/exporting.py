@@ -16,7 +16,7 @@ from novabackup.archives._gzip import gzipped
 from novabackup.archives._urls import folder_and_name
 from novabackup.content import blocks
 from novabackup.errors import ConfigurationError
-from novabackup.model import FileEntry, SnapshotRecord
+from novabackup.model import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.storage import Span, Storage, open_storage
 
@@ -128,16 +128,23 @@ def _tar(
     size = len(head)
     yield head
     folders = {date}
-    yield (header := _header(date, tarfile.DIRTYPE, record, None))
+    known = {f"{date}/{folder.path}": folder for folder in record.folders}
+    yield (header := _header(date, record, None))
     size += len(header)
-    for entry in sorted(record.files, key=lambda entry: entry.path):
+    for entry in sorted(record.items, key=lambda entry: entry.path):
         path = f"{date}/{entry.path}"
         for folder in _above(path):
             if folder not in folders:
                 folders.add(folder)
-                yield (header := _header(folder, tarfile.DIRTYPE, record, None))
+                yield (header := _header(folder, record, known.get(folder)))
                 size += len(header)
-        yield (header := _header(path, tarfile.REGTYPE, record, entry))
+        if path in folders:
+            continue
+        yield (header := _header(path, record, entry))
+        if not isinstance(entry, FileEntry):
+            folders.add(path)
+            size += len(header)
+            continue
         for block in blocks(objects, entry):
             assert not isinstance(block, Span)  # there are none without a base to copy from
             yield block
@@ -154,15 +161,18 @@ def _above(path: str) -> Iterator[str]:
     return ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
-def _header(path: str, kind: bytes, record: SnapshotRecord, entry: FileEntry | None) -> bytes:
+def _header(path: str, record: SnapshotRecord, entry: FileEntry | LinkEntry | FolderEntry | None) -> bytes:
+    """Describe a file, a link or a folder; None for a folder of which nothing is known."""
     info = tarfile.TarInfo(path)
-    info.type = kind
-    info.mode = 0o755 if entry is None else 0o644
     info.mtime = int(record.time.timestamp())
-    if entry is not None:
-        info.size = entry.size
-        if entry.attributes is not None:
-            info.mode = entry.attributes.mode
-            info.uid, info.gid = entry.attributes.uid, entry.attributes.gid
-            info.mtime = entry.attributes.mtime_ns // 10**9  # whole seconds, as GNU tar writes them, need no extension
+    if isinstance(entry, FileEntry):
+        info.type, info.mode, info.size = tarfile.REGTYPE, 0o644, entry.size
+    elif isinstance(entry, LinkEntry):
+        info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
+    else:
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+    if entry is not None and entry.attributes is not None:
+        info.mode = entry.attributes.mode
+        info.uid, info.gid = entry.attributes.uid, entry.attributes.gid
+        info.mtime = entry.attributes.mtime_ns // 10**9  # whole seconds, as GNU tar writes them, need no extension
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")

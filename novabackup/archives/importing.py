@@ -403,7 +403,7 @@ def _take(
         if known is not None:
             _LOG.info("%s was taken in before, as snapshot %s", plan.source, known[0])
             return known
-        staged = IndexStore(stage, components=store.components, checks=store.checks)
+        staged = IndexStore(stage, components=store.components, checks=store.checks, exclude=store.exclude)
         past = Past(time=plan.time, store=store.url, attributes=attributes)
         return backup.take(objects, staged, attrs.evolve(request, past=past), callback)
 

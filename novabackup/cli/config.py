@@ -47,8 +47,8 @@ def _dashed(name: str) -> str:
 
 LAYOUTS: dict[str, tuple[Component, ...]] = {
     _dashed(name): layout
-    for name, layout in ((name, getattr(layouts, name)) for name in layouts.__all__)
-    if isinstance(layout, tuple) and all(isinstance(part, Component) for part in layout)
+    for name in layouts.__all__
+    if isinstance(layout := getattr(layouts, name), tuple) and all(isinstance(one, Component) for one in layout)
 }
 """The ready-made lists of components, by the names that people give."""
 

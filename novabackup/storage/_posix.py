@@ -28,7 +28,7 @@ from types import TracebackType
 from novabackup.errors import ChangedError
 from novabackup.storage.base import Block, Source, Span
 
-OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock)")
+OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock|swap)")
 """Names of the files that a writer needs for a while."""
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 TICK_NS = 20_000_000

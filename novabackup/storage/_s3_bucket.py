@@ -76,9 +76,9 @@ class Bucket:
                 if not item["Key"].endswith("/"):  # what consoles put there to show a folder
                     yield item["Key"][root:], item
 
-    def head(self, key: str) -> Mapping[str, Any]:
-        """Ask for all that is known of an object without reading it."""
-        return self.call(key, "head_object", Key=self.key(key))
+    def head(self, key: str, **request: Any) -> Mapping[str, Any]:
+        """Ask for all that is known of an object, or of a part of it, without reading it."""
+        return self.call(key, "head_object", Key=self.key(key), **request)
 
     def get(self, key: str, most: int, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
         """Read an object or a range of it, never more than was asked for.

@@ -18,6 +18,8 @@ from novabackup.storage._s3_sums import md5
 from novabackup.storage.base import Block, Entry, Span
 
 PART = 16 << 20
+USUAL_PARTS = (PART, 8 << 20)
+"""What is written here has parts of that size, and so has what boto3 and the AWS CLI write by default."""
 _PARTS_OF_A_SIZE = 1_000
 """Parts double after so many: 10,000, the most that a server takes, are 16 TB then, more than an object can be."""
 _ATTEMPTS = 6
@@ -125,6 +127,9 @@ class Writer:
                 # The answer to the first attempt got lost, and the second one found no upload, or its own work.
                 if not (answer := self._mine(key, token)):
                     raise
+            else:
+                # Some servers say nothing of what has come into being, or something else than later on.
+                answer = self._mine(key, token) or answer
             return _entry(key, sum(size for _part, size in sent), answer)
         except BaseException:
             with contextlib.suppress(Exception):

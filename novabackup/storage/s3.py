@@ -27,7 +27,7 @@ from novabackup.storage._s3_client import ARCHIVES, S3Client
 from novabackup.storage._s3_errors import RefusedError
 from novabackup.storage._s3_states import MAY_BE_FROZEN, frozen_state, lock_state, retained_until, thaw_request
 from novabackup.storage._s3_sums import SumProof, sum_in
-from novabackup.storage._s3_writes import Writer, parts_of
+from novabackup.storage._s3_writes import USUAL_PARTS, Writer, parts_of
 from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader
 from novabackup.storage.objects import KeyedStorage, ObjectReader
 
@@ -153,21 +153,23 @@ class S3Storage(KeyedStorage):
             entry: The version.
             expected: The sum that the server gives of it; empty if it gives none.
         """
-        parts = expected.partition("-")[2]
-        length = 0
-        if parts:
-            wanted = {"PartNumber": 1, "IfMatch": etag_of(entry.identity)}
-            try:
-                answer = self._bucket.call(entry.key, "head_object", Key=self._bucket.key(entry.key), **wanted)
-            except (FileNotFoundError, RefusedError):
-                answer = {}
-            # Only where all parts but the last one are of one size is it known where they end.
-            length = int(answer.get("ContentLength", 0))
-            if str(answer.get("PartsCount", "")) != parts or not length or -(-entry.size // length) != int(parts):
-                return Proof()
         if not expected or self._bucket.sums.useless:
             return Proof()
+        parts, length = int(expected.partition("-")[2] or 0), 0
+        if parts:
+            # Only where all parts but the last one are of one size is it known where they end.
+            length = next((size for size in self._part_sizes(entry.key) if -(-entry.size // size) == parts), 0)
+            if not length:
+                return Proof()
         return SumProof(self._bucket.sums, f"{self.locate(entry.key)} {expected}", expected, length)
+
+    def _part_sizes(self, key: str) -> tuple[int, ...]:
+        """Give the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
+        try:
+            answer = self._bucket.head(key, PartNumber=1)
+        except (FileNotFoundError, RefusedError):
+            return ()
+        return (max(1, answer["ContentLength"]),) if answer.get("PartsCount") else USUAL_PARTS
 
     def read_part(self, key: str, start: int, length: int) -> Part:
         """Read a range of an object that never changes, by one request."""

@@ -117,7 +117,7 @@ def test_a_file_of_more_than_8_gib_has_a_header_that_says_so():
     record = model.SnapshotRecord(
         repository="", time=datetime(2026, 1, 25, tzinfo=UTC), store="/s", declared=("big.bin",), files=(entry,)
     )
-    header = exporting._header("20260125_000000/big.bin", tarfile.REGTYPE, record, entry)
+    header = exporting._header("20260125_000000/big.bin", record, entry)
     with tarfile.open(fileobj=io.BytesIO(header + bytes(10240)), mode="r|") as tar:
         assert tar.next().size == 9 << 30
 

@@ -68,8 +68,8 @@ class TestWhatItSays:
         assert config.retention == Policy.parse("daily 30, tag release forever")
 
     def test_every_ready_made_layout_has_a_name(self, place):
-        assert {"nova", "nova-vehicle", "nova-multi-domain"} <= LAYOUTS.keys()
-        assert LAYOUTS["nova-vehicle"] is layouts.NOVA_VEHICLE
+        assert set(LAYOUTS) == {"nova", "nova-vehicle", "nova-multi-domain", "nova-installation"}
+        assert LAYOUTS["nova-installation"] is layouts.NOVA_INSTALLATION
         assert loaded(place, '[store]\nlayout = "nova-vehicle"').store.layout == "nova-vehicle"
 
     def test_no_file_says_nothing(self):

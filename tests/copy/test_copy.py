@@ -66,6 +66,10 @@ def contents(found: Repository) -> dict[str, dict[str, bytes]]:
     return {point.id: {path: point.open(path).read() for path in point.files} for point in found}
 
 
+def names(found: Repository) -> list[str]:
+    return [point.id for point in found]
+
+
 def stored(found: Repository) -> int:
     return sum(path.stat().st_size for path in Path(found.url, "packs").rglob("*") if path.is_file())
 
@@ -180,8 +184,31 @@ def test_damage_in_the_source_is_never_copied(tmp_path, store):
     pack.write_bytes(whole)
     with pytest.raises(IntegrityError, match="does not match its hash"):
         source.copy(to=target)
-    assert [point.id for point in target] == [good.id], "what came before stays"
+    assert [point.id for point in target] == [good.id]
     target[good.id].verify()
+
+
+def test_damage_in_the_source_costs_only_the_snapshots_that_need_it(tmp_path, store):
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    taken = []
+    for number in range(4):
+        (Path(store.url) / "noise.bin").write_bytes(random.Random(number).randbytes(300_000))
+        taken.append(source.backup(store))
+    (pack,) = taken[1].files["noise.bin"].packs
+    (tmp_path / "source" / "packs" / pack[:2] / pack).unlink()
+    (tmp_path / "source" / "snapshots" / f"{taken[2].id}.json").write_text("{}")
+    source = Repository(tmp_path / "source")
+    callback = Callback()
+    with pytest.raises(IntegrityError, match=r"2 of 4 snapshots of .* could not be copied") as caught:
+        source.copy(to=target, callback=callback)
+    assert {problem.paths for problem in caught.value.problems} == {
+        (f"snapshots/{point.id}.json",) for point in taken[1:3]
+    }
+    assert names(target) == [taken[0].id, taken[3].id]
+    assert not target.check(read_data_subset="100%")
+    assert callback.value == callback.size
+    plan = source.plan_copy(to=target)
+    assert (plan.copy, plan.damaged, len(plan.there)) == ((taken[1].id,), (taken[2].id,), 2)
 
 
 def test_a_copy_can_be_compressed_otherwise(tmp_path, store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,11 +107,22 @@ SCRIPTS = {
         "every one checked",
         "The same files: True",
     ],
+    "whole_installation": [
+        "8 files, 1 link, 7 folders",
+        "problems: 0",
+        "left out: True",
+        "refused: True",
+        "restored 8 files, 1 link",
+        "the link: production.toml - the empty folder: True",
+        "database: ok, nothing missing: True",
+        "indexes healthy: True",
+        "weekly: data/brakes.txt",
+    ],
     "progress": ["Restored 14275 bytes"],
 }
 """What each script must print, in this order."""
 
-HELPERS = {"manuals", "demo", "s3"}
+HELPERS = {"manuals", "demo", "s3", "sftp"}
 
 
 def run(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -159,6 +171,27 @@ def test_the_s3_example(bucket, tmp_path):
             "Every byte on S3 is right.",
             f"On S3: {counts}",
             f"the upload failed; back on S3: {counts}",
+        ],
+    )
+
+
+def test_the_sftp_example(ssh_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    for name, to in {"client": "id_ed25519", "client.pub": "id_ed25519.pub", "known_hosts": "known_hosts"}.items():
+        shutil.copy(ssh_server.folder / name, tmp_path / ".ssh" / to)
+    done = run(tmp_path, EXAMPLES / "sftp.py", ssh_server.url(f"{tmp_path}/nova"))
+    assert done.returncode == 0, done.stderr
+    counts = "{'faiss_index.bin': 15, 'bm25_index.pkl': 15, 'metadata.json': 15}"
+    assert_in_order(
+        done.stdout,
+        [
+            "Backup of the local store: ('nightly',) 3 files",
+            "Every byte on the server is right.",
+            f"On the server: {counts}",
+            f"the upload failed; back on the server: {counts}",
+            "Refused: expected a server whose key is in /dev/null, found one that is unknown there",
         ],
     )
 

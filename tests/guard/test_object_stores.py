@@ -29,11 +29,11 @@ class Ingestion:
         return {name: self.storage.read(name) for name in nova.FILES if self.storage.exists(name)}
 
 
-@pytest.fixture(params=["memory", "moto"])
+@pytest.fixture(params=["memory", "moto", "sftp"])
 def store(request) -> IndexStore:
     if request.param == "memory":
         return IndexStore(f"memory://{request.node.name}/vector_db")
-    url, options = request.getfixturevalue("moto_place")
+    url, options = request.getfixturevalue(f"{request.param}_place")
     return IndexStore(f"{url}/vector_db", storage_options=options)
 
 

@@ -31,7 +31,7 @@ from novabackup import (
     retention,
     snapshot,
 )
-from novabackup.components import Bm25, Component, Faiss, Files, Metadata
+from novabackup.components import Bm25, Component, Faiss, Files, Metadata, Sqlite, Tree
 from novabackup.storage import Reader
 
 
@@ -54,6 +54,11 @@ store = IndexStore(Path("vector_db"))
 store = IndexStore("s3://bucket/nova/vector_db", storage_options={"anon": False}, single_writer=True)
 store = IndexStore("vector_db", components=[Faiss("a"), Bm25("b"), Metadata("c"), Files("d/*", optional=True)])
 store = IndexStore("vector_db", components=[*layouts.NOVA, Words("e")], checks=[*checks.DEFAULT, no_empty_index])
+
+store = IndexStore("nova-nic", components=layouts.NOVA_INSTALLATION, exclude=[*layouts.LEFT_OUT, "**/*.tmp"])
+store = IndexStore("nova-nic", components=[Tree("config"), Sqlite("query_log.db", timeout=9.0)])
+assert_type(layouts.nova_installation(["logs"], frequencies=["daily"]), tuple[Component, ...])
+assert_type(layouts.NOVA_PARTS[0].priority, layouts.Priority)
 
 assert_type(store.url, str)
 assert_type(store.inspect()["faiss_index.bin"], Report)
