@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
+import attrs
+
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import (
     CONFIG_KEY,
@@ -30,6 +32,7 @@ from novabackup.model import (
     Condemned,
     Config,
     Forgotten,
+    KeySlot,
     Pin,
     Record,
     SnapshotRecord,
@@ -115,17 +118,14 @@ class Records:
         """Whether whoever has the storage alone can read nothing."""
         return bool(self.protection.key)
 
-    def reopen(self, key: Key) -> None:
-        """Open the repository with another key from now on."""
-        self._key, self._opened = key, None
+    def reopen(self, key: Key, slot: str, wrapped: KeySlot) -> None:
+        """Go on with another key, of the slot that is named."""
+        self._key, self._opened = key, attrs.evolve(self.opened, slot=slot, wrapped=wrapped)
 
     def replace_slot(self, data_keys: Sequence[bytes]) -> None:
         """Let the key at hand open the repository with other data keys, the newest first."""
-        opened = self.opened
         assert self._key is not None
-        assert opened.wrapped is not None
-        write_slot(self.storage, opened.slot, self._key, data_keys, opened.wrapped)
-        self._opened = None
+        self._opened = write_slot(self.storage, self._key, self.opened, data_keys)
 
     def require(self) -> None:
         """Make sure that there is a repository to read, and open it.
