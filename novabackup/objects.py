@@ -63,6 +63,11 @@ class Objects(Records):
         self._packs = packs or storage
         self._tables: dict[str, Table] = {}
 
+    def forget_cached(self) -> None:
+        """Believe nothing any more that has been read."""
+        super().forget_cached()
+        self._tables.clear()
+
     @property
     def reads_back(self) -> bool:
         """Whether new packs can be read at once."""

@@ -178,8 +178,16 @@ class Records:
         return config.id
 
     def _open(self, config: Config | None) -> None:
-        if self._opened is None or not still_opens(self.storage, self._opened):
+        if self._opened is not None and not still_opens(self.storage, self._opened):
+            self.forget_cached()
+        if self._opened is None:
             self._opened = open_with(self.storage, self._key, config)
+
+    def forget_cached(self) -> None:
+        """Believe nothing any more that has been read: everything may have been sealed anew."""
+        self._opened = None
+        self._records.clear()
+        self._previous.clear()
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
         """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
@@ -308,9 +316,14 @@ class Records:
         self._records[name] = record
 
     def _newest(self) -> str:
-        """Name a snapshot that is there, whose absence whoever reads the next one will notice."""
+        """Name a snapshot that is there, whose absence whoever reads the next one will notice.
+
+        It must be readable: what somebody else has put there would be remembered in the place of a real one.
+        """
         names = self.names()
-        return self._saved if self._saved in names else names[-1] if names else ""
+        if self._saved in names:
+            return self._saved
+        return next((name for name in reversed(names) if self._readable(name)), "")
 
     def previous(self, name: str) -> str:
         """Give the snapshot that was there when this one was written; empty if that was not noted."""
@@ -334,7 +347,7 @@ class Records:
     def _readable(self, name: str) -> bool:
         try:
             self.record(name)
-        except (IntegrityError, FormatError, NotFoundError):
+        except (ArchivedError, IntegrityError, FormatError, NotFoundError):
             return False
         return True
 

@@ -318,5 +318,8 @@ def test_no_more_goes_through_than_the_limit(tmp_path, store):
     grow(store, 0)
     source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
     source.backup(store)
+    for nothing in (0, -1, float("nan")):
+        with pytest.raises(ConfigurationError, match="more than 0 bytes a second"):
+            source.copy(to=target, limit=nothing)
     source.copy(to=target, limit=1e9)
     assert contents(target) == contents(source)

@@ -238,6 +238,18 @@ def test_a_snapshot_that_was_taken_away_is_missed(repository, again, which):
     assert (problem.code, problem.paths) == ("missing", (f"snapshots/{name}.json",))
 
 
+def test_what_somebody_else_put_there_is_not_remembered_instead(repository, again, store):
+    snapshots = Path(repository.url) / "snapshots"
+    last = repository["latest"].id
+    forged = snapshots / "99990101T000000Z-0123456789abcdef0123.json"
+    forged.write_bytes((snapshots / f"{last}.json").read_bytes())
+    again().backup(store)
+    forged.unlink()
+    assert not again().check()
+    (snapshots / f"{last}.json").unlink()
+    assert [problem.paths for problem in again().check()] == [(f"snapshots/{last}.json",)]
+
+
 def test_what_nobody_notices(repository, again, store, tmp_path):
     """Without a memory outside of the storage it cannot be; docs/encryption.md says so."""
     url = Path(repository.url)
