@@ -220,6 +220,10 @@ class Packer:
         """Find chunks by hashes of this repository's own kind; `UNKNOWN` are those that have to be stored."""
         return self._stock.find(hashes)
 
+    def number(self, pack: str) -> int:
+        """Give the number by which places count a pack that was there before; `UNKNOWN` if it cannot be shared."""
+        return self._stock.number(pack)
+
     def place(self, pieces: list[Piece]) -> Places:
         """Store chunks that are not there yet; give the place of each."""
         return self._place(pieces)
