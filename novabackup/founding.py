@@ -32,6 +32,7 @@ __all__ = [
     "rewrite_config",
     "slots",
     "write_founding",
+    "write_readme",
     "write_slot",
 ]
 
@@ -241,7 +242,12 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     """Write a lost ``config.json`` anew."""
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
-        storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+        write_readme(storage, encrypted=encrypted)
+
+
+def write_readme(storage: Storage, *, encrypted: bool) -> None:
+    """Write the text for people who find the folder."""
+    storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
 
 
 def write_founding(storage: Storage, key: Key | None, repository: str) -> None:

@@ -14,7 +14,18 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
-from novabackup import copying, forgetting, layouts, mirroring, prune, reencryption, retention, session, verification
+from novabackup import (
+    copying,
+    forgetting,
+    layouts,
+    mirroring,
+    prune,
+    reencryption,
+    repair,
+    retention,
+    session,
+    verification,
+)
 from novabackup.backup import Request
 from novabackup.components import Component, Files
 from novabackup.copying import CopyPlan, Paces
@@ -22,11 +33,12 @@ from novabackup.errors import NotFoundError
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
 from novabackup.mirroring import MirrorPlan
-from novabackup.model import Pin, SnapshotRecord
+from novabackup.model import Pin, Problem, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
 from novabackup.pace import Pace
 from novabackup.prune import PrunePlan
+from novabackup.repair_plan import RepairPlan
 from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
@@ -333,6 +345,64 @@ class Repository:
         """
         return verification.check(self._objects, read_data_subset, callback)
 
+    def plan_repair(
+        self,
+        *,
+        from_: Repository | Iterable[Repository] = (),
+        store: IndexStore | None = None,
+        problems: Iterable[Problem] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> RepairPlan:
+        """Say what `repair` would do and what cannot be had back; write nothing.
+
+        Args:
+            from_: Other repositories that may have the same content: copies made by `copy` or `mirror`, whatever their
+                keys, copies made byte by byte, or repositories of the same stores.
+            store: Live files that may still be what a snapshot has.
+            problems: What `check` found; by default everything is read to find out.
+            callback: Told of the packs that are read.
+
+        Returns:
+            The plan; ``print`` shows it. ``lost`` says what cannot be had back, file by file. Content of other
+            repositories is read in whole only when the plan is carried out.
+
+        Raises:
+            NotFoundError: There is no repository here, or at a place to repair from.
+        """
+        return repair.plan(self._objects, _several(from_), store, problems, callback)
+
+    def repair(
+        self,
+        plan: RepairPlan | None = None,
+        *,
+        from_: Repository | Iterable[Repository] = (),
+        store: IndexStore | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> RepairPlan:
+        """Mend what is damaged, from what is left of it, from other repositories and from live files.
+
+        Packs are copied back from a copy that has the very same ones; otherwise files are brought together again from
+        chunks with the same hashes or from a copied snapshot, and their snapshots say where they are now. Each file is
+        read and compared with its hash before its snapshot is changed. What was damaged is kept below ``damaged/``.
+        Interrupted, it goes on when it is called again. Let no prune run beside it.
+
+        Args:
+            plan: What `plan_repair` said; made anew by default. Everything is looked at again all the same.
+            from_: As for `plan_repair`.
+            store: As for `plan_repair`.
+            callback: Told of the steps.
+
+        Returns:
+            What was done. ``lost`` says what could not be had back; `check` goes on naming it.
+
+        Raises:
+            NotFoundError: There is no repository here, or at a place to repair from.
+            ChangedError: Somebody prunes here meanwhile.
+        """
+        others = _several(from_)
+        todo = plan or repair.plan(self._objects, others, store, None, DEFAULT_CALLBACK)
+        return repair.execute(self._objects, others, store, todo, callback)
+
     # -- pinning -----------------------------------------------------------------------------------------------------
 
     def pin(self, snapshot: str | Snapshot, message: str = "") -> None:
@@ -489,6 +559,11 @@ class Repository:
 def request(tags: Iterable[str], message: str) -> Request:
     """Make a request out of what users pass; a single tag may be given as plain text."""
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message)
+
+
+def _several(repositories: Repository | Iterable[Repository]) -> list[Objects]:
+    given = [repositories] if isinstance(repositories, Repository) else repositories
+    return [repository._objects for repository in given]
 
 
 def _name(snapshot: str | Snapshot) -> str:
