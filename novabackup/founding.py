@@ -56,6 +56,7 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   pins/*.json           names of snapshots that stay until somebody unpins them
+  damaged/              what a repair has replaced; nothing reads it any more
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -83,6 +84,7 @@ This folder is an encrypted novabackup repository: snapshots of search indexes, 
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   forgotten/*.json      snapshots that were removed on purpose
   pins/*.json           names of snapshots that stay until somebody unpins them
+  damaged/              what a repair has replaced; nothing reads it any more
 
 To get data out:  pip install novabackup, then in Python:
 

@@ -20,6 +20,7 @@ from novabackup import (
     layouts,
     mirroring,
     prune,
+    rebuilding,
     reencryption,
     repair,
     retention,
@@ -38,11 +39,13 @@ from novabackup.objects import Objects
 from novabackup.owner import whereabouts
 from novabackup.pace import Pace
 from novabackup.prune import PrunePlan
+from novabackup.rebuilding import RebuildPlan
 from novabackup.repair_plan import RepairPlan
 from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Origin, Snapshot, Snapshots
 from novabackup.storage import Storage, open_storage
 from novabackup.store import IndexStore
+from novabackup.texts import Tokenize
 from novabackup.views import Problems
 
 __all__ = ["Repository"]
@@ -402,6 +405,75 @@ class Repository:
         others = _several(from_)
         todo = plan or repair.plan(self._objects, others, store, None, DEFAULT_CALLBACK)
         return repair.execute(self._objects, others, store, todo, callback)
+
+    def plan_rebuild_bm25(
+        self,
+        store: IndexStore,
+        *,
+        text_field: str | None = None,
+        tokenize: Tokenize | None = None,
+        sign_key: bytes | None = None,
+    ) -> RebuildPlan:
+        """Say how `rebuild_bm25` would write the BM25 index of a store anew; write nothing.
+
+        Args:
+            store: The store. All its other files must be healthy and agree.
+            text_field: Member of the metadata's entries that holds the text; by default what is usual.
+            tokenize: Cuts a text into words as the ingestion does; by default the usual ways are tried.
+            sign_key: Key of the signature, where the index is signed; by default the one of its component.
+
+        Returns:
+            The plan; ``print`` shows it. It has no ``problems`` if there is nothing to do.
+
+        Raises:
+            ConfigurationError: The index cannot be made; the message says what is missing.
+            NotFoundError: No snapshot has a healthy one to learn from.
+            RollbackError: An interrupted ingest left the store half-written: call ``recover(store)`` first.
+        """
+        return self._rebuilt(store, rebuilding.Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)).plan
+
+    def rebuild_bm25(
+        self,
+        store: IndexStore,
+        *,
+        text_field: str | None = None,
+        tokenize: Tokenize | None = None,
+        sign_key: bytes | None = None,
+        timeout: float | None = None,
+    ) -> RebuildPlan:
+        """Write the BM25 index of a store anew from the texts of its metadata, when it alone is damaged.
+
+        Shape, parameters and the way texts are cut into words are those of the newest snapshot that has a healthy
+        index; an index made in this way from that snapshot's texts must be the same, or nothing is written. It happens
+        in a guarded block: if the store is not healthy afterwards, it is put back. The damaged file is set aside.
+
+        Args:
+            store: As for `plan_rebuild_bm25`.
+            text_field: As for `plan_rebuild_bm25`.
+            tokenize: As for `plan_rebuild_bm25`.
+            sign_key: As for `plan_rebuild_bm25`.
+            timeout: Seconds to wait for another writer.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ConfigurationError: The index cannot be made; the message says what is missing.
+            NotFoundError: No snapshot has a healthy one to learn from.
+            StoreBusyError: Another writer is at work in the store.
+            ChangedError: The metadata was changed meanwhile.
+        """
+        wishes = rebuilding.Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)
+        rebuilt = self._rebuilt(store, wishes)
+        if rebuilt.plan.problems:
+            guard = self.guard(store, request(("before-rebuild",), rebuilt.plan.path), timeout=timeout)
+            rebuilding.execute(store, rebuilt, guard)
+        return rebuilt.plan
+
+    def _rebuilt(self, store: IndexStore, wishes: rebuilding.Wishes) -> rebuilding.Rebuilt:
+        session.refuse_if_interrupted(store, context=whereabouts(), timeout=None)
+        self._objects.require()
+        return rebuilding.build(store, self._objects, wishes)
 
     # -- pinning -----------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from novabackup.objects import Objects
 from novabackup.storage import Block, Entry, Storage
 from novabackup.store import find
 
-__all__ = ["Action", "RestorePlan", "Step", "execute", "live_files", "plan"]
+__all__ = ["Action", "RestorePlan", "Step", "execute", "live_files", "plan", "set_aside"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -257,7 +257,7 @@ def _write(
             stack.enter_context(base.source)
         aside = None
         if not _is_kept(storage, entry, kept):
-            aside = _set_aside(storage, entry.path, snapshot)
+            aside = set_aside(storage, entry.path, snapshot)
         try:
             storage.write(entry.path, progress.follow(blocks(objects, entry, base)), entry.attributes)
         except Exception:
@@ -285,7 +285,7 @@ def _take_away(storage: Storage, path: str, kept: Mapping[str, FileEntry], snaps
         return
     except ConfigurationError:
         _LOG.debug("%s is no file", path)
-    _set_aside(storage, path, snapshot)
+    set_aside(storage, path, snapshot)
 
 
 def _is_kept(storage: Storage, entry: FileEntry, kept: Mapping[str, FileEntry]) -> bool:
@@ -311,7 +311,7 @@ def _hash(storage: Storage, path: str) -> str:
     return whole.hexdigest()
 
 
-def _set_aside(storage: Storage, path: str, snapshot: str) -> str:
+def set_aside(storage: Storage, path: str, snapshot: str) -> str:
     """Move a file out of the way, to a name that nothing has yet; give that name."""
     for number in itertools.count():
         to = f"{ASIDE}/{snapshot}/{number}/{path}"
