@@ -220,6 +220,10 @@ class Packer:
         """Find chunks by hashes of this repository's own kind; `UNKNOWN` are those that have to be stored."""
         return self._stock.find(hashes)
 
+    def keep(self, pack: str, first: int, count: int) -> Places:
+        """Name chunks of a pack that is there, whatever else is known of it; give their places."""
+        return following(self._stock.number(pack), first, count)
+
     def place(self, pieces: list[Piece]) -> Places:
         """Store chunks that are not there yet; give the place of each."""
         return self._place(pieces)
