@@ -34,6 +34,8 @@ __all__ = [
     "slots",
     "still_opens",
     "write_founding",
+    "write_readme",
+    "write_script",
     "write_slot",
 ]
 
@@ -59,6 +61,7 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   pins/*.json           names of snapshots that stay until somebody unpins them
   extract.py            a script that gets the data out without novabackup
   drills/*.json         how it went when snapshots were restored on trial
+  damaged/              what a repair has replaced; nothing reads it any more
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -93,6 +96,7 @@ This folder is an encrypted novabackup repository: snapshots of search indexes, 
   pins/*.json           names of snapshots that stay until somebody unpins them
   drills/*.json         how it went when snapshots were restored on trial
   extract.py            a script that gets the data out without novabackup
+  damaged/              what a repair has replaced; nothing reads it any more
 
 To get data out:  pip install novabackup, then in Python:
 
@@ -306,6 +310,16 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
         storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
         storage.add(EXTRACT_KEY, [sealed_script()])
+
+
+def write_readme(storage: Storage, *, encrypted: bool) -> None:
+    """Write the text for people who find the folder anew."""
+    storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+
+
+def write_script(storage: Storage) -> None:
+    """Write the script that gets the data out without novabackup anew."""
+    storage.write(EXTRACT_KEY, [sealed_script()])
 
 
 def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:

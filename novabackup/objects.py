@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,10 +27,10 @@ from novabackup.packs import (
     unsealed,
     word_width,
 )
-from novabackup.records import PACK_NAME, Records, pin_key, snapshot_key
+from novabackup.records import ASIDE, PACK_NAME, Records, pin_key, snapshot_key
 from novabackup.storage import Entry, Storage
 
-__all__ = ["MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
+__all__ = ["ASIDE", "MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 _Content = TypeVar("_Content")
@@ -69,6 +70,8 @@ class Objects(Records):
         self.plaintext_secrets = tuple(plaintext_secrets)
         self.compression = compression
         self._packs = packs or storage
+        self._avoided: frozenset[str] = frozenset()
+        self._folder = ""
         self._tables: dict[str, Table] = {}
 
     def forget_cached(self) -> None:
@@ -87,6 +90,18 @@ class Objects(Records):
         """Whether new packs can be read at once."""
         return self._packs.reads_back
 
+    def avoiding(self, packs: Iterable[str]) -> Objects:
+        """Give the same repository once more; that one shares nothing with some packs."""
+        twin = copy.copy(self)
+        twin._avoided = self._avoided.union(packs)
+        return twin
+
+    def set_aside(self) -> Objects:
+        """Give the same repository once more; that one reads packs where damaged ones are set aside."""
+        twin = copy.copy(self)
+        twin._folder, twin._tables = f"{ASIDE}/", {}
+        return twin
+
     def pack_entries(self) -> Iterator[tuple[str, Entry]]:
         """List packs."""
         for entry in self.storage.entries("packs"):
@@ -95,8 +110,8 @@ class Objects(Records):
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there."""
-        keys = {pack_key(pack): pack for pack in packs}
+        """Tell which packs are there to be shared."""
+        keys = {pack_key(pack): pack for pack in packs if pack not in self._avoided}
         return {keys[key] for key in self.storage.present(keys)}
 
     def frozen(self, packs: Iterable[str]) -> set[str]:
@@ -120,8 +135,12 @@ class Objects(Records):
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""
-        self._tables.pop(pack_id, None)
+        self.forget_table(pack_id)
         self.storage.delete(pack_key(pack_id))
+
+    def forget_table(self, pack_id: str) -> None:
+        """Read the table of a pack anew when it is asked for again."""
+        self._tables.pop(pack_id, None)
 
     def table(self, pack_id: str, *, reaching: int = 0) -> Table:
         """Read and check the table of a pack.
@@ -210,8 +229,16 @@ class Objects(Records):
             raise IntegrityError(
                 f"{entry.path}: expected a list of runs, a multiple of 12 bytes up to {LARGEST_LIST}, found {size}"
             )
-        data = b"".join(self._content(entry.packs[pack], first, count) for pack, first, count in entry.runs)
-        rows = np.frombuffer(data, MAP_ROW).astype(np.int64).reshape(-1, 3)
+        return self.listed(
+            entry, b"".join(self._content(entry.packs[n], first, count) for n, first, count in entry.runs)
+        )
+
+    @staticmethod
+    def listed(entry: FileEntry, data: bytes) -> Runs:
+        """Read the list of a file's runs, which is content itself; see `runs`."""
+        if len(data) > LARGEST_LIST or len(data) % 12:
+            raise IntegrityError(f"{entry.path}: expected a list of runs, a multiple of 12 bytes, found {len(data)}")
+        rows: Runs = np.frombuffer(data, MAP_ROW).astype(np.int64).reshape(-1, 3)
         if len(rows) and (rows[:, 0].max() >= len(entry.packs) or rows[:, 2].min() < 1):
             raise IntegrityError(f"{entry.path}: the list of its runs names what cannot be")
         return rows
@@ -240,7 +267,7 @@ class Objects(Records):
     def _read(self, pack_id: str, start: int, length: int) -> tuple[bytes, int]:
         """Read a range of a pack; a negative start counts from the end. Give the size of the whole, too."""
         try:
-            part = self.storage.read_part(pack_key(pack_id), start, length)
+            part = self.storage.read_part(self._folder + pack_key(pack_id), start, length)
         except FileNotFoundError:
             raise IntegrityError(
                 f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"

@@ -222,7 +222,11 @@ class Packer:
 
     def number(self, pack: str) -> int:
         """Give the number by which places count a pack that was there before; `UNKNOWN` if it cannot be shared."""
-        return self._stock.number(pack)
+        return self._stock.shared(pack)
+
+    def keep(self, pack: str, first: int, count: int) -> Places:
+        """Name chunks of a pack that is there, whatever else is known of it; give their places."""
+        return following(self._stock.number(pack), first, count)
 
     def place(self, pieces: list[Piece]) -> Places:
         """Store chunks that are not there yet; give the place of each."""

@@ -45,16 +45,18 @@ from novabackup.model import (
 from novabackup.sealing import Protection
 from novabackup.storage import Entry, Lock, Storage
 
-__all__ = ["PACK_NAME", "Records", "pin_key", "snapshot_key"]
+__all__ = ["ASIDE", "PACK_NAME", "PIN_NAME", "SNAPSHOT_NAME", "Records", "pin_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 
-_SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
-_PIN_NAME = re.compile(r"pins/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
+ASIDE = "damaged"
+"""The folder for objects that were damaged and have been replaced; nothing in it is read but by people and `repair`."""
+SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
+PIN_NAME = re.compile(r"pins/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _Record = TypeVar("_Record")
-_OURS = re.compile(rf"{PACK_NAME.pattern}|{_SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
-_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){_SNAPSHOT_NAME.pattern}(?=\0)")
+_OURS = re.compile(rf"{PACK_NAME.pattern}|{SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
+_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){SNAPSHOT_NAME.pattern}(?=\0)")
 _MANY_NOTES = 2
 _DRILL_NAME = re.compile(r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json")
 _DRILLS_KEPT = 100
@@ -318,12 +320,23 @@ class Records:
         self.write_record(snapshot_key(name), record, self.previous(name))
         self._records[name] = record
 
-    def _newest(self) -> str:
+    def put_back(self, record: SnapshotRecord) -> str:
+        """Write a snapshot that another copy of the repository still had, also where something damaged stands.
+
+        Returns:
+            Its id.
+        """
+        name = snapshot_id(record)
+        self.write_record(snapshot_key(name), record, self._newest(but=name) if self.encrypted else "")
+        self._records.pop(name, None)
+        return name
+
+    def _newest(self, but: str = "") -> str:
         """Name a snapshot that is there, whose absence whoever reads the next one will notice.
 
         It must be readable: what somebody else has put there would be remembered in the place of a real one.
         """
-        names = self.names()
+        names = [name for name in self.names() if name != but]
         if self._saved in names:
             return self._saved
         return next((name for name in reversed(names) if self._readable(name)), "")
@@ -389,14 +402,14 @@ class Records:
         return {
             found[1]: datetime.fromtimestamp(entry.modified, UTC)
             for entry in self.storage.entries("snapshots")
-            if 0 < entry.modified < _END_OF_TIME and (found := _SNAPSHOT_NAME.fullmatch(entry.key))
+            if 0 < entry.modified < _END_OF_TIME and (found := SNAPSHOT_NAME.fullmatch(entry.key))
         }
 
     # -- pins --------------------------------------------------------------------------------------------------------
 
     def pinned(self) -> set[str]:
         """Tell which snapshots have a pin: it counts by being there, readable or not."""
-        return {found[1] for key in self.storage.keys("pins") if (found := _PIN_NAME.fullmatch(key))}
+        return {found[1] for key in self.storage.keys("pins") if (found := PIN_NAME.fullmatch(key))}
 
     def pin(self, name: str, message: str) -> None:
         """Pin a snapshot; a pin that it has already is replaced."""

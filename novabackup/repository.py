@@ -27,6 +27,7 @@ from novabackup.owner import whereabouts
 from novabackup.pace import Pace
 from novabackup.packs import Compression
 from novabackup.prune import PrunePlan
+from novabackup.repairing import Repairing
 from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage, open_storage
@@ -35,7 +36,7 @@ from novabackup.store import IndexStore
 __all__ = ["Repository", "protocol", "request"]
 
 
-class Repository(Imports, Drilling):
+class Repository(Imports, Drilling, Repairing):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is

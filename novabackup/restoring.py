@@ -22,7 +22,7 @@ from novabackup.objects import Objects
 from novabackup.restore import Action, Kind, RestorePlan, Step
 from novabackup.storage import Block, Entry, Folder, Link, Storage
 
-__all__ = ["Kept", "execute"]
+__all__ = ["Kept", "execute", "set_aside"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -268,14 +268,24 @@ class _Work:
         return None if nothing and self._storage.remove(path) else self._set_aside(path)
 
     def _set_aside(self, path: str) -> str:
-        """Move something out of the way, to a name that nothing has yet; give that name."""
-        for number in itertools.count():
-            to = f"{ASIDE}/{self._todo.snapshot}/{number}/{path}"
-            if self._storage.look(to) is None:
-                break
-        _LOG.warning("%s/%s is set aside as %s", self._storage.url, printable(path), printable(to))
-        self._storage.move(path, to)
-        return to
+        return set_aside(self._storage, path, self._todo.snapshot)
+
+
+def set_aside(storage: Storage, path: str, snapshot: str) -> str:
+    """Move something out of the way, to a name that nothing has yet; give that name.
+
+    Args:
+        storage: Where the store is.
+        path: What is in the way.
+        snapshot: The one that it makes way for.
+    """
+    for number in itertools.count():
+        to = f"{ASIDE}/{snapshot}/{number}/{path}"
+        if storage.look(to) is None:
+            break
+    _LOG.warning("%s/%s is set aside as %s", storage.url, printable(path), printable(to))
+    storage.move(path, to)
+    return to
 
 
 def _base(storage: Storage, before: FileEntry | None) -> Base | None:

@@ -65,6 +65,7 @@ class Stock:
             avoid: Packs that may not.
         """
         self.packs: list[str] = []
+        self._numbers: dict[str, int] = {}
         self._objects = objects
         self._recent = tuple(recent)
         self._wanted = dict.fromkeys([*(pack for record in self._recent for pack in record.packs), *loose])
@@ -75,11 +76,18 @@ class Stock:
         """Tell whether packs of the recent snapshots are there and not condemned."""
         return self._usable.issuperset(packs)
 
+    def number(self, pack: str) -> int:
+        """Give the number that places count a pack by, whether or not its content is looked through."""
+        if pack not in self._numbers:
+            self._numbers[pack] = len(self.packs)
+            self.packs.append(pack)
+        return self._numbers[pack]
+
     def find(self, hashes: Hashes) -> Places:
         """Look chunks up, also those that were noted; shape ``(chunks,)``."""
         return self._known.find(hashes)
 
-    def number(self, pack: str) -> int:
+    def shared(self, pack: str) -> int:
         """Give the number by which places count a pack; `UNKNOWN` if nothing can be shared with it."""
         return self._tables[pack][0] if pack in self._tables else UNKNOWN
 
@@ -118,8 +126,7 @@ class Stock:
         with Lane(parallel, 2 * parallel) as lane:
             for pack, table in lane.each(self._table, wanted):
                 if table is not None:
-                    tables[pack] = len(self.packs), table
-                    self.packs.append(pack)
+                    tables[pack] = self.number(pack), table
         return tables
 
     def _table(self, pack: str) -> tuple[str, Table | None]:

@@ -21,7 +21,7 @@ from novabackup.rescue import EXTRACT_KEY, script_intact
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
-__all__ = ["check"]
+__all__ = ["check", "check_pack", "small_objects"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -43,7 +43,7 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     """
     choose = _chooser(subset)
     objects.require()
-    problems = [*_small_objects(objects)]
+    problems = [*small_objects(objects)]
     packs = dict(objects.pack_entries())
     needed: dict[str, list[str]] = {}
     names = objects.names()
@@ -77,7 +77,8 @@ def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     return Problems(problems)
 
 
-def _small_objects(objects: Objects) -> list[Problem]:
+def small_objects(objects: Objects) -> list[Problem]:
+    """Check all but packs and snapshots; give what is wrong."""
     problems = []
     looks: list[tuple[str, Callable[[], object]]] = [
         (CONFIG_KEY, lambda: read_config(objects.storage)),
@@ -142,7 +143,7 @@ def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
 def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str, str]:
     """Check a pack; give the code of what is wrong, empty if nothing is, and the message."""
     try:
-        _check_pack(objects, pack, packs[pack], whole=pack in chosen)
+        check_pack(objects, pack, packs[pack], whole=pack in chosen)
     except ArchivedError as error:
         return pack, _ARCHIVED, str(error)
     except (IntegrityError, FormatError, OSError) as error:
@@ -150,7 +151,19 @@ def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str],
     return pack, "", ""
 
 
-def _check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
+def check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
+    """Check one pack.
+
+    Args:
+        objects: The repository.
+        pack: Id of the pack.
+        entry: What the storage says of it.
+        whole: Check every byte, and not the table alone.
+
+    Raises:
+        IntegrityError: It is damaged.
+        ArchivedError: It has to be thawed first.
+    """
     table = objects.table(pack)
     if table.size != entry.size:
         raise IntegrityError(f"pack {pack}: expected {table.size} bytes, found {entry.size}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
 from novabackup.components import child
+from novabackup.components._pickle_child import FEW, digests, hashed
 from novabackup.components._prefix import corpus_size
 from novabackup.components.base import (
     Answers,
@@ -20,11 +22,11 @@ from novabackup.components.base import (
     damage,
     printable,
 )
-from novabackup.errors import ConfigurationError
+from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.model import Problem, Report
 from novabackup.storage.base import Reader
 
-__all__ = ["Bm25", "PickledList"]
+__all__ = ["FEW", "Bm25", "PickledList", "Recipe", "digests", "hashed", "sign"]
 
 _PREFIX = 4096
 """Bytes that the cheap look reads; ``corpus_size`` stands within the first 300 of a pickled rank_bm25 object."""
@@ -105,15 +107,21 @@ class _Pickle(Component):
 
     def _count(self, reader: Reader, report: Report, start: _Start) -> Report:
         """Let the child read the pickle; the report has its findings."""
+        return self._read(reader, report, start, {})[0]
+
+    def _read(
+        self, reader: Reader, report: Report, start: _Start, more: Mapping[str, object]
+    ) -> tuple[Report, Mapping[str, Any]]:
+        """Let the child read the pickle; give the report with its findings, and all that it said."""
         seconds = self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
-        outcome = self._run(reader, start, {}, seconds)
+        outcome = self._run(reader, start, more, seconds)
         if outcome.failure is not None:
-            return self._wrong(report, f"{_UNREADABLE}{outcome.failure}")
+            return self._wrong(report, f"{_UNREADABLE}{outcome.failure}"), {}
         kind, count = outcome.answer["kind"], outcome.answer["count"]
         report = self._counted(report, str(kind), count)
         for text in outcome.answer["wrong"]:
             report = self._wrong(report, str(text))
-        return report
+        return report, outcome.answer
 
     def probe(self, reader: Reader, questions: Questions) -> Answers:
         """Find out what the pickle asks for, and put words of its documents to a BM25 index, in a child process.
@@ -172,6 +180,38 @@ class PickledList(_Pickle):
         optional: Absence is no problem.
         timeout: Seconds that reading may take; by default one minute and a second for each MB.
     """
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """What it takes to write a BM25 index again. Two indexes with equal recipes find the same.
+
+    Attributes:
+        protocol: Of the pickle.
+        signature: Bytes of the signature before the pickle; 0 if there is none.
+        count: Number of documents.
+        kind: Full name of the class, or ``dict``.
+        members: Of the object or dict, in order: what each is, then its value, or hashes of it.
+    """
+
+    protocol: int
+    signature: int
+    count: int
+    kind: str
+    members: Mapping[str, Any]
+
+
+def sign(data: bytes, key: bytes, length: int) -> bytes:
+    """Put a signature before a pickle, as `Bm25` reads it.
+
+    Args:
+        data: The pickle.
+        key: The HMAC key.
+        length: Bytes of the signature: 32, or 64 for hexadecimal digits.
+    """
+    mac = hmac.new(key, data, "sha256")
+    signature = mac.digest() if length == mac.digest_size else mac.hexdigest().encode()
+    return struct.pack(">I", len(signature)) + signature + data
 
 
 def _check_key(_instance: object, _field: attrs.Attribute[bytes | None], value: bytes | None) -> None:
@@ -253,6 +293,45 @@ class Bm25(_Pickle):
                     thorough, f"expected {report.count} documents as its start says, found {thorough.count}"
                 )
         return tuple(problem for problem in thorough.problems if problem not in report.problems)
+
+    def recipe(self, reader: Reader) -> Recipe:
+        """Read off an index what it takes to write it again, without making any of its objects.
+
+        Args:
+            reader: The file, opened.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            IntegrityError: The file is damaged.
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: No child process can be started.
+        """
+        report, start = self._start(reader)
+        said: Mapping[str, Any] = {}
+        if start is not None:
+            report, said = self._read(reader, report, start, {"shape": "recipe"})
+        if start is None or report.problems or report.count is None:
+            raise IntegrityError(f"{self.path}: expected a BM25 index that can be read", report.problems)
+        return Recipe(
+            protocol=start.protocol,
+            signature=len(start.signature or b""),
+            count=report.count,
+            kind=printable(said["recipe"]["class"]),
+            members=said["recipe"]["members"],
+        )
+
+    def is_signed_with(self, reader: Reader, key: bytes) -> bool:
+        """Tell whether the signature before an index is that of a key; False if there is none.
+
+        Args:
+            reader: The file, opened.
+            key: The HMAC key.
+        """
+        _report, start = self._start(reader)
+        return start is not None and _genuine(reader, start, key)
 
     def _shape(self) -> str:
         return "bm25"

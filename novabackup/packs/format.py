@@ -278,9 +278,10 @@ def _parse(pack_id: str, seal: PackSeal, raw: bytes | memoryview, size: int, tai
     offsets = np.concatenate(([len(HEADER)], len(HEADER) + np.cumsum(rows["stored"], dtype=np.int64)))
     starts = np.concatenate(([0], np.cumsum(rows["chunks"], dtype=np.int64)))
     ends = np.concatenate(([0], np.cumsum(chunks["size"], dtype=np.int64)))
+    if int(offsets[-1]) + tail != size:
+        raise IntegrityError(f"pack {pack_id}: expected {int(offsets[-1]) + tail} bytes, found {size}")
     if (
-        int(offsets[-1]) + tail != size
-        or int(starts[-1]) != chunk_count
+        int(starts[-1]) != chunk_count
         or np.any(full["chunks"] == 0)
         or np.any(rows["size"] > _LARGEST_FRAME)
         or not np.array_equal(np.diff(ends[starts])[: len(full)], full["size"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
 
 import attrs
 
-from novabackup import _html
+from novabackup import _html, _text
 
 __all__ = ["ForgetPlan", "State", "Verdict"]
 
@@ -85,9 +84,9 @@ class ForgetPlan:
         for store in stores:
             rows = [_cells(verdict) for verdict in self.verdicts if verdict.store == store]
             columns = [*_COLUMNS[:3], *_COLUMNS[4:]]
-            lines += [_plain(store), *_aligned([columns, *([*row[:3], *row[4:]] for row in rows)]), ""]
-        lines += [f"warning: {_plain(warning)}" for warning in self.warnings]
-        return "\n".join([*lines, _plain(self.summary)])
+            lines += [_text.plain(store), *_text.aligned([columns, *([*row[:3], *row[4:]] for row in rows)]), ""]
+        lines += [f"warning: {_text.plain(warning)}" for warning in self.warnings]
+        return "\n".join([*lines, _text.plain(self.summary)])
 
     def _repr_html_(self) -> str:
         caption = "; ".join([self.summary, *(f"warning: {warning}" for warning in self.warnings)])
@@ -104,16 +103,3 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
         ", ".join(verdict.tags) or "-",
         "; ".join(verdict.reasons),
     )
-
-
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    plain = [[_plain(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in plain
-    ]
-
-
-def _plain(text: str) -> str:
-    """Show what would move the cursor or colour a terminal as an escape: tags and URLs are not trusted."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -95,10 +95,11 @@ def test_subclasses_of_dict_count_like_dicts(make):
     assert (report.count, problems) == (2, ())
 
 
-def test_a_corpus_size_that_is_a_numpy_integer_is_read():
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_corpus_size_that_is_a_numpy_integer_is_read(protocol):
     index = rank_bm25.BM25Okapi(CORPUS)
     index.corpus_size = np.int64(30)
-    report, problems = examine(COMPONENT, pickle.dumps(index))
+    report, problems = examine(COMPONENT, pickle.dumps(index, protocol))
     assert (report.count, problems) == (30, ())
 
 
