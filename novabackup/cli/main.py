@@ -13,6 +13,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from novabackup.cli.commands.checking import check, verify
+from novabackup.cli.commands.copying import copy, mirror
 from novabackup.cli.commands.forgetting import forget, prune
 from novabackup.cli.commands.guarding import run as guard
 from novabackup.cli.commands.looking import diff, list_, show, stats
@@ -56,7 +57,7 @@ def app() -> App:
         help_format="markdown",
         version=_version,
         suppress_keyboard_interrupt=False,
-        group_commands=Group("Help", sort_key=7),
+        group_commands=Group("Help", sort_key=10),
         default_parameter=Parameter(negative=(), show_default=_default),
     )
     groups: dict[Group, list[Callable[..., Answer]]] = {
@@ -65,7 +66,8 @@ def app() -> App:
         Group("Check", sort_key=3): [verify, check],
         Group("Bring back", sort_key=4): [restore, recover],
         Group("Make room", sort_key=5): [forget, prune],
-        Group("Shell", sort_key=6): [completion_of(every)],
+        Group("Elsewhere", sort_key=6): [copy, mirror],
+        Group("Shell", sort_key=9): [completion_of(every)],
     }
     for group, commands in groups.items():
         for number, command in enumerate(commands):
