@@ -172,6 +172,10 @@ class Work:
         said = self.copy_settings(name)
         return self._repository(said.url, said, revealed(said.options))
 
+    def options_for(self, url: str) -> dict[str, Any]:
+        """Give the options for another place: those of the repository, if it is one of the same kind."""
+        return _options_for(url, self.config.repository) if self.config.repository.url else {}
+
     def copy_limit(self, name: str) -> float | None:
         """Give the bytes a second that a copy may take; None for any number."""
         found = self.config.copies.get(name)
