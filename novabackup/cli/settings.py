@@ -28,6 +28,7 @@ __all__ = [
     "secret",
     "section",
     "setting",
+    "tables",
     "text",
     "texts",
 ]
@@ -113,6 +114,21 @@ def section(kind: type[_Section]) -> Callable[[Place, object], _Section]:
         return kind(**{name: fields[name].metadata["read"](place / name, said) for name, said in value.items()})
 
     return read
+
+
+def tables(read: Read) -> Read:
+    """Read a table of values that are all alike, by names of one's own.
+
+    Args:
+        read: Reads each value.
+    """
+
+    def read_all(place: Place, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise place.wrong("a table", value)
+        return {name: read(place / name, said) for name, said in value.items()}
+
+    return read_all
 
 
 def keys(place: Place, table: Mapping[str, object], known: Iterable[str]) -> None:
