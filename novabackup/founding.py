@@ -209,9 +209,12 @@ def add_slot(
     return name, slot
 
 
-def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], before: KeySlot) -> None:
-    """Replace what a slot holds; the key stays."""
-    storage.write(slot_key(name), [encode(wrap(key, data_keys, before.repository, before.label))])
+def write_slot(storage: Storage, key: Key, opened: Opened, data_keys: Sequence[bytes]) -> Opened:
+    """Replace what the slot holds that opened a repository; the key stays. Give the repository as it is open then."""
+    assert opened.wrapped is not None
+    slot = wrap(key, data_keys, opened.repository, opened.wrapped.label)
+    storage.write(slot_key(opened.slot), [encode(slot)])
+    return attrs.evolve(opened, protection=protection_of(data_keys), wrapped=slot, data_keys=tuple(data_keys))
 
 
 def remove_slot(storage: Storage, name: str) -> None:

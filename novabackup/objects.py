@@ -74,6 +74,11 @@ class Objects(Records):
         self._folder = ""
         self._tables: dict[str, Table] = {}
 
+    def forget_cached(self) -> None:
+        """Believe nothing any more that has been read."""
+        super().forget_cached()
+        self._tables.clear()
+
     @property
     def exposed(self) -> bool:
         """Whether others than the users of this host may be able to read what is in the repository."""

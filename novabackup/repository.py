@@ -163,10 +163,11 @@ class Repository(Imports, Drilling, Repairing):
 
         Raises:
             NotFoundError: A snapshot is not there; then none is copied.
+            ConfigurationError: Nothing could ever go through with that limit.
             IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
         """
+        paces = _paces(limit)
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
-        paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()
         copying.copy(self._objects, todo, to._objects, paces, callback)
         return todo
 
@@ -335,6 +336,14 @@ class Repository(Imports, Drilling, Repairing):
         todo = plan or self.plan_prune(grace=grace)
         prune.execute(self._objects, todo)
         return todo
+
+
+def _paces(limit: float | None) -> Paces:
+    if limit is None:
+        return Paces()
+    if not limit > 0:
+        raise ConfigurationError(f"expected a limit of more than 0 bytes a second, or None for no limit, found {limit}")
+    return Paces(reading=Pace(limit), sending=Pace(limit))
 
 
 def _compression(name: Compression | str) -> Compression:

@@ -26,6 +26,7 @@ from novabackup.cli.settings import (
     section,
     setting,
     text,
+    texts,
 )
 from novabackup.cli.toml_lines import lines_of
 from novabackup.components import Component
@@ -111,6 +112,7 @@ class StoreSettings:
         url: Where the index files are.
         layout: Name of a ready-made list of components.
         components: The components themselves, instead of a layout.
+        exclude: Patterns of what the components' patterns do not select; None for what is usual.
         options: Options of the file system; secrets are told by where they are kept.
         single_writer: Nobody else writes there.
         timeout: Seconds to wait for another writer.
@@ -119,6 +121,7 @@ class StoreSettings:
     url: str | None = setting(location, None)
     layout: str | None = setting(choice(*LAYOUTS), None)
     components: tuple[Component, ...] = setting(_components, ())
+    exclude: tuple[str, ...] | None = setting(texts, None)
     options: Mapping[str, Any] = setting(options, attrs.Factory(dict))
     single_writer: bool = setting(flag, False)
     timeout: float | None = setting(seconds, None)

@@ -29,6 +29,7 @@ __all__ = [
     "section",
     "setting",
     "text",
+    "texts",
 ]
 
 _Section = TypeVar("_Section")
@@ -133,6 +134,13 @@ def text(place: Place, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise place.wrong("a text", value)
     return value
+
+
+def texts(place: Place, value: object) -> tuple[str, ...]:
+    """Read a list of texts."""
+    if not isinstance(value, list):
+        raise place.wrong('a list of texts, such as ["**/*.log"]', value)
+    return tuple(text(place / number, item) for number, item in enumerate(value))
 
 
 def flag(place: Place, value: object) -> bool:

@@ -114,6 +114,7 @@ class Work:
         return IndexStore(
             url,
             components=own or LAYOUTS[layout],
+            exclude=said.exclude,
             storage_options=_options_for(url, said),
             single_writer=said.single_writer,
         )
@@ -200,7 +201,7 @@ class Work:
         if to is None:
             return own if own is not None and own.url == snapshot.store else None
         if own is not None and own.storage_options and protocol(to) == protocol(own.url):
-            return IndexStore(to, components=own.components, storage_options=own.storage_options)
+            return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)
         return to
 
     def timeout(self, said: float | None) -> float | None:
