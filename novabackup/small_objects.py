@@ -70,6 +70,8 @@ class SmallObjects:
     def _write_readme(self) -> None:
         aside.keep(self._objects.storage, README_KEY)
         write_readme(self._objects.storage, encrypted=self._objects.encrypted)
+        if not self._objects.storage.exists(EXTRACT_KEY):
+            write_script(self._objects.storage)  # which the text speaks of, also where the lost one did not
 
     def _write_script(self) -> None:
         aside.keep(self._objects.storage, EXTRACT_KEY)
