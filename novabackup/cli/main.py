@@ -16,9 +16,12 @@ from novabackup.cli.commands import keys
 from novabackup.cli.commands.archives import export, import_archive, import_pre_ingest
 from novabackup.cli.commands.checking import check, verify
 from novabackup.cli.commands.copying import copy, mirror
+from novabackup.cli.commands.drilling import drill
 from novabackup.cli.commands.forgetting import forget, prune
 from novabackup.cli.commands.guarding import run as guard
 from novabackup.cli.commands.looking import diff, list_, show, stats
+from novabackup.cli.commands.measuring import metrics
+from novabackup.cli.commands.pinning import pin, unpin
 from novabackup.cli.commands.restoring import recover, restore
 from novabackup.cli.commands.shell import completion_of
 from novabackup.cli.commands.taking import init, snapshot
@@ -65,10 +68,10 @@ def app() -> App:
     elsewhere = Group("Elsewhere", sort_key=6)
     groups: dict[Group, list[Callable[..., Answer]]] = {
         Group("Take", sort_key=1): [init, snapshot, guard],
-        Group("Look", sort_key=2): [list_, show, diff, stats],
-        Group("Check", sort_key=3): [verify, check],
+        Group("Look", sort_key=2): [list_, show, diff, stats, metrics],
+        Group("Check", sort_key=3): [verify, check, drill],
         Group("Bring back", sort_key=4): [restore, recover],
-        Group("Make room", sort_key=5): [forget, prune],
+        Group("Make room", sort_key=5): [forget, prune, pin, unpin],
         elsewhere: [copy, mirror, export],
         Group("Shell", sort_key=9): [completion_of(every)],
     }
