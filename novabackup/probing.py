@@ -55,7 +55,7 @@ class Probing:
     nearest: int = attrs.field(
         default=5, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(100))
     )
-    seconds: float = attrs.field(default=5.0, validator=attrs.validators.gt(0.0))
+    seconds: float = attrs.field(default=20.0, validator=attrs.validators.gt(0.0))
     largest: int = attrs.field(default=256 << 20, validator=attrs.validators.ge(0))
     on: tuple[Occasion, ...] = attrs.field(default=("backup",), converter=tuple)
     queries: tuple[str, ...] = attrs.field(default=(), converter=_texts)
