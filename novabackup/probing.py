@@ -43,8 +43,8 @@ class Probing:
         number: How many questions are put to each index.
         nearest: How many results are kept of each.
         seconds: How long one file may take; one that takes longer is not asked, and the snapshot is taken all the same.
-        largest: Bytes of the largest file that is asked, since it is read once more for that: a large index takes seconds,
-            which is more than the backup of what has changed in it.
+        largest: Bytes of the largest file that is asked, since it is read once more for that: a large index takes
+            seconds, which is more than the backup of what has changed in it.
         on: When: ``backup`` (plain backups) or ``guard`` (the snapshot before a guarded block, which waits for it).
         queries: Questions that `ask` is asked, such as those that users put.
         ask: The user's own search.
