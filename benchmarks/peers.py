@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 OPERATIONS = ("first", "ingest", "unchanged", "restore", "verify", "rollback")
 
 _WORKER = [sys.executable, str(HERE / "worker.py")]
-_SYNC = ("sync", "-f", ".")
+SYNC = ("sync", "-f", ".")
 """Added to what leaves its files in the page cache, so that all results are as durable as each other."""
 
 
@@ -39,6 +39,8 @@ class Measure:
         stored: Bytes in the repository afterwards.
         added: Bytes that the repository grew by.
         requests: Requests to S3; None for local folders.
+        sent: Bytes of content sent to S3; None if they were not counted.
+        received: Bytes of content received from S3.
     """
 
     wall: float
@@ -47,6 +49,8 @@ class Measure:
     stored: int | None = None
     added: int | None = None
     requests: int | None = None
+    sent: int | None = None
+    received: int | None = None
 
 
 class CommandError(Exception):
@@ -174,6 +178,14 @@ class Peer:
         os.sync()
         return self.restore(label, self.home)
 
+    def prepare_copy(self, source: Peer) -> None:
+        """Make an empty repository for a copy of another peer's."""
+        self.prepare(source.live)
+
+    def copy(self, source: Peer) -> Measure:
+        """Copy all of another peer's repository."""
+        raise NotImplementedError
+
     def stored(self) -> int:
         """Give the bytes in the repository."""
         return folder_size(self.repository)
@@ -210,7 +222,11 @@ class Novabackup(Peer):
 
     def reopen(self) -> None:
         """Begin with a repository object that has seen nothing yet."""
-        self._ask(do="open", store=str(self.live), repository=str(self.repository))
+        self._ask(**self.opening())
+
+    def opening(self) -> dict[str, Any]:
+        """Give the request that opens the repository."""
+        return {"do": "open", "store": str(self.live), "repository": str(self.repository)}
 
     def backup(self, label: str) -> Measure:
         return self._measure(do="backup", label=label)
@@ -224,6 +240,9 @@ class Novabackup(Peer):
     def roll_back(self, label: str, grown: Path) -> Measure:
         """Raise in a guarded block; its end is measured, which keeps what the block wrote and puts everything back."""
         return self._measure(do="guard", grown=str(grown))
+
+    def copy(self, source: Peer) -> Measure:
+        return self._measure(do="copy", source=str(source.repository))
 
     def list(self) -> Measure:
         """List all snapshots."""
@@ -269,9 +288,15 @@ class NovabackupFresh(Peer):
         """List all snapshots."""
         return self._measure(do="list")[0]
 
+    def copy(self, source: Peer) -> Measure:
+        return self._measure(do="copy", source=str(source.repository))[0]
+
+    def opening(self) -> dict[str, Any]:
+        """Give the request that opens the repository."""
+        return {"do": "open", "store": str(self.live), "repository": str(self.repository)}
+
     def _measure(self, **request: Any) -> tuple[Measure, dict[str, float]]:
-        opened = {"do": "open", "store": str(self.live), "repository": str(self.repository)}
-        cost, said = run([[*_WORKER, json.dumps([opened, request])]], self.home)
+        cost, said = run([[*_WORKER, json.dumps([self.opening(), request])]], self.home)
         return cost, json.loads(said)
 
 
@@ -292,10 +317,21 @@ class Restic(Peer):
     name = "restic"
 
     def prepare(self, store: Path) -> None:
+        self._prepare_all_but_repository(store)
+        self._restic("init", "--repository-version", "2")
+
+    def prepare_copy(self, source: Peer) -> None:
+        self._prepare_all_but_repository(source.live)
+        self._env |= {
+            "RESTIC_FROM_REPOSITORY": str(source.repository),
+            "RESTIC_FROM_PASSWORD_COMMAND": "echo benchmark",
+        }
+        self._restic("init", "--repository-version", "2", "--copy-chunker-params")
+
+    def _prepare_all_but_repository(self, store: Path) -> None:
         super().prepare(store)
         (self.home / "tmp").mkdir()
         self._env = self.environment()
-        self._restic("init", "--repository-version", "2")
 
     def environment(self) -> dict[str, str]:
         """Give what tells restic where everything is."""
@@ -312,10 +348,13 @@ class Restic(Peer):
 
     def restore(self, label: str, to: Path) -> Measure:
         restore = ("restic", "--quiet", "restore", "latest", "--tag", label, "--target", str(to))
-        return run([restore, _SYNC], self.home, self._env)[0]
+        return run([restore, SYNC], self.home, self._env)[0]
 
     def verify(self) -> Measure:
         return self._restic("check", "--read-data")
+
+    def copy(self, source: Peer) -> Measure:
+        return self._restic("copy")
 
     def _restic(self, *arguments: str) -> Measure:
         return run([("restic", "--quiet", *arguments)], self.home, self._env)[0]
@@ -345,7 +384,7 @@ class Borg(Peer):
 
     def restore(self, label: str, to: Path) -> Measure:
         to.mkdir(exist_ok=True)
-        return run([("borg", "extract", f"::{label}"), _SYNC], to, self._env)[0]
+        return run([("borg", "extract", f"::{label}"), SYNC], to, self._env)[0]
 
     def verify(self) -> Measure:
         return self._borg("check", "--verify-data")
@@ -372,14 +411,14 @@ class Reference(Peer):
             ("cp", *(f"live/{name}" for name in self._files), str(to)),
             ("tar", "-C", str(to), "-czf", f"{to}.tar.gz", *self._files),
             ("sh", "-c", f"cd {shlex.quote(str(to))} && sha256sum {shlex.join(self._files)} > SHA256SUMS"),
-            _SYNC,
+            SYNC,
         ]
         return run(commands, self.home)[0]
 
     def restore(self, label: str, to: Path) -> Measure:
         live = str(to / "live")
         archive = str(self.repository / f"{label}.tar.gz")
-        return run([("mkdir", "-p", live), ("tar", "-C", live, "-xzf", archive), _SYNC], self.home)[0]
+        return run([("mkdir", "-p", live), ("tar", "-C", live, "-xzf", archive), SYNC], self.home)[0]
 
     def verify(self) -> Measure:
         commands: list[Sequence[str]] = []
@@ -400,9 +439,9 @@ class Copy(Peer):
         self.repository.mkdir()
 
     def backup(self, label: str) -> Measure:
-        return run([("cp", "-r", "live", str(self.repository / label)), _SYNC], self.home)[0]
+        return run([("cp", "-r", "live", str(self.repository / label)), SYNC], self.home)[0]
 
     def restore(self, label: str, to: Path) -> Measure:
         live = str(to / "live")
-        commands = [("mkdir", "-p", live), ("cp", "-r", f"{self.repository / label}/.", live), _SYNC]
+        commands = [("mkdir", "-p", live), ("cp", "-r", f"{self.repository / label}/.", live), SYNC]
         return run(commands, self.home)[0]

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-from report import FRESH, NOVABACKUP, OPERATIONS, Samples, seconds
+from report import AWS, FRESH, NOVABACKUP, ON_S3, OPERATIONS, RCLONE, Samples, seconds
 
 mpl.use("Agg")
 plt.rcParams.update(
@@ -43,6 +43,8 @@ _COLOURS = {
     "borg": "#3f9b6c",
     _SCRIPT: "#8a8a8a",
     "cp, sync": "#c4c4c4",
+    AWS: "#c9a227",
+    RCLONE: "#8e5ea2",
 }
 _SIZE_OPERATIONS = ("first", "ingest", "unchanged", "restore", "verify")
 _LINE_COLOURS = ("#1f5fa8", "#e07b39", "#8a8a8a", "#3f9b6c", "#8e5ea2")
@@ -59,6 +61,8 @@ def draw(results: dict[str, Any], out: Path) -> None:
         _growth(kind, run, out)
     if results.get("size"):
         _size(results["size"], out)
+    for run in results.get("s3", {}).values():
+        _s3(run, out)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -70,16 +74,22 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _operations(kind: str, run: dict[str, Any], out: Path) -> None:
+    name = f"operations-{kind.replace(',', '-')}.png"
+    _save(_all_bars(run, OPERATIONS, f"{kind}, {run['vectors']:,} vectors"), out / name)
+
+
+def _s3(run: dict[str, Any], out: Path) -> None:
+    _save(_all_bars(run, ON_S3, f"Backups on S3, {run['vectors']:,} vectors"), out / "s3.png")
+
+
+def _all_bars(run: dict[str, Any], operations: dict[str, str], title: str) -> Figure:
     figure, grid = plt.subplots(2, 3, figsize=(12, 6))
     found = Samples(run)
-    for axes, (operation, title) in zip(grid.flat, OPERATIONS.items(), strict=True):
+    for axes, (operation, name) in zip(grid.flat, operations.items(), strict=True):
         _bars(axes, found, operation)
-        axes.set_title(title)
-    figure.suptitle(
-        f"{kind}, {run['vectors']:,} vectors: time of each operation, in seconds (median, least and most of "
-        f"{run['repeat']})"
-    )
-    _save(figure, out / f"operations-{kind.replace(',', '-')}.png")
+        axes.set_title(name)
+    figure.suptitle(f"{title}: time of each operation, in seconds (median, least and most of {run['repeat']})")
+    return figure
 
 
 def _bars(axes: Axes, found: Samples, operation: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 NOVABACKUP = "novabackup"
 FRESH = "novabackup, fresh process"
 RESTIC, BORG = "restic", "borg"
+AWS, RCLONE = "aws s3 sync", "rclone sync"
 OTHERS = (RESTIC, BORG, "cp, tar, sha256sum", "cp, sync")
 OPERATIONS = {
     "first": "First snapshot",
@@ -25,6 +26,10 @@ OPERATIONS = {
     "rollback": "Rollback after +1 %",
     "restore": "Restore into an empty folder",
     "verify": "Verify all data",
+}
+ON_S3 = {
+    **{key: title for key, title in OPERATIONS.items() if key != "rollback"},
+    "copy": "Copy from the disk to S3",
 }
 
 NOTHING = "–"
@@ -105,6 +110,11 @@ def size(value: float | None) -> str:
     return f"{value / 1e3:.1f} kB" if value >= 1e3 else f"{value:.0f} B"
 
 
+def count(value: float | None) -> str:
+    """Show how many."""
+    return NOTHING if value is None else f"{value:.0f}"
+
+
 def times(value: float | None) -> str:
     """Show a factor."""
     if value is None:
@@ -122,6 +132,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1)
     lines = [head, ["---"] * words + ["---:"] * (len(head) - words), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
+
+_NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "CPU": ("cpu", seconds),
+    "peak memory": ("memory", size),
+    "stored in all": ("stored", size),
+    "added": ("added", size),
+}
+_NUMBERS_ON_S3 = {
+    **_NUMBERS,
+    "requests": ("requests", count),
+    "sent": ("sent", size),
+    "received": ("received", size),
+}
 
 # -- targets -----------------------------------------------------------------------------------------------------------
 
@@ -193,6 +216,7 @@ def _targets(results: dict[str, Any]) -> str:
         rows = [[title, *(cell(found, kind) for kind, found in kinds.items())] for title, cell in _TARGETS.items()]
         text += table(["target", *kinds], rows, words=1 + len(kinds)) + "\n"
     rows = [*_linear_targets(results.get("size", {})), *_many_targets(results.get("many", {}))]
+    rows += _s3_targets(results.get("s3", {}))
     if rows:
         text += table(["target", "found"], rows, words=2) + "\n"
     return text
@@ -224,8 +248,19 @@ def _many_targets(part: dict[str, Any]) -> Iterable[Sequence[str]]:
             yield title, f"{times(ratio)} the time beside {count:,}{_ending(count, ratio <= 1.1)}"
 
 
-def _ending(count: int, met: bool) -> str:
-    return f", {verdict(met)}" if count >= _STATED_SNAPSHOTS else ""
+def _s3_targets(part: dict[str, Any]) -> Iterable[Sequence[str]]:
+    for run in part.values():
+        found = Samples(run)
+        counts = found.vectors >= _STATED_FOR
+        ratios = {name: found.ratio("first", name) or 0 for name in (AWS, RCLONE, RESTIC)}
+        fastest = min(ratios, key=ratios.__getitem__)
+        ending = f", {verdict(ratios[fastest] >= 1)}" if counts else ""
+        yield "S3: first snapshot at least as fast as the fastest", f"{times(ratios[fastest])} ({fastest}){ending}"
+        yield "S3: +1 % at least 5× as fast as `aws s3 sync`", _faster(found, "ingest", AWS, 5, counts=counts)
+
+
+def _ending(snapshots: int, met: bool) -> str:
+    return f", {verdict(met)}" if snapshots >= _STATED_SNAPSHOTS else ""
 
 
 # -- experiments -------------------------------------------------------------------------------------------------------
@@ -240,7 +275,7 @@ def _operations(part: dict[str, Any]) -> str:
         text += f"Median (least to most) of {run['repeat']} runs.\n\n"
         text += f"![Time of each operation](operations-{kind.replace(',', '-')}.png)\n\n"
         text += "How many times what novabackup takes in a running process:\n\n" + _ratios(found) + "\n"
-        text += "What was measured:\n\n" + _measured(found) + "\n"
+        text += "What was measured:\n\n" + _measured(found, OPERATIONS, _NUMBERS) + "\n"
     return text
 
 
@@ -258,36 +293,42 @@ def _ratios(found: Samples) -> str:
     return table(["", *OPERATIONS.values()], rows)
 
 
-def _measured(found: Samples) -> str:
+def _measured(
+    found: Samples, operations: dict[str, str], numbers: dict[str, tuple[str, Callable[[float | None], str]]]
+) -> str:
     rows = []
-    for operation, title in OPERATIONS.items():
+    for operation, title in operations.items():
         for name in found.names(operation):
             wall = found.all(operation, name, "wall")
             spread = f"{seconds(found.median(operation, name))} ({seconds(min(wall))} to {seconds(max(wall))})"
-            requests = found.median(operation, name, "requests")
-            rows.append(
-                [
-                    title,
-                    name,
-                    spread,
-                    seconds(found.median(operation, name, "cpu")),
-                    size(found.median(operation, name, "memory")),
-                    size(found.median(operation, name, "stored")),
-                    size(found.median(operation, name, "added")),
-                    NOTHING if requests is None else f"{requests:.0f}",
-                ]
-            )
-    head = ["operation", "tool", "time", "CPU", "peak memory", "stored in all", "added", "S3 requests"]
-    return table(head, rows, words=2)
+            cells = [show(found.median(operation, name, field)) for field, show in numbers.values()]
+            rows.append([title, name, spread, *cells])
+    return table(["operation", "tool", "time", *numbers], rows, words=2)
 
 
 def _s3(part: dict[str, Any]) -> str:
     text = ""
     for kind, run in part.items():
-        text += f"## Repository on S3: {kind}, {run['vectors']:,} vectors\n\n"
-        text += f"moto's server on the same host. Median (least to most) of {run['repeat']} runs.\n\n"
-        text += _measured(Samples(run)) + "\n"
+        found = Samples(run)
+        tools = ", ".join(f"{name} {version}" for name, version in run["tools"].items())
+        text += f"## On S3: {kind}, {run['vectors']:,} vectors\n\n"
+        text += f"The store is {size(run['store_bytes'])} after the ingest; it and the repository that is copied are "
+        text += f"local, the backups in a bucket. Server: {run['server']}, on the same host, so it shares the "
+        text += f"processors with the tools. {tools}. Median (least to most) of {run['repeat']} runs.\n\n"
+        text += "![Time of each operation on S3](s3.png)\n\n"
+        text += "How many times what novabackup takes in a running process:\n\n" + _ratios_on_s3(found) + "\n"
+        text += "What was measured:\n\n" + _measured(found, ON_S3, _NUMBERS_ON_S3) + "\n"
     return text
+
+
+def _ratios_on_s3(found: Samples) -> str:
+    fields = {"wall": "time", "cpu": "CPU", "requests": "requests", "sent": "bytes sent", "received": "bytes received"}
+    rows = [
+        [f"{peer}: {title}", *(times(found.ratio(operation, peer, field)) for operation in ON_S3)]
+        for peer in (FRESH, AWS, RCLONE, RESTIC)
+        for field, title in fields.items()
+    ]
+    return table(["", *ON_S3.values()], rows)
 
 
 def _growth(part: dict[str, Any]) -> str:
@@ -367,6 +408,7 @@ the time ends when the data is on the disk. Caches are warm. A megabyte is a mil
 - **borg**: no encryption, its default compression (lz4).
 - **cp, tar, sha256sum**: the usual shell script, a dated folder with sums and a `tar.gz` beside it.
 - **cp, sync**: plain copies, the floor.
+- **aws s3 sync**, **rclone sync**: files as they are in a bucket; each backup overwrites the one before it.
 """
 
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import machine
 import plots
@@ -41,6 +41,9 @@ from peers import (
     Restic,
     copy,
 )
+
+if TYPE_CHECKING:
+    from s3 import OnS3
 
 KINDS = ("Flat", "IVF1024,Flat", "IVF1024,PQ48", "HNSW16")
 SIZES = "10000,30000,100000,300000,1000000,2000000"
@@ -215,24 +218,58 @@ def _do(peer: Peer, operation: str, store: Store) -> Measure:
 
 def _compare(expected: Path, found: Path) -> None:
     filecmp.clear_cache()  # which goes by sizes and times
-    names = [path.name for path in expected.iterdir()]
+    names = [str(path.relative_to(expected)) for path in expected.rglob("*") if path.is_file()]
     same, _different, _missing = filecmp.cmpfiles(expected, found, names, shallow=False)
     assert same == names, f"expected {names}, found right only {same}"
 
 
-def s3(bench: Bench, vectors: int, repeat: int) -> None:
-    """Measure the tools that can keep their repository on S3, and count their requests."""
-    from s3 import NovabackupS3, ResticS3, Server  # noqa: PLC0415 - s3fs and moto only where they are needed
+# -- s3 ----------------------------------------------------------------------------------------------------------------
 
+
+def s3(bench: Bench, aws: Path, vectors: int, repeat: int) -> None:
+    """Measure the tools that can keep backups on S3, all with the same server, which counts what they ask of it."""
+    # s3fs is imported only where it is needed.
+    from s3 import AwsSync, NovabackupFreshS3, NovabackupS3, RcloneSync, ResticS3, versions  # noqa: PLC0415
+    from s3_servers import best_server  # noqa: PLC0415
+
+    tools = versions(aws)  # before anything takes time, since it fails if one of them is missing
     store = bench.store("Flat", vectors)
     samples: Samples = {}
-    with Server(bench.scratch / "server") as server:
-        ours = NovabackupS3(bench.scratch / "s3-novabackup", bench.tiny(), server)
-        with ours, ResticS3(bench.scratch / "s3-restic", server) as restic:
-            for number in range(repeat):
-                say(f"s3: {number + 1} of {repeat}")
-                _measure_chain([ours, restic], store, number, samples)
-    bench.save("s3", "Flat", vectors=vectors, repeat=repeat, store_bytes=store.size, samples=samples)
+    arguments = {NovabackupS3: [bench.tiny()], AwsSync: [aws]}
+    with ExitStack() as stack:
+        server = stack.enter_context(best_server(bench.scratch / "server"))
+        say(f"s3: {server.name}")
+        peers = [
+            stack.enter_context(kind(bench.scratch / f"s3 {kind.name}", server, *arguments.get(kind, [])))
+            for kind in (NovabackupS3, NovabackupFreshS3, AwsSync, RcloneSync, ResticS3)
+        ]
+        sources = {kind: stack.enter_context(bench.peer(kind)) for kind in {peer.source for peer in peers}}
+        for source in sources.values():
+            source.prepare(store.before)
+            source.backup("first")
+            copy(store.after, source.live)
+            source.backup("ingest")
+        for number in range(repeat):
+            say(f"s3: {number + 1} of {repeat}")
+            _measure_chain(peers, store, number, samples)
+            for peer in _in_turn(peers, number):
+                _add(samples, "copy", peer, _measure_copy(peer, sources[peer.source]))
+        found = {"server": server.name, "tools": tools, "samples": samples}
+        bench.save("s3", "Flat", vectors=vectors, repeat=repeat, store_bytes=store.size, **found)
+
+
+def _measure_copy(peer: OnS3, source: Peer) -> Measure:
+    """Copy a local repository to S3, and see to it that all of it arrived."""
+    peer.prepare_copy(source)
+    before = peer.stored()
+    os.sync()
+    measure = peer.copy(source)
+    measure = replace(measure, stored=peer.stored(), added=peer.stored() - before)
+    elsewhere = peer.home / "elsewhere"
+    peer.restore("ingest", elsewhere)
+    _compare(peer.copied(source), elsewhere / "live")
+    _remove([peer])
+    return measure
 
 
 # -- growth ------------------------------------------------------------------------------------------------------------
@@ -344,7 +381,7 @@ def main() -> None:
         if "many" in chosen.only:
             many(bench, chosen.snapshots)
         if "s3" in chosen.only:
-            s3(bench, chosen.vectors, chosen.repeat)
+            s3(bench, chosen.aws, chosen.vectors, chosen.repeat)
 
 
 def _arguments() -> argparse.Namespace:
@@ -352,13 +389,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is measured; on a disk")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks", help="where results go")
     parser.add_argument("--only", type=_experiments, default=EXPERIMENTS, help=f"by default {','.join(EXPERIMENTS)}")
-    parser.add_argument("--vectors", type=int, default=200_000, help="of operations and growth")
-    parser.add_argument("--repeat", type=int, default=3, help="of operations and size")
+    parser.add_argument("--vectors", type=int, default=200_000, help="of operations, growth and s3")
+    parser.add_argument("--repeat", type=int, default=3, help="of operations, size and s3")
     parser.add_argument("--index", action="append", choices=KINDS, help="of operations; may be given several times")
     parser.add_argument("--steps", type=int, default=30, help="ingests of growth")
     parser.add_argument("--sizes", type=_numbers, default=_numbers(SIZES), help=f"numbers of vectors; {SIZES}")
     parser.add_argument("--snapshots", type=int, default=5000, help="of many")
-    return parser.parse_args()
+    parser.add_argument("--aws", type=Path, default=shutil.which("aws"), help="of s3: the command aws; see README.md")
+    chosen = parser.parse_args()
+    if "s3" in chosen.only and not chosen.aws:
+        parser.error("s3 needs the command aws, in an environment of its own: see README.md, and name it by --aws")
+    return chosen
 
 
 def _experiments(text: str) -> list[str]:

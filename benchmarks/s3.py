@@ -1,92 +1,43 @@
-"""The tools that can keep their repository on S3, and a server that counts what they ask of it."""
+"""The tools that can keep their backups on S3: each has a bucket in place of the folder of its repository."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
+import re
 import subprocess
 import sys
-import time
-import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
-import s3fs
-from peers import Measure, Novabackup, Restic
+from peers import SYNC, Measure, Novabackup, NovabackupFresh, Peer, Restic, run
+from s3_servers import KEY, SECRET, Server
 
-_KEY, _SECRET = "key", "secret"
+RCLONE = Path(sys.executable).with_name("rclone")
 
-
-class Server:
-    """moto's S3 server in a process of its own on this host; it writes one line for each request."""
-
-    def __init__(self, home: Path):
-        home.mkdir(parents=True)
-        self._log = home / "server.log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError(f"no server at {self.url}: {self._log.read_text()}")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What s3fs needs to talk to it."""
-        return {"key": _KEY, "secret": _SECRET, "endpoint_url": self.url}
-
-    def requests(self) -> int:
-        """Give how many requests it has answered."""
-        return self._log.read_bytes().count(b" HTTP/1.1")  # a quote follows, or a change of colour
-
-    def bucket(self) -> str:
-        """Make a new bucket."""
-        name = f"bench-{uuid.uuid4().hex[:12]}"
-        self._files().call_s3("create_bucket", Bucket=name)
-        return name
-
-    def stored(self, bucket: str) -> int:
-        """Give the bytes of all objects in a bucket."""
-        return sum(info["size"] for info in self._files().find(bucket, detail=True).values())
-
-    def remove(self, bucket: str) -> None:
-        """Remove a bucket with all that is in it."""
-        self._files().rm(bucket, recursive=True)
-
-    def _files(self) -> s3fs.S3FileSystem:
-        return s3fs.S3FileSystem(**self.options, skip_instance_cache=True, use_listings_cache=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait()
+_STORING = ("first", "ingest", "unchanged", "restore")
 
 
-class _OnS3:
-    """A bucket in place of the folder of the repository, and the requests of each operation."""
+class OnS3(Peer):
+    """A bucket for each repository, and what the server was asked by each operation."""
 
-    server: Server
-    bucket = ""
+    source: ClassVar[type[Peer]] = Novabackup
+    """Who has the local repository that `copy` sends."""
 
-    def stored(self) -> int:
-        return self.server.stored(self.bucket)
+    def __init__(self, home: Path, server: Server, *more: Any):
+        self.server = server
+        self.bucket = ""
+        super().__init__(home, *more)
 
     def new_bucket(self) -> None:
+        """Begin with an empty bucket."""
         if self.bucket:
             self.server.remove(self.bucket)
         self.bucket = self.server.bucket()
+
+    def stored(self) -> int:
+        return self.server.stored(self.bucket)
 
     def backup(self, label: str) -> Measure:
         return self._counted(super().backup, label)
@@ -97,33 +48,151 @@ class _OnS3:
     def verify(self) -> Measure:
         return self._counted(super().verify)
 
-    def _counted(self, work: Any, *arguments: Any) -> Measure:
-        before = self.server.requests()
+    def copy(self, source: Peer) -> Measure:
+        return self._counted(super().copy, source)
+
+    def copied(self, source: Peer) -> Path:
+        """Give the folder that `restore` must give back after a copy."""
+        return source.live
+
+    def _counted(self, work: Callable[..., Measure], *arguments: Any) -> Measure:
+        before = self.server.traffic()
         measure = work(*arguments)
-        return replace(measure, requests=self.server.requests() - before)
+        added = self.server.traffic().since(before)
+        return replace(measure, requests=added.requests, sent=added.sent, received=added.received)
 
 
-class NovabackupS3(_OnS3, Novabackup):
+class NovabackupS3(OnS3, Novabackup):
     """novabackup in a running process, with its repository on S3."""
-
-    def __init__(self, home: Path, warm_up: Path, server: Server):
-        self.server = server
-        super().__init__(home, warm_up)
 
     def reopen(self) -> None:
         self.new_bucket()
-        url = f"s3://{self.bucket}/repository"
-        self._ask(do="open", store=str(self.live), repository=url, options=self.server.options)
+        super().reopen()
+
+    def opening(self) -> dict[str, Any]:
+        place = {"repository": f"s3://{self.bucket}/repository", "options": self.server.options}
+        return super().opening() | place
 
 
-class ResticS3(_OnS3, Restic):
+class NovabackupFreshS3(OnS3, NovabackupFresh):
+    """novabackup in a fresh process for each operation, with its repository on S3."""
+
+    def prepare(self, store: Path) -> None:
+        super().prepare(store)
+        self.new_bucket()
+
+    def opening(self) -> dict[str, Any]:
+        place = {"repository": f"s3://{self.bucket}/repository", "options": self.server.options}
+        return super().opening() | place
+
+
+class ResticS3(OnS3, Restic):
     """restic, with its repository on S3."""
 
-    def __init__(self, home: Path, server: Server):
-        self.server = server
-        super().__init__(home)
+    source = Restic
 
     def environment(self) -> dict[str, str]:
         self.new_bucket()
         place = {"RESTIC_REPOSITORY": f"s3:{self.server.url}/{self.bucket}/repository"}
-        return {**super().environment(), **place, "AWS_ACCESS_KEY_ID": _KEY, "AWS_SECRET_ACCESS_KEY": _SECRET}
+        return {**super().environment(), **place, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+
+
+class _Files(Peer):
+    """A tool that makes a folder of the bucket equal to a local one, and the other way round."""
+
+    operations = _STORING
+    bucket: str
+
+    def backup(self, label: str) -> Measure:
+        """Send what is new or changed to the same place as before: nothing else costs it less."""
+        return self._sync(str(self.live), self.place())
+
+    def restore(self, label: str, to: Path) -> Measure:
+        (to / "live").mkdir(parents=True)
+        return self._sync(self.place(), str(to / "live"), SYNC)
+
+    def copy(self, source: Peer) -> Measure:
+        return self._sync(str(source.repository), self.place())
+
+    def place(self) -> str:
+        """Name the folder of the bucket as the tool does."""
+        raise NotImplementedError
+
+    def command(self) -> Sequence[str]:
+        """Give the command, which is followed by the two folders."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Give what tells it where the server is."""
+        raise NotImplementedError
+
+    def _sync(self, source: str, target: str, *more: Sequence[str]) -> Measure:
+        return run([(*self.command(), source, target), *more], self.home, self.environment())[0]
+
+
+class _FilesOnS3(OnS3, _Files):
+    def prepare(self, store: Path) -> None:
+        super().prepare(store)
+        self.new_bucket()
+
+    def copied(self, source: Peer) -> Path:
+        return source.repository
+
+
+class AwsSync(_FilesOnS3):
+    """The usual command of AWS."""
+
+    name = "aws s3 sync"
+
+    def __init__(self, home: Path, server: Server, aws: Path):
+        super().__init__(home, server)
+        self._aws = aws
+
+    def place(self) -> str:
+        return f"s3://{self.bucket}/folder"
+
+    def command(self) -> Sequence[str]:
+        return (str(self._aws), "s3", "sync", "--only-show-errors")
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.server.url,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+
+class RcloneSync(_FilesOnS3):
+    """rclone."""
+
+    name = "rclone sync"
+
+    def place(self) -> str:
+        return f"bench:{self.bucket}/folder"
+
+    def command(self) -> Sequence[str]:
+        return (str(RCLONE), "sync")
+
+    def environment(self) -> dict[str, str]:
+        remote = {
+            "TYPE": "s3",
+            "PROVIDER": self.server.kind,
+            "ENDPOINT": self.server.url,
+            "ACCESS_KEY_ID": KEY,
+            "SECRET_ACCESS_KEY": SECRET,
+        }
+        settings = {f"RCLONE_CONFIG_BENCH_{name}": value for name, value in remote.items()}
+        return {**os.environ, "RCLONE_CONFIG": os.devnull, **settings}
+
+
+def versions(aws: Path) -> dict[str, str]:
+    """Give the versions of the tools that are only measured here."""
+    found = {}
+    for name, command in {AwsSync.name: (aws, "--version"), RcloneSync.name: (RCLONE, "version")}.items():
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found[name] = re.findall(r"\d+\.[\d.]*\d", said)[0]
+    return found

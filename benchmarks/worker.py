@@ -79,6 +79,13 @@ class Library:
         found = self._repository.snapshots()
         return {**meter.read(), "count": len(found)}
 
+    def copy(self, source: str) -> dict[str, float]:
+        """Copy all snapshots of another repository into this one."""
+        origin = Repository(source)
+        meter = Meter()
+        origin.copy(to=self._repository)
+        return meter.read()
+
     def guard(self, grown: str) -> dict[str, float]:
         """Fail in a guarded block that had copied the files of a grown store in place; only its end is measured."""
         try:

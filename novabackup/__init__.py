@@ -8,7 +8,7 @@
 
 import logging
 
-from novabackup import checks, components, errors, layouts, retention
+from novabackup import archives, checks, components, errors, layouts, retention
 from novabackup.errors import (
     ArchivedError,
     ChangedError,
@@ -22,13 +22,16 @@ from novabackup.errors import (
     RollbackError,
     StoreBusyError,
 )
-from novabackup.guard import recover, snapshot
-from novabackup.model import Pin, Problem, Report
+from novabackup.guard import plan_recover, recover, snapshot
+from novabackup.model import Drill, Pin, Problem, Report
+from novabackup.probing import Probing
 from novabackup.repository import Repository
 from novabackup.retention import Policy
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
+from novabackup.trial import Level, Verification
+from novabackup.usage import Usage
 
 __all__ = [
     "ArchivedError",
@@ -36,13 +39,16 @@ __all__ = [
     "CheckFailedError",
     "ConfigurationError",
     "DecryptionError",
+    "Drill",
     "FormatError",
     "IndexStore",
     "IntegrityError",
+    "Level",
     "NotFoundError",
     "NovaBackupError",
     "Pin",
     "Policy",
+    "Probing",
     "Problem",
     "Recovery",
     "Report",
@@ -50,10 +56,14 @@ __all__ = [
     "RollbackError",
     "Snapshot",
     "StoreBusyError",
+    "Usage",
+    "Verification",
+    "archives",
     "checks",
     "components",
     "errors",
     "layouts",
+    "plan_recover",
     "recover",
     "retention",
     "snapshot",

@@ -18,7 +18,8 @@ from novabackup.model import FileEntry, Problem
 from novabackup.objects import Objects, neighbours
 from novabackup.packs import NOWHERE, Frame, Places, Runs, following, split
 from novabackup.storage import Source, Span
-from novabackup.storage.base import Block, RawFile
+from novabackup.storage.base import Block
+from novabackup.storage.raw import RawFile
 
 __all__ = ["Base", "ContentReader", "blocks"]
 

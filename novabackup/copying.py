@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 
 import attrs
@@ -11,12 +11,15 @@ import numpy as np
 from fsspec.callbacks import Callback
 
 from novabackup import _html
-from novabackup.errors import ChangedError, FormatError, NotFoundError
+from novabackup.content import blocks
+from novabackup.errors import ChangedError, FormatError, IntegrityError, NotFoundError
 from novabackup.lanes import Lane, cores
-from novabackup.model import FileEntry, SnapshotRecord, snapshot_id
-from novabackup.objects import Objects, neighbours
+from novabackup.model import FileEntry, Problem, SnapshotRecord, snapshot_id
+from novabackup.objects import Objects, neighbours, snapshot_key
 from novabackup.packer import Packer
 from novabackup.packs import NOWHERE, UNKNOWN, Frame, Piece, Places, Table
+from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
+from novabackup.storage import Span
 
 __all__ = ["Copier", "CopyPlan", "Paces", "copy", "loose_packs", "plan"]
 
@@ -35,15 +38,18 @@ class CopyPlan:
     Attributes:
         copy: Ids of the snapshots to copy, oldest first.
         there: Ids of those that the other repository has already.
+        damaged: Ids of those that cannot be read here; `copy` does the others, then it is an error.
         size: Bytes of all files of the snapshots to copy; what is sent is less, as most of it is shared.
     """
 
     copy: tuple[str, ...]
     there: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
     size: int
 
     def _repr_html_(self) -> str:
-        rows = [("copy", name) for name in self.copy] + [("is there", name) for name in self.there]
+        kinds = (("copy", self.copy), ("is there", self.there), ("is damaged", self.damaged))
+        rows = [(kind, name) for kind, names in kinds for name in names]
         return _html.table(f"Copy, {_html.size(self.size)} before sharing", ["what", "snapshot"], rows)
 
 
@@ -62,11 +68,20 @@ def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
     else:
         there = {name for name, _record in target.named_records()}
     wanted = sorted(set(names))
-    missing = [name for name in wanted if name not in there]
+    size = 0
+    missing, damaged = [], []
+    for name in wanted:
+        if name in there:
+            continue
+        try:
+            size += sum(entry.size for entry in source.record(name).files)
+        except (IntegrityError, FormatError) as error:
+            _LOG.warning("snapshot %s cannot be copied: %s", name, error)
+            damaged.append(name)
+        else:
+            missing.append(name)
     return CopyPlan(
-        copy=tuple(missing),
-        there=tuple(name for name in wanted if name in there),
-        size=sum(entry.size for name in missing for entry in source.record(name).files),
+        copy=tuple(missing), there=tuple(name for name in wanted if name in there), damaged=tuple(damaged), size=size
     )
 
 
@@ -94,36 +109,82 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
         callback: Told of the bytes that have been dealt with.
 
     Raises:
-        IntegrityError: Content of the source is damaged.
+        IntegrityError: Content of the source is damaged; what does not need it was copied.
         ChangedError: Somebody prunes the target all the time.
-        FormatError: A snapshot has members that this version does not know and would lose.
+        ConfigurationError: Files hold secrets, and others could read them where they would go.
     """
+    _refuse_secrets(source, todo, target)
     target.ensure()
     callback.set_size(todo.size)
-    left = list(todo.copy)
+    left = {name: source.record(name) for name in todo.copy}
+    problems = [_problem(name, "its record cannot be read") for name in todo.damaged]
     for _try in range(_TRIES):
-        stores = {source.record(name).store for name in left}
+        stores = {record.store for record in left.values()}
         with Copier(source, target, _recent(target, stores), loose_packs(target), paces) as copier:
-            while left:
-                record = source.record(left[0])
-                copied = copier.bring(record, callback)
-                if copied is None:
-                    _LOG.info("packs of %s were condemned meanwhile: once more", target.url)
-                    break
-                if snapshot_id(copied) != left[0]:
-                    raise FormatError(
-                        f"snapshot {left[0]} of {source.url} says things that this version of novabackup does not know "
-                        "and would lose: upgrade novabackup"
-                    )
-                target.save(copied)
-                _LOG.info("snapshot %s was copied to %s, %d bytes added", left[0], target.url, copied.added)
-                del left[0]
+            for name, record in list(left.items()):
+                try:
+                    if not _carry(copier, source, name, record, target, callback):
+                        break
+                except (IntegrityError, FormatError) as error:
+                    problems.append(_problem(name, str(error.args[0])))
+                del left[name]
+                callback.absolute_update(todo.size - sum(entry.size for one in left.values() for entry in one.files))
         if not left:
-            return
-    raise ChangedError(
-        f"{target.url}: expected packs that stay, found that some were condemned in each of {_TRIES} tries. Let no "
-        "prune run beside a copy"
-    )
+            break
+    else:
+        raise ChangedError(
+            f"{target.url}: expected packs that stay, found that some were condemned in each of {_TRIES} tries. Let no "
+            "prune run beside a copy"
+        )
+    if problems:
+        raise IntegrityError(
+            f"{len(problems)} of {len(todo.copy) + len(todo.damaged)} snapshots of {source.url} could not be copied to "
+            f"{target.url}; the others were. Mend the source from another copy, or forget what is damaged",
+            problems,
+        )
+
+
+def _carry(
+    copier: Copier, source: Objects, name: str, record: SnapshotRecord, target: Objects, callback: Callback
+) -> bool:
+    """Copy one snapshot; False if that has to be begun anew."""
+    copied = copier.bring(record, callback)
+    if copied is None:
+        _LOG.info("packs of %s were condemned meanwhile: once more", target.url)
+        return False
+    if snapshot_id(copied) != name:
+        raise FormatError(
+            f"snapshot {name} of {source.url} says things that this version of novabackup does not know and would "
+            "lose: upgrade novabackup"
+        )
+    target.save(copied)
+    _LOG.info("snapshot %s was copied to %s, %d bytes added", name, target.url, copied.added)
+    return True
+
+
+def _problem(name: str, message: str) -> Problem:
+    return Problem(code="damaged", paths=(snapshot_key(name),), message=message)
+
+
+def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> None:
+    """Look for passwords and keys, where others could read them."""
+    if not target.exposed:
+        return
+    secrets: dict[str, str] = {}
+    looked: dict[tuple[str, str], str | None] = {}
+    for name in todo.copy:
+        for entry in source.record(name).files:
+            known = (entry.path, entry.blake3)
+            if known not in looked:
+                small = entry.size <= LOOKED_INTO
+                looked[known] = secret_content(entry.path, _all(source, entry)) if small else secret_name(entry.path)
+            if what := looked[known]:
+                secrets[entry.path] = what
+    require_leave(secrets, target.plaintext_secrets, target.url)
+
+
+def _all(source: Objects, entry: FileEntry) -> bytes:
+    return b"".join(block for block in blocks(source, entry) if not isinstance(block, Span))
 
 
 def loose_packs(objects: Objects) -> list[str]:
@@ -150,6 +211,7 @@ class Copier:
         recent: Sequence[SnapshotRecord],
         loose: Sequence[str],
         paces: Paces,
+        avoid: Collection[str] = (),
     ) -> None:
         """Prepare.
 
@@ -159,11 +221,12 @@ class Copier:
             recent: Snapshots of the target that share content with them.
             loose: Packs of the target that may do so as well.
             paces: Hold it back.
+            avoid: Packs of the target that nothing is shared with.
         """
         self._source = source
         self._target = target
         self._reading = paces.reading
-        self._packer = Packer(target, recent, loose, paces.sending)
+        self._packer = Packer(target, recent, loose, paces.sending, avoid)
         self._went: dict[str, Places] = {}
         """Where each chunk of a pack of the source is in the target."""
 

@@ -64,7 +64,7 @@ class _ProblemsError(NovaBackupError):
 
 
 class CheckFailedError(_ProblemsError):
-    """The indexes do not agree after the block; the store has been rolled back already. Read ``problems``."""
+    """The indexes do not agree: after a block, which has been rolled back already, or in a trial. Read ``problems``."""
 
 
 class RollbackError(NovaBackupError):

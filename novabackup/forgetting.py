@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
 
-__all__ = ["candidates", "plan", "still_forgotten", "unpinned"]
+__all__ = ["candidates", "forgettable", "plan", "still_forgotten"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -50,7 +51,7 @@ def candidates(objects: Objects) -> list[Candidate]:
 
 
 def _state(record: SnapshotRecord) -> State:
-    if not {session.FAILED_TAG, session.REPLACED_TAG}.isdisjoint(record.tags):
+    if not session.SIDE_TAGS.isdisjoint(record.tags):
         return State.REPLACED
     return State.UNHEALTHY if record.problems else State.HEALTHY
 
@@ -62,18 +63,25 @@ def still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
     there = {candidate.id for candidate in present}
     for name in there.intersection(aged.forgotten).difference(names):
         _LOG.warning("snapshot %s stays: it was pinned, damaged or the last of its store when it was to go", name)
-    return names
+    locked = objects.locked(names)
+    for name, lock in locked.items():
+        _LOG.warning("snapshot %s stays: it is %s. A later plan has it again", name, lock)
+    return tuple(name for name in names if name not in locked)
 
 
-def unpinned(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
+def forgettable(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
     """Give names back, each once.
 
     Raises:
         ConfigurationError: One of them is pinned.
+        PermissionError: One of them may not be deleted yet.
     """
     names = tuple(dict.fromkeys(named))
     for name in sorted(objects.pinned().intersection(names)):
         pin = objects.read_pin(name)
         since = f" since {pin.time:%Y-%m-%d %H:%M} UTC{f': {pin.message}' if pin.message else ''}" if pin else ""
         raise ConfigurationError(f"snapshot {name} is pinned{since}. To forget it, call unpin({name!r}) first")
+    if locked := objects.locked(names):
+        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
+        raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", objects.url)
     return names

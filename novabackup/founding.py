@@ -14,6 +14,7 @@ from blake3 import blake3
 from novabackup.errors import ConfigurationError, DecryptionError, FormatError, IntegrityError
 from novabackup.keys import Key, unwrap, wrap
 from novabackup.model import ENCRYPTION, Config, KeySlot, decode, encode
+from novabackup.rescue import EXTRACT_KEY, sealed_script
 from novabackup.sealing import PLAIN, Protection
 from novabackup.storage import Storage
 
@@ -31,8 +32,10 @@ __all__ = [
     "remove_slot",
     "rewrite_config",
     "slots",
+    "still_opens",
     "write_founding",
     "write_readme",
+    "write_script",
     "write_slot",
 ]
 
@@ -56,6 +59,8 @@ This folder is a novabackup repository: snapshots of search indexes, and the con
   packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   pins/*.json           names of snapshots that stay until somebody unpins them
+  extract.py            a script that gets the data out without novabackup
+  drills/*.json         how it went when snapshots were restored on trial
   damaged/              what a repair has replaced; nothing reads it any more
 
 To get data out:  pip install novabackup, then in Python:
@@ -64,7 +69,12 @@ To get data out:  pip install novabackup, then in Python:
   repository = Repository("path or URL of this folder")
   repository["latest"].restore(to="a folder")
 
-Without novabackup: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
+Without novabackup, with Python 3.9 or newer and the program zstd (or the package zstandard), on a copy of this folder:
+
+  python3 extract.py                      lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Without even that: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
 with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
 frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
 the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
@@ -84,6 +94,8 @@ This folder is an encrypted novabackup repository: snapshots of search indexes, 
   condemned/*.json      packs that no snapshot needs any more and that will be deleted later
   forgotten/*.json      snapshots that were removed on purpose
   pins/*.json           names of snapshots that stay until somebody unpins them
+  drills/*.json         how it went when snapshots were restored on trial
+  extract.py            a script that gets the data out without novabackup
   damaged/              what a repair has replaced; nothing reads it any more
 
 To get data out:  pip install novabackup, then in Python:
@@ -93,7 +105,16 @@ To get data out:  pip install novabackup, then in Python:
   repository = Repository("path or URL of this folder", key=Passphrase.from_env("NOVABACKUP_PASSPHRASE"))
   repository["latest"].restore(to="a folder")
 
-Without novabackup: docs/format.md of the project describes every byte.
+Without novabackup, with Python 3.9 or newer and the packages cryptography, zstandard and blake3, on a copy of this
+folder:
+
+  python3 extract.py                      asks for a passphrase, and lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Whoever can write to this folder can alter that script. Unless you trust all of them, give a passphrase only to the one
+in the package novabackup: novabackup/extract.py.
+
+Without even that: docs/format.md of the project describes every byte.
 
 Do not change, rename or delete single files here.
 """
@@ -106,12 +127,19 @@ class Opened:
     Attributes:
         protection: How it is sealed.
         slot: Id of the key that opened it; empty if it is not encrypted.
+        wrapped: What that key opened; None if it is not encrypted.
         data_keys: The data keys, the newest first; empty if it is not encrypted.
     """
 
     protection: Protection
     slot: str = ""
+    wrapped: KeySlot | None = attrs.field(default=None, repr=False)
     data_keys: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def repository(self) -> str:
+        """Id of the repository, as the key that opened it says; empty if it is not encrypted."""
+        return self.wrapped.repository if self.wrapped else ""
 
 
 def sealed_readme(text: str) -> bytes:
@@ -142,16 +170,24 @@ def read_config(storage: Storage) -> Config:
     return config
 
 
-def slots(storage: Storage) -> Iterator[tuple[str, KeySlot]]:
-    """Read the keys of a repository; damaged ones are passed over with a warning."""
+def slots(storage: Storage, repository: str | None = None) -> Iterator[tuple[str, KeySlot]]:
+    """Read the keys of a repository; damaged ones are passed over with a warning.
+
+    Args:
+        storage: Where it is.
+        repository: Its id, since somebody may have put keys of another one there; None if that is not known.
+    """
     found = [(match[1], key) for key in storage.keys(KEYS) if (match := _SLOT_NAME.fullmatch(key))]
     for name, key in found[:_MOST_SLOTS]:
         try:
-            yield name, read_slot(storage, key)
+            slot = read_slot(storage, key)
         except (IntegrityError, FormatError) as error:
             _LOG.warning("%s is passed over: %s", key, error)
         except FileNotFoundError:
             continue
+        else:
+            if repository in (None, slot.repository):
+                yield name, slot
 
 
 def read_slot(storage: Storage, key: str) -> KeySlot:
@@ -164,17 +200,18 @@ def read_slot(storage: Storage, key: str) -> KeySlot:
     return decode(storage.read(key), KeySlot, f"{storage.url}/{key}")
 
 
-def add_slot(storage: Storage, key: Key, data_keys: Sequence[bytes], repository: str, label: str) -> str:
-    """Let a key open a repository; give the id of its slot."""
-    name = secrets.token_hex(8)
-    storage.create(slot_key(name), encode(wrap(key, data_keys, repository, label)))
-    return name
+def add_slot(
+    storage: Storage, key: Key, data_keys: Sequence[bytes], repository: str, label: str
+) -> tuple[str, KeySlot]:
+    """Let a key open a repository; give its slot, and the id of that."""
+    name, slot = secrets.token_hex(8), wrap(key, data_keys, repository, label)
+    storage.create(slot_key(name), encode(slot))
+    return name, slot
 
 
-def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], repository: str) -> None:
+def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], before: KeySlot) -> None:
     """Replace what a slot holds; the key stays."""
-    label = read_slot(storage, slot_key(name)).label
-    storage.write(slot_key(name), [encode(wrap(key, data_keys, repository, label))])
+    storage.write(slot_key(name), [encode(wrap(key, data_keys, before.repository, before.label))])
 
 
 def remove_slot(storage: Storage, name: str) -> None:
@@ -201,7 +238,7 @@ def open_with(storage: Storage, key: Key | None, config: Config | None) -> Opene
     """
     if key is None and config is not None and not config.encryption:
         return Opened(protection=PLAIN)
-    there = [(name, slot) for name, slot in slots(storage) if config is None or slot.repository == config.id]
+    there = list(slots(storage, config.id if config else None))
     if not there and (config is None or not config.encryption):
         if key is None:
             return Opened(protection=PLAIN)
@@ -221,15 +258,39 @@ def open_with(storage: Storage, key: Key | None, config: Config | None) -> Opene
             f"{storage.url} is encrypted. Pass a key that opens it, such as "
             f"Repository(url, key=Passphrase.from_env()); it has keys of these kinds: {kinds}"
         )
+    failed: DecryptionError | None = None
     for name, slot in there:
-        secrets_ = unwrap(key, slot)
+        try:
+            secrets_ = unwrap(key, slot)
+        except DecryptionError as error:
+            failed = failed or error  # a service fails for the tokens of another one, too
+            continue
         if secrets_:
-            return Opened(protection=protection_of(secrets_), slot=name, data_keys=secrets_)
+            return Opened(protection=protection_of(secrets_), slot=name, wrapped=slot, data_keys=secrets_)
+    if failed:
+        raise failed
     tried = sum(slot.kind == key.kind for _name, slot in there)
     raise DecryptionError(
         f"{storage.url}: expected a key that opens it, but this {key.kind} opens none of its {len(there)} keys "
         f"({tried} of that kind). Check it, and that the URL names the repository that it belongs to"
     )
+
+
+def still_opens(storage: Storage, opened: Opened) -> bool:
+    """Tell whether what a repository was opened by is still there and still the same.
+
+    If it is not, somebody has removed that key or replaced the data key since, and what would be sealed with the data
+    keys at hand could not be read by anybody later.
+    """
+    if not opened.slot:
+        return True
+    try:
+        return read_slot(storage, slot_key(opened.slot)) == opened.wrapped
+    except FileNotFoundError:
+        return False
+    except (IntegrityError, FormatError) as error:
+        _LOG.warning("the key that opened this repository opens it no more, so add another one: %s", error)
+        return True
 
 
 def protection_of(data_keys: Sequence[bytes]) -> Protection:
@@ -245,17 +306,33 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
         write_readme(storage, encrypted=encrypted)
+        write_script(storage)
 
 
 def write_readme(storage: Storage, *, encrypted: bool) -> None:
-    """Write the text for people who find the folder."""
-    storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+    """Write the text for people who find the folder; there must be none."""
+    storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
 
 
-def write_founding(storage: Storage, key: Key | None, repository: str) -> None:
-    """Make a folder a repository; whoever does the same at the same moment may be the one that counts."""
+def write_script(storage: Storage) -> None:
+    """Write the script that gets the data out without novabackup; there must be none."""
+    storage.add(EXTRACT_KEY, [sealed_script()])
+
+
+def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:
+    """Make a folder a repository.
+
+    Returns:
+        The repository, open; None if somebody else made one at the same moment, which is the one that counts.
+    """
     # The key comes first: an encrypted repository without one could never be opened.
-    slot = add_slot(storage, key, [secrets.token_bytes(32)], repository, "first") if key else ""
+    data_keys = (secrets.token_bytes(32),) if key else ()
+    slot, wrapped = add_slot(storage, key, data_keys, repository, "first") if key else ("", None)
     rewrite_config(storage, repository, encrypted=key is not None)
-    if slot and read_config(storage).id != repository:
-        remove_slot(storage, slot)  # somebody else created the repository at the same moment
+    # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+    if read_config(storage).id == repository:
+        protection = protection_of(data_keys) if key else PLAIN
+        return Opened(protection=protection, slot=slot, wrapped=wrapped, data_keys=data_keys)
+    if slot:
+        remove_slot(storage, slot)
+    return None

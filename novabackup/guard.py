@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import session
+from novabackup.backup import request
 from novabackup.owner import whereabouts
-from novabackup.repository import Repository, protocol, request
+from novabackup.repository import Repository, protocol
 from novabackup.session import Recovery
 from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
 
-__all__ = ["recover", "snapshot"]
+__all__ = ["plan_recover", "recover", "snapshot"]
 
 _DEFAULT_FOLDER = "backups"
 
@@ -56,7 +57,9 @@ def snapshot(
         CheckFailedError: On leaving: the index files do not agree; everything is back as it was.
         RollbackError: On leaving: the store could not be put back; ``recover(store)`` goes on.
     """
-    return _repository(store, repository).guard(store, request(tags, message), timeout=timeout, callback=callback)
+    return _repository(store, repository).guard(
+        store, request(tags, message, store.probing_on("guard")), timeout=timeout, callback=callback
+    )
 
 
 def recover(
@@ -84,6 +87,25 @@ def recover(
     """
     known = _repository(store, repository)
     return session.recover(store, known.opener(), context=whereabouts(), timeout=timeout, callback=callback)
+
+
+def plan_recover(
+    store: IndexStore, repository: Repository | str | os.PathLike[str] | Storage | None = None
+) -> Recovery | None:
+    """Say what `recover` would do, and do nothing.
+
+    Args:
+        store: Where a writer was at work.
+        repository: As for `recover`.
+
+    Returns:
+        What would be done; None when there is nothing to do.
+
+    Raises:
+        StoreBusyError: The writer is alive.
+    """
+    known = _repository(store, repository)
+    return session.plan_recover(store, known.opener(), context=whereabouts())
 
 
 def _repository(store: IndexStore, repository: Repository | str | os.PathLike[str] | Storage | None) -> Repository:

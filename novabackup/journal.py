@@ -8,6 +8,7 @@ the released journal is then removed.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from novabackup._paths import RESERVED
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError, StoreBusyError
 from novabackup.model import Journal, Owner, decode, encode
 from novabackup.owner import Life, life, myself
-from novabackup.storage import Storage
+from novabackup.storage import Reader, Storage
 
 __all__ = ["JOURNAL_KEY", "LEASE", "POLL", "Held", "State", "acquire", "look", "read"]
 
@@ -33,7 +34,11 @@ LEASE = 60.0
 _BEATS_PER_LEASE = 4
 _LARGEST_JOURNAL = 1 << 20
 POLL = 0.1
-"""Seconds between two looks at a journal that somebody else holds."""
+"""Seconds between two looks at a journal that somebody else holds, at first; who waits for long looks less often."""
+
+_LONGEST_PAUSE = 1.0
+_SHARE = 0.1
+"""The part of the time waited so far that a pause takes, so that waiting takes at most so much longer than it must."""
 
 _held_here: set[str] = set()
 """Tokens of the journals that this process holds, which nobody but the process itself can tell.
@@ -41,8 +46,12 @@ _held_here: set[str] = set()
 A forked child has a copy of it, but another process id."""
 
 
-def read(storage: Storage) -> tuple[Journal, str] | None:
+def read(storage: Storage, key: str = JOURNAL_KEY) -> tuple[Journal, str] | None:
     """Read the journal of a store.
+
+    Args:
+        storage: Where the store is.
+        key: Where its journal is; another for a store that lies in a folder of this place.
 
     Returns:
         The journal and the identity of its object; None if there is none, or nobody holds it.
@@ -51,7 +60,7 @@ def read(storage: Storage) -> tuple[Journal, str] | None:
         IntegrityError: It is damaged.
         FormatError: A newer novabackup wrote it.
     """
-    found = _read_any(storage)
+    found = _read_any(storage, key)
     return None if found is None or found[0].phase == "released" else found
 
 
@@ -70,9 +79,15 @@ class State:
     rival: str
 
 
-def look(storage: Storage, context: str) -> State | None:
-    """Look at the journal of a store without contending for it; None if nobody holds it."""
-    found = read(storage)
+def look(storage: Storage, context: str, folder: str = "") -> State | None:
+    """Look at the journal of a store without contending for it; None if nobody holds it.
+
+    Args:
+        storage: Where the store is.
+        context: Who asks, as `whereabouts` says.
+        folder: Where in there, if the store is a folder of the place.
+    """
+    found = read(storage, f"{folder}/{JOURNAL_KEY}" if folder else JOURNAL_KEY)
     if found is None:
         return None
     owner = found[0].owner
@@ -83,25 +98,32 @@ def look(storage: Storage, context: str) -> State | None:
     )
 
 
-def _read_any(storage: Storage) -> tuple[Journal, str] | None:
+def _read_any(storage: Storage, key: str = JOURNAL_KEY) -> tuple[Journal, str] | None:
     try:
-        # Asked for before the content: if somebody replaces it in between, what was read is newer than the identity,
-        # and # a swap that relies on both is refused.
-        identity = storage.entry(JOURNAL_KEY).identity
-        with storage.open(JOURNAL_KEY) as reader:
-            data = reader.read(0, min(reader.entry.size, _LARGEST_JOURNAL))
+        with storage.open(key) as reader:
+            identity, data = reader.entry.identity, _content(reader)
+        if not identity:
+            # Asked for before the content: if somebody replaces it in between, what was read is newer than the
+            # identity, and a swap that relies on both is refused.
+            identity = storage.entry(key).identity
+            with storage.open(key) as reader:
+                data = _content(reader)
     except FileNotFoundError:
         return None
     except ChangedError:
-        return _read_any(storage)
+        return _read_any(storage, key)
     try:
-        return decode(data, Journal, f"{storage.url}/{JOURNAL_KEY}"), identity
+        return decode(data, Journal, f"{storage.url}/{key}"), identity
     except IntegrityError as error:
         raise IntegrityError(
             f"{error.args[0]}. The journal says which snapshot the store must go back to: rename it, then look at the "
             "repository's snapshots and restore the one that was taken before the interrupted ingest",
             error.problems,
         ) from error
+
+
+def _content(reader: Reader) -> bytes:
+    return reader.read(0, min(reader.entry.size, _LARGEST_JOURNAL))
 
 
 class Held:
@@ -237,13 +259,15 @@ class _Watch:
         self._lease = lease
         self._seen: tuple[Journal, str] | None = None
         self._since = 0.0
+        self._moves = False
 
     def verdict(self, found: tuple[Journal, str]) -> Life:
-        if self._seen is None:
+        if found != self._seen:
+            self._moves = self._seen is not None
             self._seen, self._since = found, time.monotonic()
-        elif found != self._seen:
-            return Life.ALIVE
-        return Life.DEAD if time.monotonic() - self._since >= self._lease else Life.UNKNOWN
+        if time.monotonic() - self._since >= self._lease:
+            return Life.DEAD
+        return Life.ALIVE if self._moves else Life.UNKNOWN
 
 
 def acquire(
@@ -274,7 +298,8 @@ def acquire(
         ConfigurationError: The storage cannot exclude other writers, and ``single_writer`` was not declared.
     """
     contender = _Contender(storage, repository, myself(context), single_writer=single_writer, lease=lease)
-    deadline = time.monotonic() + (timeout or 0.0)
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
     while True:
         held = contender.attempt()
         if held is not None:
@@ -289,7 +314,12 @@ def acquire(
                 f"{storage.url} is being written to by another guard: {contender.rival}. Waited {timeout or 0:g} s. "
                 "Let it end, or pass timeout= with the seconds to wait for it"
             )
-        time.sleep(POLL)
+        time.sleep(pause(time.monotonic() - began))
+
+
+def pause(waited: float) -> float:
+    """Give the seconds until the next look at a journal, after so many of waiting; at random, to part those who met."""
+    return max(POLL, min(waited * _SHARE, _LONGEST_PAUSE)) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class _Contender:

@@ -52,7 +52,7 @@ class KeyRing:
 
     def __iter__(self) -> Iterator[KeyInfo]:
         opened = self._opened()
-        for name, slot in founding.slots(self._objects.storage):
+        for name, slot in founding.slots(self._objects.storage, opened.repository):
             yield KeyInfo(id=name, kind=slot.kind, label=slot.label, time=slot.time, current=name == opened.slot)
 
     def __len__(self) -> int:
@@ -69,8 +69,7 @@ class KeyRing:
             Its id.
         """
         opened = self._opened()
-        repository = founding.read_config(self._objects.storage).id
-        return founding.add_slot(self._objects.storage, key, opened.data_keys, repository, label)
+        return founding.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)[0]
 
     def remove(self, id: str) -> None:
         """Take a key away.
@@ -101,15 +100,16 @@ class KeyRing:
         Returns:
             Its id.
         """
-        old = self._opened().slot
-        (label_before,) = (known.label for known in self if known.id == old)
-        new = self.add(key, label_before if label is None else label)
+        opened = self._opened()
+        assert opened.wrapped is not None
+        new = self.add(key, opened.wrapped.label if label is None else label)
         # The new one is there before the old one goes: a crash in between leaves both.
-        founding.remove_slot(self._objects.storage, old)
+        founding.remove_slot(self._objects.storage, opened.slot)
         self._objects.reopen(key)
         return new
 
     def _opened(self) -> Opened:
+        self._objects.require()  # somebody may have replaced the data key since
         opened = self._objects.opened
         if not opened.slot:
             raise ConfigurationError(

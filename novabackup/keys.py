@@ -33,7 +33,8 @@ _SALT = 32
 _N, _R, _P = 1 << 17, 8, 1
 """Costs of scrypt: 128 MiB and about 0.3 s, as OWASP's Password Storage Cheat Sheet recommends."""
 _MOST_MEMORY = 1 << 30
-_MOST_P = 16
+_MOST_WORK = 4 << 30
+"""Bytes that a slot may let scrypt go through: 32 times as many as those that are made here."""
 _LONGEST_SECRET = 1 << 16
 _COMMAND_TIMEOUT = 60.0
 
@@ -82,11 +83,15 @@ class Passphrase(Key):
             text: Not empty. It is normalised (Unicode NFKC), so that it does not matter on which keyboard it was typed.
 
         Raises:
-            ConfigurationError: It is empty.
+            ConfigurationError: It is empty, or no Unicode text.
         """
         if not text:
             raise ConfigurationError("expected a passphrase, found an empty text")
-        self._secret = unicodedata.normalize("NFKC", text).encode()
+        try:
+            self._secret = unicodedata.normalize("NFKC", text).encode()
+        except UnicodeEncodeError:
+            # Not chained: that error carries the whole text.
+            raise ConfigurationError("expected a passphrase of Unicode characters, found bytes that are none") from None
 
     @classmethod
     def from_env(cls, name: str = "NOVABACKUP_PASSPHRASE") -> Passphrase:
@@ -136,10 +141,11 @@ class Passphrase(Key):
 
     def make_again(self, slot: KeySlot) -> bytes | None:
         """Make the wrapping key of a slot again."""
-        if slot.n & (slot.n - 1) or slot.n < 2 or not (slot.r > 0 and 0 < slot.p <= _MOST_P):
+        if slot.n & (slot.n - 1) or slot.n < 2 or slot.r < 1 or slot.p < 1:
             return None
-        if 128 * slot.n * slot.r > _MOST_MEMORY:
-            _LOG.warning("a key that asks for %d bytes of memory is passed over", 128 * slot.n * slot.r)
+        memory = 128 * slot.n * slot.r
+        if memory > _MOST_MEMORY or memory * slot.p > _MOST_WORK:
+            _LOG.warning("a key that asks for %d times %d bytes of memory is passed over", slot.p, memory)
             return None
         return self._derive(slot.salt, slot.n, slot.r, slot.p)
 
@@ -221,7 +227,7 @@ class ExternalKey(Key):
         try:
             found = bytes(self._decrypt(slot.token))
         except Exception as error:
-            # Not shown: what a service says in its errors is not known.
+            # What the service says is left to the cause: it may be long, and is not for a message of ours.
             raise DecryptionError(
                 f"the external key could not decrypt the token of the slot {slot.label!r}: {type(error).__name__}"
             ) from error

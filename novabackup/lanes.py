@@ -6,6 +6,7 @@ under way at once bounds the memory, whatever the size of a file.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -17,7 +18,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Buffers", "Lane", "cores"]
+__all__ = ["Buffers", "Lane", "cores", "uninterrupted"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -157,3 +158,19 @@ def _do(future: Future[Any], task: Callable[[], Any]) -> None:
             future.set_result(task())
         except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the result
             future.set_exception(error)
+
+
+async def uninterrupted(work: Callable[[], None]) -> None:
+    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:  # noqa: BLE001 - raised below, by the task itself
+            break
+    task.result()
+    if cancelled is not None:
+        raise cancelled

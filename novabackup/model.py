@@ -10,29 +10,46 @@ the very bytes that follow, so that a change of any single byte is noticed befor
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 import msgspec
 from blake3 import blake3
 
-from novabackup._paths import unsafe
+from novabackup._names import NUL, escape, unescape, with_texts
+from novabackup._paths import RESERVED, above
+from novabackup.entries import (
+    HASH_DIGITS,
+    Attributes,
+    FileEntry,
+    FolderEntry,
+    LinkEntry,
+    Problem,
+    Report,
+    Run,
+    hex_hashes,
+    natural,
+    safe_path,
+)
 from novabackup.errors import FormatError, IntegrityError
+from novabackup.findings import FORMAT_VERSION, Drill, Probe
 
 __all__ = [
     "FORMAT_VERSION",
     "Attributes",
     "Condemned",
     "Config",
+    "Drill",
     "FileEntry",
+    "FolderEntry",
     "Forgotten",
     "Journal",
     "KeySlot",
+    "LinkEntry",
     "Owner",
     "Pin",
+    "Probe",
     "Problem",
     "Record",
     "Report",
@@ -45,126 +62,10 @@ __all__ = [
     "snapshot_id",
 ]
 
-FORMAT_VERSION = 1
-
 ENCRYPTION = "aes-256-gcm"
 """What a `Config` says of an encrypted repository."""
 
-Run = tuple[int, int, int]
-"""Consecutive chunks of a file: number of the pack in ``FileEntry.packs``, first chunk in it, count of chunks."""
-
-_HASH_DIGITS = 64
-_HASH = re.compile(f"[0-9a-f]{{{_HASH_DIGITS}}}")
 _Record = TypeVar("_Record")
-
-
-def _safe_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    reason = unsafe(value)
-    if reason:
-        raise ValueError(f"path {value!r} cannot be used: {reason}")
-
-
-def _hex_hash(_instance: object, field: attrs.Attribute[Any], value: str) -> None:
-    if not _HASH.fullmatch(value):
-        raise ValueError(f"{field.name} is not 64 hexadecimal digits: {value!r}")
-
-
-def _hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[str]) -> None:
-    if not all(map(_HASH.fullmatch, values)):  # all at once, since a snapshot may name thousands
-        for value in values:
-            _hex_hash(instance, field, value)
-
-
-_natural = attrs.validators.ge(0)
-
-
-@attrs.frozen(kw_only=True)
-class Problem:
-    """One thing that is wrong, and where.
-
-    Attributes:
-        code: A stable name for programs: ``missing``, ``damaged``, ``count-mismatch`` …
-        paths: The files concerned, relative to the store or the repository.
-        message: What was expected, what was found, and what can be done, for people.
-    """
-
-    code: str
-    paths: tuple[str, ...] = ()
-    message: str = ""
-
-    def __str__(self) -> str:
-        where = f" ({', '.join(self.paths)})" if self.paths else ""
-        return f"{self.code}{where}: {self.message}"
-
-
-@attrs.frozen(kw_only=True)
-class Report:
-    """What a component found when it looked at one file.
-
-    Attributes:
-        component: Name of the component's class, such as ``Faiss``.
-        path: The file, relative to the store.
-        exists: False when there is no such file; all else is then None.
-        size: Size in bytes.
-        count: Number of vectors, documents or entries; None where the file has no such number.
-        dimension: Dimension of the vectors (bits for binary indexes); None where the file has none.
-        kind: What the file is, such as ``IndexIVFPQ`` or ``BM25Okapi``.
-        written_with: What can be read off the file of the program that wrote it, such as ``pickle protocol 4``.
-        problems: Damage that was seen.
-    """
-
-    component: str
-    path: str = attrs.field(validator=_safe_path)
-    exists: bool
-    size: int | None = None
-    count: int | None = None
-    dimension: int | None = None
-    kind: str | None = None
-    written_with: str | None = None
-    problems: tuple[Problem, ...] = ()
-
-
-@attrs.frozen(kw_only=True)
-class Attributes:
-    """What belongs to a file beside its bytes: permission bits, owner, time of the last change in nanoseconds."""
-
-    mode: int = attrs.field(validator=attrs.validators.in_(range(0o10000)))
-    uid: int = attrs.field(validator=_natural)
-    gid: int = attrs.field(validator=_natural)
-    mtime_ns: int
-
-
-@attrs.frozen(kw_only=True)
-class FileEntry:
-    """One file of a snapshot.
-
-    Attributes:
-        path: Relative to the store.
-        size: In bytes.
-        blake3: Hash of the whole content, as ``b3sum`` prints it.
-        packs: Ids of the packs that hold the content; runs count in this list.
-        runs: Where the content is, in order.
-        depth: 0 if the runs hold the content; 1 if there are so many that they are content themselves, and ``runs``
-            holds their list.
-        attributes: None for files that come from an object store.
-        identity: How the storage told this very version apart; empty when it could not vouch for it.
-        report: What the component said of it.
-    """
-
-    path: str = attrs.field(validator=_safe_path)
-    size: int = attrs.field(validator=_natural)
-    blake3: str = attrs.field(validator=_hex_hash)
-    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
-    runs: tuple[Run, ...]
-    depth: int = attrs.field(default=0, validator=attrs.validators.in_((0, 1)))
-    attributes: Attributes | None = None
-    identity: str = ""
-    report: Report | None = None
-
-    def __attrs_post_init__(self) -> None:
-        for pack, first, count in self.runs:
-            if not 0 <= pack < len(self.packs) or first < 0 or count < 1:
-                raise ValueError(f"{self.path}: run {(pack, first, count)} cannot be")
 
 
 @attrs.frozen(kw_only=True)
@@ -185,13 +86,22 @@ class SnapshotRecord:
         versions: Installed versions of the packages that write such files.
         problems: What the checks found at that time; empty for a healthy store.
         added: Bytes of new objects that were written for it.
+        trees: Which of ``declared`` stand for links and folders, too, and not only for files.
+        excluded: Patterns of what is no part of the store, whatever pattern selects it.
+        links: The symbolic links of the trees.
+        folders: The folders of the trees.
+        skipped: What is in the trees and not in the snapshot: sockets, and what links that lead out of the store lead
+            to.
+        probes: Questions that were put to the indexes, and their answers; empty where none were put.
+        classes: Names of the classes and functions that each pickle asks for, by path, as far as they are known.
+        embedding_model: What made the vectors; empty if nobody said.
     """
 
     version: int = FORMAT_VERSION
     repository: str
     time: datetime
     store: str
-    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(_safe_path))
+    declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(safe_path))
     files: tuple[FileEntry, ...]
     tags: tuple[str, ...] = ()
     message: str = ""
@@ -199,14 +109,36 @@ class SnapshotRecord:
     writer: str = ""
     versions: dict[str, str] = attrs.field(factory=dict)
     problems: tuple[Problem, ...] = ()
-    added: int = attrs.field(default=0, validator=_natural)
+    added: int = attrs.field(default=0, validator=natural)
+    trees: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    links: tuple[LinkEntry, ...] = ()
+    folders: tuple[FolderEntry, ...] = ()
+    skipped: tuple[Problem, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    classes: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    embedding_model: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self.time.tzinfo is None:
             raise ValueError(f"time {self.time} has no time zone")
-        paths = [entry.path for entry in self.files]
+        if not set(self.trees) <= set(self.declared):
+            raise ValueError("a tree is not declared")
+        paths = [entry.path for entry in self.items]
         if len(set(paths)) != len(paths):
             raise ValueError("two files have the same path")
+        if any(path.startswith(RESERVED) and path.partition("/")[0] == RESERVED for path in paths):
+            raise ValueError(f"a file is in {RESERVED}, where only journals are")
+        if self.links:
+            # Otherwise whoever forged the record could write through a link that the restore itself made.
+            links = {entry.path for entry in self.links}
+            if any(folder in links for path in paths for folder in above(path)):
+                raise ValueError("a file is in a folder that is a link")
+
+    @property
+    def items(self) -> tuple[FileEntry | LinkEntry | FolderEntry, ...]:
+        """The files, the links and the folders."""
+        return (*self.files, *self.links, *self.folders)
 
     @property
     def packs(self) -> tuple[str, ...]:
@@ -238,7 +170,7 @@ class Condemned:
     """
 
     version: int = FORMAT_VERSION
-    packs: tuple[str, ...] = attrs.field(validator=_hex_hashes)
+    packs: tuple[str, ...] = attrs.field(validator=hex_hashes)
 
 
 @attrs.frozen(kw_only=True)
@@ -365,13 +297,14 @@ class Journal:
     beat: int = 0
 
 
-Record = Config | SnapshotRecord | Condemned | Forgotten | KeySlot | Pin | Sealed | Journal
+Record = Config | SnapshotRecord | Condemned | Drill | Forgotten | KeySlot | Pin | Sealed | Journal
 """Everything that is written."""
 
 _KINDS: dict[type, str] = {
     Config: "config",
     SnapshotRecord: "snapshot",
     Condemned: "condemned",
+    Drill: "drill",
     Forgotten: "forgotten",
     KeySlot: "key",
     Sealed: "sealed",
@@ -389,9 +322,21 @@ class _Versioned(msgspec.Struct, gc=False):
 _VERSION = msgspec.json.Decoder(_Versioned)
 
 
+_YOUNGER = frozenset({"trees", "excluded", "links", "folders", "skipped", "probes", "classes", "embedding_model"})
+"""Members that earlier versions did not know. They are left out where they say nothing, so that a snapshot has the same
+bytes and the same id whichever version writes it."""
+
+
 def encode(record: Record) -> bytes:
     """Turn a record into the bytes that are stored."""
-    body = msgspec.json.encode(record, order="deterministic")
+    said = {field.name: getattr(record, field.name) for field in attrs.fields(type(record))}
+    said = {name: value for name, value in said.items() if value or name not in _YOUNGER}
+    try:
+        body = msgspec.json.encode(said, order="deterministic")
+    except UnicodeEncodeError:
+        body = b""
+    if not body or NUL in body:
+        body = msgspec.json.encode(with_texts(msgspec.to_builtins(said), escape), order="deterministic")
     return b'{"blake3":"%s","%s":%s}\n' % (blake3(body).hexdigest().encode(), _KINDS[type(record)].encode(), body)
 
 
@@ -412,13 +357,13 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
     """
     name = _KINDS[kind]
     middle = f'","{name}":'.encode()
-    head = len(b'{"blake3":"') + _HASH_DIGITS
+    head = len(b'{"blake3":"') + HASH_DIGITS
     body = _body(data, name)
     if (
         not data.startswith(b'{"blake3":"')
         or data[head : head + len(middle)] != middle
         or data[-2:] != b"}\n"
-        or blake3(body).hexdigest().encode() != data[head - _HASH_DIGITS : head]
+        or blake3(body).hexdigest().encode() != data[head - HASH_DIGITS : head]
     ):
         raise IntegrityError(
             f"{where} is damaged: expected a novabackup {name} record that matches its own BLAKE3 hash, found "
@@ -432,6 +377,8 @@ def decode(data: bytes, kind: type[_Record], where: str) -> _Record:
                 f"{where}: expected format version {FORMAT_VERSION}, found {version[:20]!r}. "
                 "It was written by a newer novabackup: upgrade this one"
             )
+        if NUL in body:
+            return msgspec.convert(with_texts(msgspec.json.decode(body), unescape), kind)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise FormatError(f"{where}: the {name} record has a value that cannot be: {error}") from error
@@ -463,4 +410,4 @@ def identify(data: bytes) -> str:
 
 
 def _body(data: bytes, name: str) -> bytes:
-    return data[len(b'{"blake3":"') + _HASH_DIGITS + len(f'","{name}":') : -2]
+    return data[len(b'{"blake3":"') + HASH_DIGITS + len(f'","{name}":') : -2]

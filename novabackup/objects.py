@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from novabackup.errors import IntegrityError
+from novabackup.founding import CONFIG_KEY, KEYS
 from novabackup.keys import Key
 from novabackup.model import FileEntry
-from novabackup.packs import HEADER, Frame, Pack, Runs, Table, open_frame, prove_frame, read_table, unsealed, word_width
+from novabackup.packs import (
+    HEADER,
+    Compression,
+    Frame,
+    Pack,
+    Runs,
+    Table,
+    open_frame,
+    prove_frame,
+    read_table,
+    unsealed,
+    word_width,
+)
 from novabackup.records import ASIDE, PACK_NAME, Records, pin_key, snapshot_key
-from novabackup.storage import Entry, Frozen, Storage
+from novabackup.storage import Entry, Storage
 
 __all__ = ["ASIDE", "MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
+
+_LOG = logging.getLogger("novabackup")
+_Content = TypeVar("_Content")
 
 LARGEST_LIST = 64 << 20
 """Bytes of the longest list of runs that is read: as much as a snapshot itself may have."""
@@ -30,37 +49,40 @@ def pack_key(pack_id: str) -> str:
 class Objects(Records):
     """Reads and writes the objects of one repository."""
 
-    def __init__(self, storage: Storage, key: Key | None = None, packs: Storage | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        key: Key | None = None,
+        packs: Storage | None = None,
+        compression: Compression = Compression.FAST,
+        plaintext_secrets: Collection[str] = (),
+    ) -> None:
         """Work on a storage, without touching it yet.
 
         Args:
             storage: Where the repository is, or will be.
             key: What opens it if it is encrypted, or is to open it once it is created.
             packs: The same place, as packs are written to it; by default as everything else.
+            compression: How much time to spend on new packs.
+            plaintext_secrets: Paths and patterns of secrets that may be kept although others could read them there.
         """
         super().__init__(storage, key)
+        self.plaintext_secrets = tuple(plaintext_secrets)
+        self.compression = compression
         self._packs = packs or storage
-        self._out_of_reach: Callable[[Collection[str]], Iterable[Frozen]] = lambda keys: ()
-        self._avoided: frozenset[str] = frozenset()
         self._folder = ""
         self._tables: dict[str, Table] = {}
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than the users of this host may be able to read what is in the repository."""
+        # Whoever has a key opens an encrypted repository with it, or creates one: any other is an error.
+        return self._key is None and self.storage.local_path(CONFIG_KEY) is None
 
     @property
     def reads_back(self) -> bool:
         """Whether new packs can be read at once."""
         return self._packs.reads_back
-
-    def within_reach(self) -> Objects:
-        """Give the same repository once more; that one shares nothing that has to be thawed before it can be read."""
-        twin = copy.copy(self)
-        twin._out_of_reach = self.storage.frozen
-        return twin
-
-    def avoiding(self, packs: Iterable[str]) -> Objects:
-        """Give the same repository once more; that one shares nothing with some packs."""
-        twin = copy.copy(self)
-        twin._avoided = self._avoided.union(packs)
-        return twin
 
     def set_aside(self) -> Objects:
         """Give the same repository once more; that one reads packs where damaged ones are set aside."""
@@ -76,19 +98,28 @@ class Objects(Records):
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there to be shared."""
-        keys = {pack_key(pack): pack for pack in packs if pack not in self._avoided}
-        there = self.storage.present(keys)
-        return {keys[key] for key in there - {found.key for found in self._out_of_reach(there)}}
+        """Tell which packs are there."""
+        keys = {pack_key(pack): pack for pack in packs}
+        return {keys[key] for key in self.storage.present(keys)}
+
+    def frozen(self, packs: Iterable[str]) -> set[str]:
+        """Tell which packs lie in an archive and cannot be read before they have been thawed."""
+        keys = {pack_key(pack): pack for pack in packs}
+        return {keys[found.key] for found in self.storage.frozen(keys)}
 
     def add_pack(self, pack: Pack) -> None:
         """Store a pack."""
         self._packs.add(pack_key(pack.id), pack.blocks)
 
     def protect(self, packs: Collection[str]) -> None:
-        """Lock packs that a new snapshot shares for as long as the snapshot itself will be, where a bucket does so."""
-        if packs:
-            self.storage.protect(map(pack_key, sorted(packs)))
+        """Lock what a new snapshot needs for as long as the snapshot itself will be, where a bucket locks by itself.
+
+        Args:
+            packs: Those that were there before.
+        """
+        if packs or self.encrypted:
+            keys = (key for folder in ([KEYS] if self.encrypted else []) for key in self.storage.keys(folder))
+            self.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
 
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""
@@ -110,8 +141,8 @@ class Objects(Records):
             IntegrityError: The pack is gone or damaged, or has fewer chunks.
         """
         if pack_id not in self._tables:
-            self._tables[pack_id] = read_table(
-                pack_id, self.protection, lambda length: self._read(pack_id, -length, length)
+            self._tables[pack_id] = _twice(
+                lambda: read_table(pack_id, self.protection, lambda length: self._read(pack_id, -length, length))
             )
         table = self._tables[pack_id]
         if reaching > len(table):
@@ -132,16 +163,20 @@ class Objects(Records):
         Raises:
             IntegrityError: The pack is gone or damaged.
         """
-        return [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)]
+        return _twice(lambda: [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)])
 
     def words(self, pack_id: str, frames: Sequence[Frame]) -> list[tuple[memoryview, int]]:
         """Read neighbouring frames as `proved` does; give the width of the words in each, too, or 1."""
-        found = []
-        for frame, packed in self._unsealed(pack_id, frames):
-            raw = open_frame(pack_id, frame, packed)
-            prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
-            found.append((raw, word_width(frame.codec, packed)))
-        return found
+
+        def read() -> list[tuple[memoryview, int]]:
+            found = []
+            for frame, packed in self._unsealed(pack_id, frames):
+                raw = open_frame(pack_id, frame, packed)
+                prove_frame(pack_id, self.table(pack_id).seal, frame, raw)
+                found.append((raw, word_width(frame.codec, packed)))
+            return found
+
+        return _twice(read)
 
     def _unsealed(self, pack_id: str, frames: Sequence[Frame]) -> Iterator[tuple[Frame, bytes | memoryview]]:
         """Read neighbouring frames; they are still compressed."""
@@ -226,6 +261,15 @@ class Objects(Records):
                 f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"
             ) from None
         return part.data, part.size
+
+
+def _twice(read: Callable[[], _Content]) -> _Content:
+    """Read again what is not what it must be: it may have been altered on the way only."""
+    try:
+        return read()
+    except IntegrityError as error:
+        _LOG.info("%s: it is read again", error.args[0])
+        return read()
 
 
 def neighbours(frames: Iterable[Frame], most: int) -> Iterator[tuple[Frame, ...]]:

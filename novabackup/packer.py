@@ -27,6 +27,7 @@ from novabackup.packs import (
     NOWHERE,
     UNKNOWN,
     Chunker,
+    Compression,
     Compressor,
     Hashes,
     PackBuilder,
@@ -99,8 +100,8 @@ _Part = list[Segment]
 class _Compressors(threading.local):
     """A compressor for each thread."""
 
-    def __init__(self) -> None:
-        self.own = Compressor()
+    def __init__(self, compression: Compression) -> None:
+        self.own = Compressor(compression)
 
 
 class Packer:
@@ -112,6 +113,7 @@ class Packer:
         recent: Iterable[SnapshotRecord],
         loose: Collection[str] = (),
         pace: Callable[[int], object] = int,
+        avoid: Collection[str] = (),
     ) -> None:
         """Prepare to store.
 
@@ -120,11 +122,12 @@ class Packer:
             recent: Snapshots whose packs are searched for chunks that need not be stored again.
             loose: Packs that are searched as well, although no snapshot may name them.
             pace: Called with the number of bytes before they are stored; may wait.
+            avoid: Packs that nothing is shared with.
         """
         self._objects = objects
         self._digest = objects.protection.digest
         self._pace = pace
-        self._stock = Stock(objects, recent, loose)
+        self._stock = Stock(objects, recent, loose, avoid)
         self._new: list[_NewPack] = []
         self._named: set[str] = set()
         self._exit = ExitStack()
@@ -133,7 +136,7 @@ class Packer:
         self._compress = enter(Lane(cores(), 1))
         self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
         self._frames = Buffers(FRAME_SIZE)
-        self._compressors = _Compressors()
+        self._compressors = _Compressors(objects.compression)
         self._builder = self._new_builder()
 
     def __enter__(self) -> Packer:
@@ -172,6 +175,9 @@ class Packer:
 
         Returns:
             What `finish` needs to say where it is.
+
+        Raises:
+            ChangedError: The file was changed meanwhile, or altered on its way here.
         """
         size = reader.entry.size
         buffers = Buffers(min(block, size))
@@ -183,10 +189,11 @@ class Packer:
             reader.readinto(start, data)
             return part, [self._is_there(segment, data[segment.start - start :]) for segment in part], buffer, data
 
-        whole = blake3()
+        whole, proof = blake3(), reader.proof()
 
         def take_in(buffer: bytearray, data: memoryview) -> None:
             whole.update(data)
+            proof.update(data)
             buffers.give_back(buffer)
 
         chunker = Chunker(size, find_regions(size, reader.read))
@@ -206,6 +213,7 @@ class Packer:
                 told(len(data))
         places.append(self._place(list(chunker.skip(0))))
         self._whole.drain()
+        proof.confirm()
         return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
 
     def find(self, hashes: Hashes) -> Places:

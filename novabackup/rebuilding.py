@@ -32,7 +32,7 @@ from novabackup.errors import (
 )
 from novabackup.model import FileEntry, Problem, SnapshotRecord
 from novabackup.objects import Objects
-from novabackup.restore import set_aside
+from novabackup.restoring import set_aside
 from novabackup.snapshots import Snapshot
 from novabackup.storage import Block, Entry, Reader, Span
 from novabackup.store import IndexStore

@@ -21,7 +21,7 @@ from novabackup.founding import (
     open_with,
     read_config,
     rewrite_config,
-    slots,
+    still_opens,
     write_founding,
     write_slot,
 )
@@ -29,6 +29,7 @@ from novabackup.keys import Key
 from novabackup.model import (
     Condemned,
     Config,
+    Drill,
     Forgotten,
     Pin,
     Record,
@@ -54,6 +55,8 @@ _Record = TypeVar("_Record")
 _OURS = re.compile(rf"{PACK_NAME.pattern}|{SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){SNAPSHOT_NAME.pattern}(?=\0)")
 _MANY_NOTES = 2
+_DRILL_NAME = re.compile(r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json")
+_DRILLS_KEPT = 100
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """A storage that names a later time names none."""
 
@@ -123,8 +126,10 @@ class Records:
 
     def replace_slot(self, data_keys: Sequence[bytes]) -> None:
         """Let the key at hand open the repository with other data keys, the newest first."""
+        opened = self.opened
         assert self._key is not None
-        write_slot(self.storage, self.opened.slot, self._key, data_keys, read_config(self.storage).id)
+        assert opened.wrapped is not None
+        write_slot(self.storage, opened.slot, self._key, data_keys, opened.wrapped)
         self._opened = None
 
     def require(self) -> None:
@@ -178,7 +183,7 @@ class Records:
         return config.id
 
     def _open(self, config: Config | None) -> None:
-        if self._opened is None:
+        if self._opened is None or not still_opens(self.storage, self._opened):
             self._opened = open_with(self.storage, self._key, config)
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
@@ -192,11 +197,11 @@ class Records:
 
     def _found(self) -> Config:
         if self.names():
-            # A ruin: what it was is told by those who know.
+            # A ruin: what it was is told by those who know. The key knows best, since snapshots may be copies.
             self._open(None)
-            known = next(self.records(), None)
-            kept = next((slot.repository for _name, slot in slots(self.storage)), known.repository if known else "")
-            rewrite_config(self.storage, kept or secrets.token_hex(16), encrypted=self.encrypted)
+            known = self.opened.wrapped or next(self.records(), None)
+            kept = known.repository if known else secrets.token_hex(16)
+            rewrite_config(self.storage, kept, encrypted=self.encrypted)
             return read_config(self.storage)
         names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
         if names & FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
@@ -204,8 +209,7 @@ class Records:
                 f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
                 f"{', '.join(sorted(names & FOREIGN))}. Choose another folder"
             )
-        write_founding(self.storage, self._key, secrets.token_hex(16))
-        # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+        self._opened = write_founding(self.storage, self._key, secrets.token_hex(16))
         return read_config(self.storage)
 
     @staticmethod
@@ -237,6 +241,10 @@ class Records:
     def write_record(self, key: str, record: Record, previous: str = "") -> None:
         """Write a record, sealed as the repository is."""
         self.storage.write(key, [self.protection.close_record(encode(record), key, previous)])
+
+    def record_keys(self, folder: str) -> list[str]:
+        """List the keys of records in a folder, without what a killed `clock` left beside them."""
+        return [key for key in self.storage.keys(folder) if key.endswith(".json")]
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -292,7 +300,10 @@ class Records:
         name = snapshot_id(record)
         previous = self._newest() if self.encrypted else ""
         key = snapshot_key(name)
-        self.storage.add(key, [self.protection.close_record(encode(record), key, previous)])
+        try:
+            self.storage.add(key, [self.protection.close_record(encode(record), key, previous)])
+        except FileExistsError:  # by its name it is the same; if it is damaged, it is replaced
+            self.write_record(key, record, previous)
         self._records[name], self._previous[name], self._saved = record, previous, name
         return name
 
@@ -331,10 +342,15 @@ class Records:
             self._records.pop(name, None)
             self.storage.delete(snapshot_key(name))
 
+    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
+        """Tell which snapshots may not be deleted yet, since their bucket protects them."""
+        keys = {snapshot_key(name): name for name in names}
+        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
+
     def _readable(self, name: str) -> bool:
         try:
             self.record(name)
-        except (ArchivedError, IntegrityError, FormatError, NotFoundError):
+        except (IntegrityError, FormatError, NotFoundError):
             return False
         return True
 
@@ -367,11 +383,6 @@ class Records:
                 _LOG.warning("%s is passed over: %s", key, error)
             except FileNotFoundError:
                 continue
-
-    def locked(self, names: Iterable[str]) -> dict[str, Lock]:
-        """Tell which snapshots may not be forgotten yet, since their bucket protects them."""
-        keys = {snapshot_key(name): name for name in names}
-        return {keys[lock.key]: lock for lock in self.storage.locks(keys)}
 
     def stored(self) -> dict[str, datetime]:
         """Tell when each snapshot was written, by the storage's own clock; where it does not say, it is left out."""
@@ -412,11 +423,40 @@ class Records:
             _LOG.warning("the pin holds, but what it says is lost: %s", error)
             return None
 
+    # -- drills ------------------------------------------------------------------------------------------------------
+
+    def drill_keys(self) -> list[str]:
+        """List the results of drills that are there, oldest first, readable or not."""
+        return sorted(filter(_DRILL_NAME.fullmatch, self.storage.keys("drills")))
+
+    def drills(self) -> Iterator[Drill]:
+        """Read how drills went, oldest first; results that cannot be read are passed over with a warning."""
+        for key in self.drill_keys():
+            try:
+                yield self.read_record(key, Drill)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
+
+    def note_drill(self, record: Drill) -> str:
+        """Note how a drill went; give the key of the note. The oldest of many notes go."""
+        key = _dated("drills")
+        self.write_record(key, record)
+        for old in self.drill_keys()[:-_DRILLS_KEPT]:
+            try:
+                self.storage.delete(old)
+            except PermissionError as error:
+                _LOG.info("%s stays: %s", old, error)
+        return key
+
     # -- condemned packs ---------------------------------------------------------------------------------------------
 
     def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
         """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
         for entry in self.storage.entries("condemned"):
+            if not entry.key.endswith(".json"):
+                continue  # a killed `clock` left it
             try:
                 yield entry, self.read_record(entry.key, Condemned)[0]
             except (IntegrityError, FormatError) as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+from collections.abc import Iterator, Sequence
 
 from fsspec.callbacks import Callback
 
 from novabackup import founding
 from novabackup.copying import Copier, Paces, loose_packs
 from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.model import Condemned, Forgotten, Pin, Sealed, decode, snapshot_id
+from novabackup.model import Condemned, Drill, Forgotten, Pin, Sealed, SnapshotRecord, decode, snapshot_id
 from novabackup.objects import Objects, snapshot_key
 
 __all__ = ["reencrypt"]
@@ -19,6 +20,13 @@ __all__ = ["reencrypt"]
 _LOG = logging.getLogger("novabackup")
 
 _RECENT = 4
+_Small = Condemned | Drill | Forgotten | Pin
+_SMALL: tuple[tuple[str, type[_Small]], ...] = (
+    ("condemned", Condemned),
+    ("drills", Drill),
+    ("forgotten", Forgotten),
+    ("pins", Pin),
+)
 
 
 def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
@@ -41,48 +49,65 @@ def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
     opened = objects.opened
     if not opened.slot:
         raise ConfigurationError(f"{objects.url} is not encrypted, so there is no data key to replace")
+    # Before there is a new key: whoever cannot read all must not begin, or what he writes could be read by him alone.
+    _require_readable(objects)
     if len(opened.data_keys) == 1:
         objects.replace_slot([secrets.token_bytes(32), *opened.data_keys])
     newest = objects.opened.data_keys[:1]
-    _snapshots(objects, callback)
-    kinds: list[tuple[str, type[Condemned | Forgotten | Pin]]] = [
-        ("condemned", Condemned),
-        ("forgotten", Forgotten),
-        ("pins", Pin),
-    ]
-    for folder, kind in kinds:
-        for key in list(objects.storage.keys(folder)):
+    done: set[str] = set()
+    while names := [name for name in objects.names() if name not in done]:  # some may have come meanwhile
+        _snapshots(objects, names, callback)
+        done.update(names)
+    for folder, kind in _SMALL:
+        for key in objects.record_keys(folder):
             with contextlib.suppress(FileNotFoundError):
                 objects.write_record(key, objects.read_record(key, kind)[0])
     for pack in loose_packs(objects):
         if _is_old(objects, pack):  # asked while the old key is still at hand
             objects.delete_pack(pack)
     objects.replace_slot(newest)
-    others = [(name, slot) for name, slot in founding.slots(objects.storage) if name != opened.slot]
+    slots = founding.slots(objects.storage, opened.repository)
+    others = [(name, slot) for name, slot in slots if name != opened.slot]
     for name, _slot in others:
         founding.remove_slot(objects.storage, name)
     return tuple(slot.label for _name, slot in others)
 
 
-def _snapshots(objects: Objects, callback: Callback) -> None:
-    """Seal all snapshots and their content with the newest key."""
-    names = objects.names()
-    sizes = {name: sum(entry.size for entry in objects.record(name).files) for name in names}  # all can be read
+def _require_readable(objects: Objects) -> None:
+    """Read every record, since one that cannot be read would be lost with its data key."""
+    for _name, _record in _records(objects, objects.names()):
+        pass
+    for folder, kind in _SMALL:
+        for key in objects.record_keys(folder):
+            with contextlib.suppress(FileNotFoundError):
+                objects.read_record(key, kind)
+
+
+def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> None:
+    """Seal snapshots and their content with the newest key."""
+    there = dict(_records(objects, names))
+    sizes = {name: sum(entry.size for entry in record.files) for name, record in there.items()}
     callback.set_size(sum(sizes.values()))
-    done = [name for name in names if _is_done(objects, name)]
-    recent = [objects.record(name) for name in done[-_RECENT:]]
+    done = [name for name in there if _is_done(objects, name)]
+    recent = [there[name] for name in done[-_RECENT:]]
     with Copier(objects, objects, recent, loose_packs(objects), Paces()) as copier:
-        for name in names:
+        for name, record in there.items():
             if name in done:
                 callback.relative_update(sizes[name])
                 continue
-            copied = copier.bring(objects.record(name), callback)
+            copied = copier.bring(record, callback)
             if copied is None:
                 raise ChangedError(f"{objects.url}: expected packs that stay. Let no prune run beside this")
             if snapshot_id(copied) != name:
                 raise IntegrityError(f"snapshot {name} says things that this version of novabackup would lose: upgrade")
             objects.replace(name, copied)
             _LOG.info("snapshot %s of %s is sealed with the new data key", name, objects.url)
+
+
+def _records(objects: Objects, names: Sequence[str]) -> Iterator[tuple[str, SnapshotRecord]]:
+    for name in names:
+        with contextlib.suppress(NotFoundError):  # forgotten since it was listed
+            yield name, objects.record(name)
 
 
 def _is_old(objects: Objects, pack: str) -> bool:

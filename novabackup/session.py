@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Collection
 
 import attrs
@@ -12,9 +11,11 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import checks, journal
 from novabackup.backup import Request, take
+from novabackup.busy import refuse_if_busy_within
 from novabackup.errors import (
     CheckFailedError,
     ConfigurationError,
+    DecryptionError,
     FormatError,
     IntegrityError,
     NovaBackupError,
@@ -22,14 +23,26 @@ from novabackup.errors import (
     StoreBusyError,
 )
 from novabackup.journal import Held
-from novabackup.model import FileEntry, Problem, SnapshotRecord
+from novabackup.model import Problem, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.owner import Life
-from novabackup.restore import RestorePlan, Step, execute, live_files, plan
+from novabackup.restore import RestorePlan, Step, plan
+from novabackup.restoring import Kept, execute
+from novabackup.selection import Selection, find_all
+from novabackup.storage import Other
 from novabackup.store import IndexStore
 from novabackup.thaw import require_readable
 
-__all__ = ["FAILED_TAG", "REPLACED_TAG", "Recovery", "Session", "recover", "refuse_if_interrupted", "restore"]
+__all__ = [
+    "FAILED_TAG",
+    "REPLACED_TAG",
+    "SIDE_TAGS",
+    "Recovery",
+    "Session",
+    "plan_recover",
+    "recover",
+    "restore",
+]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -38,6 +51,9 @@ FAILED_TAG = "failed-ingest"
 
 REPLACED_TAG = "before-restore"
 """Tag of the snapshots of what a restore replaced."""
+
+SIDE_TAGS = frozenset({FAILED_TAG, REPLACED_TAG})
+"""Tags of the snapshots of what was in the way: nobody wanted a store to be like that."""
 
 KEEP_FAILED = 3
 """How many snapshots with `FAILED_TAG` a store keeps: counted, since a clock may lie."""
@@ -109,10 +125,11 @@ class Session:
         try:
             if _finish_inherited(held, self._store, self._objects, self._opener, self._callback):
                 held.update(phase="backup", snapshot="", paths=(), kept="")
+            refuse_if_busy_within(self._store, context)
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
-                whole = self._objects.within_reach()
-                self._snapshot, self._record = take(whole, self._store, point, self._callback)
+                avoid = self._objects.frozen
+                self._snapshot, self._record = take(self._objects, self._store, point, self._callback, avoid)
             else:
                 self._snapshot, self._record = point
                 require_readable(self._objects, *point, "a block must be able to go back at once")
@@ -174,8 +191,9 @@ class Session:
     def _commit(self, held: Held) -> None:
         assert self._record is not None
         # What the block wrote must outlast a power cut before the journal, which could undo it, is given up.
-        now = live_files(self._store.storage, self._store.declared, self._objects.url)
-        self._store.storage.sync(sorted({*now, *(entry.path for entry in self._record.files)}))
+        storage, then = self._store.storage, [entry.path for entry in self._record.files]
+        now = find_all(storage, self._store.selection, then, self._objects.url).values()
+        storage.sync(sorted({*(item.key for item in now if not isinstance(item, Other)), *then}))
         try:
             held.release()
         except StoreBusyError:
@@ -197,7 +215,8 @@ class Session:
                 "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
                 "from a copy), then call recover(store)"
             ) from _chained(failure, cause)
-        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot)
+        # Marked, since whoever called the guard is told so anyhow, by the error that it raises.
+        _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot, extra={"told": True})
         _forget_old_failures(self._objects, self._store.url)
 
 
@@ -255,11 +274,19 @@ def _finish_inherited(
         held.abandon()
         raise RollbackError(
             f"{store.url}: an interrupted {left.phase} could not be brought to snapshot {left.snapshot} of "
-            f"{left.repository}: {failure}. Remove the cause (for a repository that needs credentials: "
-            "recover(store, Repository(url, storage_options=...))), then call recover(store)"
+            f"{left.repository}: {failure}. {_way_on(failure)}"
         ) from failure
     _LOG.warning("%s: an interrupted %s was brought to snapshot %s", store.url, left.phase, left.snapshot)
     return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=done, kept=held.journal.kept)
+
+
+def _way_on(failure: BaseException) -> str:
+    if isinstance(failure, DecryptionError):
+        return "Only who has its key can go on: call recover(store, Repository(url, key=...))"
+    return (
+        "Remove the cause (for a repository that needs credentials: recover(store, Repository(url, "
+        "storage_options=...))), then call recover(store)"
+    )
 
 
 def _put_back(
@@ -270,26 +297,28 @@ def _put_back(
     The journal must name the snapshot. Every step can be done again after a crash: the journal says whether what was
     there has been kept already, so that a half-restored store is never kept in its place.
     """
+    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer. It goes first,
+    # since that moves the times of folders.
+    paths = [entry.path for entry in record.items if not store.storage.refuses(entry.path)]
+    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *paths])
     todo = survey(store, objects, held.journal.snapshot, record, held.journal.paths)
     if held.journal.phase == "block":
         held.update(phase="rollback", kept=_keep(store, objects, tag) if todo.changes else "")
     said = held.journal
-    kept: dict[str, FileEntry] = {}
+    kept: SnapshotRecord | None = None
     if said.kept:
         try:
-            kept = {entry.path: entry for entry in objects.record(said.kept).files}
+            kept = objects.record(said.kept)
         except NovaBackupError as error:
             _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
-    execute(todo, objects, record, store.storage, kept, callback)
-    # Nobody else writes here now, so whatever is unfinished beside these files belongs to a dead writer.
-    store.storage.sweep(0.0, [journal.JOURNAL_KEY, *(entry.path for entry in record.files)])
+    execute(todo, objects, record, store.storage, Kept.of(kept), callback)
     return todo
 
 
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return take(objects.within_reach(), store, Request(tags=(tag,)), DEFAULT_CALLBACK)[0]
+        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -300,7 +329,7 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     try:
         failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
         old = failed[KEEP_FAILED:]
-        stay = objects.pinned() | objects.locked(old).keys() if old else set()
+        stay = {*objects.pinned(), *objects.locked(old)} if old else set()
         objects.forget([name for name in old if name not in stay])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
@@ -330,6 +359,26 @@ def recover(
     return done
 
 
+def plan_recover(store: IndexStore, opener: Opener, *, context: str) -> Recovery | None:
+    """Say what `recover` would do; nothing is touched, and nobody is waited for.
+
+    Raises:
+        StoreBusyError: The writer is alive.
+    """
+    state = journal.look(store.storage, context)
+    found = journal.read(store.storage)
+    if state is None or found is None:
+        return None
+    if state.life in (Life.ALIVE, Life.NESTED):
+        raise StoreBusyError(f"{store.url} is being written to: {state.rival}. There is nothing to recover from")
+    left = found[0]
+    if left.phase == "backup":
+        return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
+    objects = opener(left.repository)
+    todo = survey(store, objects, left.snapshot, objects.record(left.snapshot), left.paths)
+    return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=todo, kept=left.kept)
+
+
 def restore(
     store: IndexStore,
     objects: Objects,
@@ -356,6 +405,7 @@ def restore(
     held = _acquire(store, objects, context, timeout)
     try:
         _finish_inherited(held, store, objects, opener, callback)
+        refuse_if_busy_within(store, context)
         todo = survey(store, objects, name, record, paths)
         require_readable(objects, name, record, "a restore reads what it writes", todo.paths(Step.WRITE))
         kept = _keep(store, objects, REPLACED_TAG) if todo.replaces else ""
@@ -391,30 +441,8 @@ def survey(
     store: IndexStore, objects: Objects, name: str, record: SnapshotRecord, paths: Collection[str]
 ) -> RestorePlan:
     """Plan a restore to what is in the store now, changing nothing."""
-    declared = {*record.declared, *(entry.path for entry in record.files)}
-    return plan(name, record, store.url, live_files(store.storage, declared, objects.url), paths)
-
-
-def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | None) -> None:
-    """Refuse to read a store in which an ingest or a restore is under way, or was interrupted.
-
-    Raises:
-        StoreBusyError: It is under way.
-        RollbackError: It was interrupted.
-    """
-    deadline = time.monotonic() + (timeout or 0.0)
-    while True:
-        state = journal.look(store.storage, context)
-        if state is None or state.phase == "backup" or state.life is Life.NESTED:
-            return
-        if state.life is Life.DEAD:
-            raise RollbackError(
-                f"{store.url}: an interrupted {state.phase} left this store half-written, and a backup of it "
-                "would keep "
-                "that. Call recover(store) first"
-            )
-        if time.monotonic() >= deadline:
-            raise StoreBusyError(
-                f"{store.url} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
-            )
-        time.sleep(journal.POLL)
+    said = Selection.of(record)
+    # What the store leaves out by now is not taken away either.
+    selection = attrs.evolve(said, excluded=tuple(dict.fromkeys((*said.excluded, *store.exclude))))
+    known = [entry.path for entry in record.items]
+    return plan(name, record, store.storage, find_all(store.storage, selection, known, objects.url), paths)

@@ -7,15 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 from novabackup import aside
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, write_readme
-from novabackup.model import Forgotten, Pin, encode
+from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, write_readme, write_script
+from novabackup.model import Drill, Forgotten, Pin, encode
 from novabackup.objects import Objects
 from novabackup.records import PIN_NAME
 from novabackup.repair_plan import Action, Loss, Step, Work
+from novabackup.rescue import EXTRACT_KEY
 
 __all__ = ["SmallObjects"]
 
-_FORGOTTEN = "forgotten"
+_SAID = {
+    KEYS: "whoever has this key cannot use it any more: add it again with keys.add",
+    "forgotten": "it said which snapshots were forgotten on purpose: check may miss them from now on",
+    "drills": "how it went when a snapshot was restored on trial",
+}
+"""What is lost with a record that only a copy made byte by byte can have, by its folder."""
 
 
 class SmallObjects:
@@ -47,9 +53,11 @@ class SmallObjects:
             yield self._write(key, self._write_config)
         elif key == README_KEY:
             yield self._write(key, self._write_readme)
+        elif key == EXTRACT_KEY:
+            yield self._write(key, self._write_script)
         elif pin := PIN_NAME.fullmatch(key):
             yield from self._pin(key, pin[1])
-        elif folder in (KEYS, _FORGOTTEN):
+        elif folder in _SAID:
             yield from self._record(key, folder)
         elif folder == "condemned":  # one that cannot be read condemns nothing
             yield self._set_aside(key)
@@ -64,8 +72,12 @@ class SmallObjects:
         self._objects.ensure()
 
     def _write_readme(self) -> None:
-        aside.keep(self._objects.storage, README_KEY)
+        aside.move(self._objects.storage, README_KEY)
         write_readme(self._objects.storage, encrypted=self._objects.encrypted)
+
+    def _write_script(self) -> None:
+        aside.move(self._objects.storage, EXTRACT_KEY)
+        write_script(self._objects.storage)
 
     def _pin(self, key: str, name: str) -> Iterator[Work]:
         for other in self._others:
@@ -100,11 +112,7 @@ class SmallObjects:
 
             yield self._write(key, write, other.url)
             return
-        said = {
-            KEYS: "whoever has this key cannot use it any more: add it again with keys.add",
-            _FORGOTTEN: "it said which snapshots were forgotten on purpose: check may miss them from now on",
-        }
-        self.lost.append(Loss(key=key, message=said[folder]))
+        self.lost.append(Loss(key=key, message=_SAID[folder]))
         yield self._set_aside(key)
 
     def _set_aside(self, key: str) -> Work:
@@ -118,7 +126,8 @@ class SmallObjects:
             if slot.repository != read_config(self._objects.storage).id:
                 raise FileNotFoundError(key)
             return encode(slot)
-        record = other.read_record(key, Forgotten)[0]
+        kinds: dict[str, type[Drill | Forgotten]] = {"drills": Drill, "forgotten": Forgotten}
+        record = other.read_record(key, kinds[folder])[0]
         if other.encrypted and other.protection.key != self._objects.protection.key:
             raise FileNotFoundError(key)
         return self._objects.protection.close_record(encode(record), key, "")

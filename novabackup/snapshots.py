@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import io
+import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
@@ -15,10 +16,14 @@ from typing import Any, ParamSpec, TypeVar, cast
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import _html, session, thaw
+from novabackup import _html, compatibility, session, thaw, trial
+from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
-from novabackup.content import ContentReader, blocks
-from novabackup.errors import ConfigurationError, IntegrityError, NotFoundError
+from novabackup.comparison import Diff, compare
+from novabackup.compatibility import Compatibility, Severity, here
+from novabackup.content import ContentReader
+from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.lanes import uninterrupted
 from novabackup.model import FileEntry, Problem, SnapshotRecord
 from novabackup.objects import Objects, pin_key
 from novabackup.owner import whereabouts
@@ -27,39 +32,14 @@ from novabackup.session import Opener, Session
 from novabackup.storage import Storage
 from novabackup.store import IndexStore
 from novabackup.thaw import ThawPlan
+from novabackup.trial import Level, Verification
 
 __all__ = ["Diff", "Snapshot", "Snapshots"]
 
+_LOG = logging.getLogger("novabackup")
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@attrs.frozen(kw_only=True)
-class Diff:
-    """What is different between two snapshots; paths in order.
-
-    Attributes:
-        before: Id of the one.
-        after: Id of the other.
-        added: Files that only the other has.
-        removed: Files that only the one has.
-        changed: Files whose content differs.
-        unchanged: Files with the same content.
-    """
-
-    before: str
-    after: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    unchanged: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
-
-    def _repr_html_(self) -> str:
-        rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
-        return _html.table(f"From {self.before} to {self.after}", ["what", "file"], rows)
 
 
 @attrs.frozen(kw_only=True)
@@ -158,6 +138,21 @@ class Snapshot:
         return MappingProxyType({entry.path: entry for entry in self._record.files})
 
     @property
+    def links(self) -> Mapping[str, str]:
+        """What its symbolic links lead to, by path."""
+        return MappingProxyType({entry.path: entry.target for entry in self._record.links})
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Paths of its folders, empty ones among them, where a `Tree` was declared."""
+        return tuple(entry.path for entry in self._record.folders)
+
+    @property
+    def skipped(self) -> tuple[Problem, ...]:
+        """What was in the store and is not in the snapshot, such as sockets, and why."""
+        return self._record.skipped
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What the checks found when it was taken; empty for a healthy store."""
         return self._record.problems
@@ -201,53 +196,90 @@ class Snapshot:
             names = ", ".join(self.files) or "no files at all"
             raise NotFoundError(f"snapshot {self.id} has no file {path!r}; it has {names}") from None
 
-    def verify(self, *, callback: Callback = DEFAULT_CALLBACK) -> None:
-        """Read every byte of the snapshot and check it against its hashes.
+    def verify(
+        self,
+        level: Level | str = Level.HASHES,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Verification:
+        """Make sure that the snapshot can be restored.
 
         Args:
+            level: How thoroughly: ``structure``, ``hashes`` (every byte), ``open`` (restored elsewhere and opened) or
+                ``queries`` (asked again what it was asked when it was taken).
+            folder: Where it is restored to for a while; by default the system's folder for temporary files.
             callback: Told of the bytes read.
+
+        Returns:
+            What was done, and how long it took.
 
         Raises:
             ArchivedError: Content has to be thawed first.
             IntegrityError: Files are damaged; ``problems`` names each.
+            CheckFailedError: The files are whole, and do not open here, do not agree, or answer otherwise.
+            OSError: There is no room to restore to.
         """
-        thaw.require_readable(self._origin.objects, *self._point, "verifying reads everything")
-        callback.set_size(self.size)
-        problems: list[Problem] = []
-        for entry in self._record.files:
-            try:
-                for block in blocks(self._origin.objects, entry):
-                    callback.relative_update(len(block))
-            except IntegrityError as error:
-                problems.extend(error.problems)
-        if problems:
-            raise IntegrityError(
-                f"{len(problems)} of {len(self._record.files)} files of snapshot {self.id} in "
-                f"{self._origin.objects.url} are "
-                "damaged. Restore the others with paths=, and these from another snapshot or copy of the repository",
-                problems,
-            )
+        return trial.verify(
+            self._origin.objects, self._point, level, functools.partial(self._restored, callback), folder, callback
+        )
+
+    def _restored(self, callback: Callback, place: str) -> IndexStore:
+        store = self._target(place)
+        self.restore(to=store, callback=callback)
+        return store
+
+    def compatibility(self, store: IndexStore | None = None) -> Compatibility:
+        """Tell whether the files will load here: compare what wrote them with what is installed.
+
+        Args:
+            store: Where they are to go: the dimension of the index that is there now, and the embedding model, are
+                compared, too.
+        """
+        paths = [path for path, entry in self.files.items() if entry.report and entry.report.dimension is not None]
+        live = store.look_at(paths) if store else ()
+        return compatibility.compare(self._record, here(), live, store.embedding_model if store else "")
+
+    def export(
+        self,
+        to: str | os.PathLike[str] | Storage,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Exported:
+        """Write it as a plain archive: ``nova-backup-<date>_<time>.tar.gz``, and a ``.sha256`` beside it.
+
+        The time in the name is that of the snapshot in UTC. ``sha256sum -c`` and ``tar -xzf`` understand the two, and
+        the same snapshot always gives the same bytes. Nobody sees half an archive. It is not encrypted, even if the
+        repository is.
+
+        Args:
+            to: A folder, or a file whose name ends with ``.tar.gz``; a path, any URL, or a storage.
+            storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            callback: Told of the bytes of the files.
+
+        Returns:
+            Where it is, its size and its checksum.
+
+        Raises:
+            ConfigurationError: Something else is there under that name; it is not replaced.
+            IntegrityError: Content is damaged; nothing was written.
+        """
+        return export(self._origin.objects, *self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
-        """Compare with a later snapshot, file by file."""
-        before, after = self.files, other.files
-        both = sorted(before.keys() & after.keys())
-        return Diff(
-            before=self.id,
-            after=other.id,
-            added=tuple(sorted(after.keys() - before.keys())),
-            removed=tuple(sorted(before.keys() - after.keys())),
-            changed=tuple(path for path in both if before[path].blake3 != after[path].blake3),
-            unchanged=tuple(path for path in both if before[path].blake3 == after[path].blake3),
-        )
+        """Compare with a later snapshot, file by file and link by link."""
+        return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------
 
     def plan_restore(
         self, to: str | os.PathLike[str] | Storage | IndexStore | None = None, paths: Collection[str] = ()
     ) -> RestorePlan:
-        """Say what `restore` would do, and do nothing."""
-        return session.survey(self._target(to), self._origin.objects, self.id, self._record, _several(paths))
+        """Say what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
+        store = self._target(to)
+        todo = session.survey(store, self._origin.objects, self.id, self._record, _several(paths))
+        return attrs.evolve(todo, warnings=tuple(map(str, self.compatibility(store))))
 
     def restore(
         self,
@@ -278,8 +310,12 @@ class Snapshot:
             IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
             RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
         """
+        store = self._target(to)
+        for concern in self.compatibility(store):
+            level = logging.INFO if concern.severity is Severity.NOTE else logging.WARNING
+            _LOG.log(level, "snapshot %s, restored to %s: %s", self.id, store.url, concern)
         return session.restore(
-            self._target(to),
+            store,
             self._origin.objects,
             self._point,
             self._origin.open_repository,
@@ -336,7 +372,7 @@ class Snapshot:
             return own
         if isinstance(to, IndexStore):
             return to
-        return IndexStore(to, components=own.components, checks=own.checks)
+        return own.at(to)
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 
@@ -360,17 +396,17 @@ class Snapshot:
 
     async def __aenter__(self) -> Snapshot:
         try:
-            await _uninterrupted(functools.partial(self._enter, whereabouts()))
+            await uninterrupted(functools.partial(self._enter, whereabouts()))
         except asyncio.CancelledError as cancelled:
             if self._sessions:  # entered before the task was cancelled: nobody else will leave it
-                await _uninterrupted(functools.partial(self._exit, cancelled))
+                await uninterrupted(functools.partial(self._exit, cancelled))
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _uninterrupted(functools.partial(self._exit, error))
+        await uninterrupted(functools.partial(self._exit, error))
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Guard every call of a function, or of a coroutine function, on its own.
@@ -437,22 +473,6 @@ class Snapshot:
             seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
             rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
         return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
-
-
-async def _uninterrupted(work: Callable[[], None]) -> None:
-    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - raised below, by the task itself
-            break
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _several(paths: Collection[str]) -> tuple[str, ...]:

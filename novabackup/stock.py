@@ -49,13 +49,20 @@ class Stock:
         packs: Ids of the packs that places count in, by their numbers.
     """
 
-    def __init__(self, objects: Objects, recent: Iterable[SnapshotRecord], loose: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        recent: Iterable[SnapshotRecord],
+        loose: Collection[str] = (),
+        avoid: Collection[str] = (),
+    ) -> None:
         """Look at what is condemned, since a snapshot must know that before it relies on anything.
 
         Args:
             objects: The repository.
             recent: Snapshots whose packs may be shared, the newest first.
             loose: Other packs that may be shared.
+            avoid: Packs that may not.
         """
         self.packs: list[str] = []
         self._numbers: dict[str, int] = {}
@@ -63,7 +70,7 @@ class Stock:
         self._recent = tuple(recent)
         self._wanted = dict.fromkeys([*(pack for record in self._recent for pack in record.packs), *loose])
         # A pack that is condemned may be deleted before the new snapshot is committed, so nothing is shared with it.
-        self._condemned = {pack for _entry, record in objects.condemned() for pack in record.packs}
+        self._avoided = {*avoid, *(pack for _entry, record in objects.condemned() for pack in record.packs)}
 
     def has(self, packs: Iterable[str]) -> bool:
         """Tell whether packs of the recent snapshots are there and not condemned."""
@@ -103,7 +110,7 @@ class Stock:
 
     @functools.cached_property
     def _usable(self) -> frozenset[str]:
-        return frozenset(self._objects.present(self._wanted.keys() - self._condemned))
+        return frozenset(self._objects.present(self._wanted.keys() - self._avoided))
 
     @functools.cached_property
     def _tables(self) -> dict[str, tuple[int, Table]]:
@@ -121,12 +128,12 @@ class Stock:
     def _table(self, pack: str) -> tuple[str, Table | None]:
         try:
             table = self._objects.table(pack)
-            # What another data key seals is not hashed alike, and must not be needed once that key is gone.
-            return pack, table if table.seal.key == self._objects.protection.key else None
         except (ArchivedError, IntegrityError, FormatError) as error:
             # Out of reach or damaged: nothing is shared with it chunk by chunk, so the new snapshot will be whole.
             _LOG.info("%s", error)
             return pack, None
+        # What another data key seals is not hashed alike, and must not be needed once that key is gone.
+        return pack, table if table.seal.key == self._objects.protection.key else None
 
     @functools.cached_property
     def _crumbs(self) -> frozenset[str]:

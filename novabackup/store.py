@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import checks as _checks
-from novabackup._paths import RESERVED, is_pattern, matches
+from novabackup._paths import RESERVED, above, fixed_part, is_pattern, printable, unsafe
 from novabackup.checks import Check
 from novabackup.components import Component
 from novabackup.errors import ChangedError, ConfigurationError
-from novabackup.layouts import NOVA
+from novabackup.layouts import LEFT_OUT, NOVA
 from novabackup.model import FileEntry, Problem, Report
-from novabackup.storage import Entry, Storage, open_storage
+from novabackup.probing import Occasion, Probing
+from novabackup.selection import Selection, below, find, is_in, without_crossed_links
+from novabackup.storage import Entry, Folder, Item, Link, Other, Storage, open_storage
 from novabackup.views import Problems, Reports
 
-__all__ = ["DeclaredFile", "IndexStore", "find"]
+__all__ = ["Contents", "DeclaredFile", "IndexStore"]
 
+_PROBING = Probing()
 _Look = Callable[[Component, Storage, Entry], tuple[Report, tuple[Problem, ...]]]
 
 
@@ -32,6 +35,23 @@ class DeclaredFile:
     entry: Entry
 
 
+@attrs.frozen(kw_only=True)
+class Contents:
+    """What is in a store.
+
+    Attributes:
+        files: The files.
+        links: The symbolic links of its trees.
+        folders: The folders of its trees, and those that the trees are in.
+        others: What else is in its trees, and has no content that could be kept.
+    """
+
+    files: list[DeclaredFile]
+    links: list[Link]
+    folders: list[Folder]
+    others: list[Other]
+
+
 class IndexStore:
     """The index files that belong together, at any fsspec URL.
 
@@ -41,8 +61,11 @@ class IndexStore:
         storage: Where the files are.
         components: What is expected there.
         checks: What must hold between them.
+        exclude: Patterns of what is no part of the store.
         single_writer: Declared by the user: nobody else writes to this store, so a storage that cannot exclude others
             is good enough for a guard.
+        probing: What the indexes are asked when a snapshot is taken; None for nothing.
+        embedding_model: What makes the vectors, for the record.
     """
 
     def __init__(
@@ -51,8 +74,11 @@ class IndexStore:
         *,
         components: Iterable[Component] = NOVA,
         checks: Iterable[Check] = _checks.DEFAULT,
+        exclude: Iterable[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         single_writer: bool = False,
+        probing: Probing | None = _PROBING,
+        embedding_model: str = "",
     ) -> None:
         """Describe a store.
 
@@ -60,17 +86,29 @@ class IndexStore:
             url: Local path, any fsspec URL, or a storage.
             components: The kinds of files, such as one of `novabackup.layouts`.
             checks: Functions from reports to problems.
+            exclude: Patterns of what the components' patterns do not select, with all that is below; a component that
+                names one file has it all the same. By default `novabackup.layouts.LEFT_OUT` where a component is a
+                `Tree`, and otherwise nothing.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
             single_writer: State that nobody else writes here.
+            probing: What the indexes are asked when a snapshot is taken, so that a drill can ask it again; None for
+                nothing.
+            embedding_model: Name of what makes the vectors, such as ``all-MiniLM-L6-v2``; kept with each snapshot. By
+                default it is looked for as ``embedding_model`` in small JSON files of the store.
 
         Raises:
-            ConfigurationError: The URL cannot be used, or a component is declared twice.
+            ConfigurationError: The URL or a pattern cannot be used, or a component is declared twice.
         """
         self.storage = open_storage(url, storage_options)
         self.storage_options = dict(storage_options or {})
         self.components = tuple(components)
         self.checks = tuple(checks)
         self.single_writer = single_writer
+        if exclude is None:
+            exclude = LEFT_OUT if any(component.whole for component in self.components) else ()
+        self.exclude = _patterns(exclude)
+        self.probing = probing
+        self.embedding_model = embedding_model
         self._refuse_impossible_components()
 
     def _refuse_impossible_components(self) -> None:
@@ -84,6 +122,21 @@ class IndexStore:
                 raise ConfigurationError(f"{self.url}: {path} is in {RESERVED}/, which belongs to novabackup")
             seen.add(path)
 
+    def at(self, url: str | os.PathLike[str] | Storage) -> IndexStore:
+        """Describe the same kind of store in another place."""
+        return IndexStore(
+            url,
+            components=self.components,
+            checks=self.checks,
+            exclude=self.exclude,
+            probing=self.probing,
+            embedding_model=self.embedding_model,
+        )
+
+    def probing_on(self, occasion: Occasion) -> Probing | None:
+        """Tell what the indexes are asked on an occasion; None for nothing."""
+        return self.probing if self.probing is not None and occasion in self.probing.on else None
+
     @property
     def url(self) -> str:
         """Where the store is, without credentials."""
@@ -91,8 +144,19 @@ class IndexStore:
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """Paths and patterns of the components."""
-        return tuple(component.path for component in self.components)
+        """Paths and patterns of the components, and of what belongs beside their files."""
+        paths = tuple(component.path for component in self.components)
+        return paths + tuple(path for component in self.components for path in component.beside)
+
+    @property
+    def _beside(self) -> frozenset[str]:
+        return frozenset(path for component in self.components for path in component.beside)
+
+    @property
+    def selection(self) -> Selection:
+        """What belongs to the store."""
+        trees = frozenset(component.path for component in self.components if component.whole)
+        return Selection(declared=self.declared, trees=trees, excluded=self.exclude)
 
     def files(self) -> list[DeclaredFile]:
         """Find the declared files that are there.
@@ -100,11 +164,43 @@ class IndexStore:
         Returns:
             Each file once, with the first component that declares it.
         """
-        found: dict[str, DeclaredFile] = {}
-        for component in sorted(self.components, key=lambda component: is_pattern(component.path)):
-            for entry in find(self.storage, component.path):
-                found.setdefault(entry.key, DeclaredFile(component, entry))
-        return list(found.values())
+        return self.contents().files
+
+    def contents(self, outside: str = "", *, components: Iterable[Component] | None = None) -> Contents:
+        """Find what is there of all that is declared.
+
+        Args:
+            outside: URL of a repository, which is no part of the store even if it lies within.
+            components: Only what these declare; by default all.
+
+        Returns:
+            Each file once, with the first component that declares it.
+
+        Raises:
+            ConfigurationError: A link leads out of the store where a file is declared, or something else is in its way.
+        """
+        selection = self.selection
+        hidden = below(self.url, outside) if outside else None
+        beside = self._beside
+        found: dict[str, tuple[Component, Item]] = {}
+        chosen = self.components if components is None else tuple(components)
+        for component in sorted(chosen, key=lambda component: is_pattern(component.path)):
+            for item in find(self.storage, component.path, selection, hidden):
+                if item.key not in beside and not is_in(hidden, item.key):
+                    found.setdefault(item.key, (component, item))
+        for component in chosen:
+            for folder in above(fixed_part(component.path)) if component.whole else ():
+                around = self.storage.look(folder)
+                if isinstance(around, Folder):  # no part of the tree, but needed to reach it
+                    found.setdefault(folder, (component, around))
+        kept = without_crossed_links({key: item for key, (_component, item) in found.items()})
+        items = [found[key] for key in kept]
+        return Contents(
+            files=[DeclaredFile(component, item) for component, item in items if isinstance(item, Entry)],
+            links=[item for _component, item in items if isinstance(item, Link)],
+            folders=[item for _component, item in items if isinstance(item, Folder)],
+            others=[item for _component, item in items if isinstance(item, Other)],
+        )
 
     def inspect(self, *, callback: Callback = DEFAULT_CALLBACK) -> Reports:
         """Look at each component: whether it exists, size, count, dimension, kind, what it was written with.
@@ -151,26 +247,38 @@ class IndexStore:
             yield from self._look_at(component, look, known)
             callback.relative_update(1)
 
+    def look_at(self, paths: Collection[str]) -> Reports:
+        """Take the cheap look at some files, as far as they are there."""
+        components = [component for component in self.components if component.path in paths]
+        reports = [report for component in components for report, _ in self._look_at(component, _cheap, {})]
+        return Reports(report for report in reports if report.exists)
+
     def _look_at(
         self, component: Component, look: _Look, known: Mapping[str, FileEntry]
     ) -> Iterator[tuple[Report, tuple[Problem, ...]]]:
         name = type(component).__name__
+        beside = self._beside
         try:
-            entries = find(self.storage, component.path)
+            items = find(self.storage, component.path, self.selection)
+            entries = [item for item in items if isinstance(item, Entry) and item.key not in beside]
         except (OSError, ConfigurationError) as error:
             if is_pattern(component.path):
                 raise
             yield _unreadable(name, component.path, None, error)
             return
         if not entries and not component.optional:
-            yield Report(component=name, path=component.path, exists=False), ()
+            yield component.absent(), ()
         for entry in entries:
             before = known.get(entry.key)
             if before and before.report and before.identity and before.identity == entry.identity:
                 yield before.report, ()
                 continue
             try:
-                yield look(component, self.storage, entry)
+                try:
+                    looked = look(component, self.storage, entry)
+                except ChangedError:
+                    looked = look(component, self.storage, entry)  # perhaps it was only altered on the way
+                yield looked
             except (OSError, ChangedError, ConfigurationError) as error:
                 yield _unreadable(name, entry.key, entry.size, error)
 
@@ -181,32 +289,24 @@ class IndexStore:
         return f"IndexStore({self.url!r}, components={len(self.components)})"
 
 
-def find(storage: Storage, path: str) -> list[Entry]:
-    """Find the files that a declared path or pattern names, without novabackup's own."""
-    if not is_pattern(path):
-        try:
-            return [storage.entry(path)]
-        except FileNotFoundError:
-            return []
-    fixed: list[str] = []
-    for part in path.split("/")[:-1]:
-        if is_pattern(part):
-            break
-        fixed.append(part)
-    return [
-        entry
-        for entry in storage.entries("/".join(fixed))
-        if matches(entry.key, path) and entry.key.partition("/")[0] != RESERVED
-    ]
+def _patterns(exclude: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(exclude, str):
+        raise ConfigurationError(f"exclude must be a list of patterns, found the text {exclude!r}: write [{exclude!r}]")
+    patterns = tuple(exclude)
+    for pattern in patterns:
+        reason = unsafe(pattern)
+        if reason:
+            raise ConfigurationError(f"the pattern {pattern!r} in exclude cannot be used: {reason}")
+    return patterns
 
 
 def _cheap(component: Component, storage: Storage, entry: Entry) -> tuple[Report, tuple[Problem, ...]]:
-    with storage.open(entry.key) as reader:
+    with component.open(storage, entry) as reader:
         return component.inspect(reader), ()
 
 
 def _thorough(component: Component, storage: Storage, entry: Entry) -> tuple[Report, tuple[Problem, ...]]:
-    with storage.open(entry.key) as reader:
+    with component.open(storage, entry) as reader:
         report = component.inspect(reader)
         problems = component.examine(reader, report)
         reader.confirm()
@@ -217,6 +317,6 @@ def _unreadable(name: str, path: str, size: int | None, error: Exception) -> tup
     problem = Problem(
         code="unreadable",
         paths=(path,),
-        message=f"expected a file that can be read, found {type(error).__name__}: {error}",
+        message=printable(f"expected a file that can be read, found {type(error).__name__}: {error}"),
     )
     return Report(component=name, path=path, exists=True, size=size, problems=(problem,)), ()

@@ -13,10 +13,11 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from novabackup.model import Attributes
-from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Reader, Source, Storage
+from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Item, Lock, Part, Proof, Reader, Source, Storage
 from novabackup.storage.contract import StorageContract
 
 __all__ = ["Fault", "FaultyStorage", "Moment", "StorageContract", "Then", "die", "fail_with"]
@@ -90,6 +91,8 @@ class FaultyStorage(Storage):
         self.url = inner.url
         self.block = inner.block
         self.parallel = inner.parallel
+        self.reads_back = inner.reads_back
+        self.kinds = inner.kinds
         self.log: list[str] = []
         self._inner = inner
         self._at = at
@@ -225,6 +228,39 @@ class FaultyStorage(Storage):
             raise
         return lock
 
+    def refuses(self, key: str) -> str | None:
+        """Say why nothing can be under a key; never fails."""
+        return self._inner.refuses(key)
+
+    def local_path(self, key: str) -> Path | None:
+        """Say where on this host an object is; never fails."""
+        return self._inner.local_path(key)
+
+    def look(self, key: str) -> Item | None:
+        """Describe what stands under a key itself."""
+        with self.step(f"look {key}"):
+            return self._inner.look(key)
+
+    def walk(self, prefix: str, enter: Callable[[str], bool]) -> Iterator[Item]:
+        """List all that is below a folder."""
+        with self.step(f"walk {prefix}"):
+            return iter(list(self._inner.walk(prefix, enter)))
+
+    def make_link(self, key: str, target: str, attributes: Attributes | None = None) -> None:
+        """Create or replace a link."""
+        with self.step(f"link {key}"):
+            self._inner.make_link(key, target, attributes)
+
+    def make_folder(self, key: str, attributes: Attributes | None = None) -> None:
+        """Create a folder, or give it attributes."""
+        with self.step(f"folder {key}"):
+            self._inner.make_folder(key, attributes)
+
+    def remove(self, key: str) -> bool:
+        """Remove a link or an empty folder."""
+        with self.step(f"remove {key}"):
+            return self._inner.remove(key)
+
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
         """Remove what interrupted writes left behind."""
         with self.step("sweep"):
@@ -278,6 +314,10 @@ class _FaultyReader(Reader):
         """Make sure of one unchanged version."""
         with self._storage.step(f"confirm {self.entry.key}"):
             self._inner.confirm()
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with."""
+        return self._inner.proof()
 
     def file(self) -> BinaryIO:
         """Give the content as a file."""

@@ -8,15 +8,16 @@ import logging
 import math
 import random
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
 from novabackup.lanes import Lane, cores
-from novabackup.model import Condemned, Forgotten, Pin, Problem
+from novabackup.model import Condemned, Drill, Forgotten, Pin, Problem
 from novabackup.objects import Objects, neighbours, pack_key, pin_key, snapshot_key
+from novabackup.rescue import EXTRACT_KEY, script_intact
 from novabackup.storage import Entry
 from novabackup.views import Problems
 
@@ -81,9 +82,10 @@ def small_objects(objects: Objects) -> list[Problem]:
     problems = []
     looks: list[tuple[str, Callable[[], object]]] = [
         (CONFIG_KEY, lambda: read_config(objects.storage)),
-        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.storage.keys("condemned")),
+        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
         *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
         *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
+        *((key, functools.partial(objects.read_record, key, Drill)) for key in objects.drill_keys()),
         *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
     ]
     for key, look in looks:
@@ -99,7 +101,19 @@ def small_objects(objects: Objects) -> list[Problem]:
             problems.append(Problem(code="damaged", paths=(README_KEY,), message="its text was altered"))
     except FileNotFoundError:
         problems.append(Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people"))
-    return problems
+    return [*problems, *_script(objects)]
+
+
+def _script(objects: Objects) -> Iterator[Problem]:
+    """Check the script for people; repositories that were made before there was one have none."""
+    try:
+        if not script_intact(objects.storage.read(EXTRACT_KEY)):
+            message = "its text was altered: do not run it, and take the one from the package novabackup"
+            yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
+    except FileNotFoundError:
+        if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in objects.storage.read(README_KEY):
+            message = "it gets the data out without novabackup. The package novabackup has another copy"
+            yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
 
 
 def _taken_away(objects: Objects) -> list[Problem]:

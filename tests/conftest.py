@@ -26,11 +26,31 @@ def rclone_endpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def radosgw_endpoint(tmp_path_factory):
+    if not servers.has_ceph():
+        pytest.skip("needs Debian's ceph-mon, ceph-osd, radosgw and ceph-common")
+    with servers.radosgw(tmp_path_factory.mktemp("radosgw")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
 def pushgateway_url(tmp_path_factory):
     if shutil.which("prometheus-pushgateway") is None:
         pytest.skip("needs prometheus-pushgateway")
     with servers.pushgateway(tmp_path_factory.mktemp("pushgateway")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def ssh_server(tmp_path_factory):
+    with servers.sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def sftp_place(ssh_server, tmp_path):
+    """URL and options of an empty place on a server that speaks SFTP; it is the folder ``sftp`` of this test."""
+    return ssh_server.url(f"{tmp_path}/sftp"), ssh_server.options
 
 
 @pytest.fixture
@@ -57,6 +77,12 @@ def _bucket(endpoint):
 def moto_place(moto_endpoint, clean_aws):
     """URL and options of an empty place on a server that honours conditions."""
     return _bucket(moto_endpoint)
+
+
+@pytest.fixture
+def radosgw_place(radosgw_endpoint, clean_aws):
+    """URL and options of an empty place on a server that lets one create, and refuses to compare and swap."""
+    return _bucket(radosgw_endpoint)
 
 
 @pytest.fixture

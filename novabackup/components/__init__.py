@@ -2,8 +2,9 @@
 
 from novabackup.components.base import Component
 from novabackup.components.faiss import Faiss
-from novabackup.components.files import Files
+from novabackup.components.files import Files, Tree
 from novabackup.components.metadata import JsonLines, Metadata
 from novabackup.components.pickles import Bm25, PickledList
+from novabackup.components.sqlite import Sqlite
 
-__all__ = ["Bm25", "Component", "Faiss", "Files", "JsonLines", "Metadata", "PickledList"]
+__all__ = ["Bm25", "Component", "Faiss", "Files", "JsonLines", "Metadata", "PickledList", "Sqlite", "Tree"]

@@ -1,9 +1,12 @@
 """Reads a FAISS index with faiss itself, inside of a child process that a hostile file may take down."""
 
+import base64
+import hashlib
 import os
 from typing import Any
 
 import faiss as _faiss
+import numpy as np
 
 faiss: Any = _faiss
 _BUFFER = 1 << 20
@@ -22,20 +25,30 @@ class _Input:
         return data
 
 
-def look(arguments: dict[str, int]) -> dict[str, object]:
-    """Read the index on standard input.
+def look(arguments: dict[str, Any]) -> dict[str, object]:
+    """Read the index on standard input, and ask it something if that is wanted.
 
     Args:
-        arguments: ``size`` of the file in bytes, ``binary`` for a binary index.
+        arguments: ``size`` of the file in bytes, ``binary`` for a binary index; ``ask``, if it is there, has ``again``
+            (vectors in base64), ``number`` of vectors to choose if there are none, and how many ``nearest`` to find.
 
     Returns:
-        ``count``, ``dimension`` and ``wrong``: texts that say what does not fit together.
+        ``count``, ``dimension`` and ``wrong``: texts that say what does not fit together; ``probes``: questions with
+        their answers.
     """
-    return check(0, arguments["size"], binary=bool(arguments["binary"]))
+    index, found = read(0, arguments["size"], binary=bool(arguments["binary"]))
+    if "ask" in arguments:
+        found["probes"] = ask(index, binary=bool(arguments["binary"]), **arguments["ask"])
+    return found
 
 
 def check(descriptor: int, size: int, *, binary: bool) -> dict[str, object]:
     """Read the index that a descriptor stands at the beginning of; raises what faiss raises."""
+    return read(descriptor, size, binary=binary)[1]
+
+
+def read(descriptor: int, size: int, *, binary: bool) -> tuple[Any, dict[str, object]]:
+    """Read as `check` does; give the index, too."""
     # Read-only, so that lists kept in another file are not opened for writing; and without the tables that faiss only
     # needs for searching and that may take gigabytes.
     flags = faiss.IO_FLAG_READ_ONLY
@@ -53,15 +66,13 @@ def check(descriptor: int, size: int, *, binary: bool) -> dict[str, object]:
             f"expected an index of {size} bytes, found one that ends after {source.taken}: something follows it"
         )
     _compare(index, wrong)
-    return {"count": index.ntotal, "dimension": index.d, "wrong": wrong}
+    return index, {"count": index.ntotal, "dimension": index.d, "wrong": wrong}
 
 
 def _compare(index: Any, wrong: list[str]) -> None:
     """Look for numbers of vectors that contradict each other, from the outermost wrapper inwards."""
     while index is not None:
-        index = (
-            faiss.downcast_IndexBinary(index) if isinstance(index, faiss.IndexBinary) else faiss.downcast_index(index)
-        )
+        index = _downcast(index)
         name = type(index).__name__
         if hasattr(index, "id_map") and index.id_map.size() != index.ntotal:
             wrong.append(f"expected {index.ntotal} ids in {name}, found {index.id_map.size()}")
@@ -83,3 +94,76 @@ def _compare(index: Any, wrong: list[str]) -> None:
 
 _INNER = ("index", "base_index", "storage", "index_ivf")
 _PLAIN = frozenset({"IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexPQ", "IndexScalarQuantizer", "IndexLSH"})
+
+
+# -- questions --------------------------------------------------------------------------------------------------------
+
+_MOST_DIMENSIONS = 4096
+"""Of an index that is asked; what is larger is none that anybody embeds texts into, and would swell the record."""
+_LARGEST_HALF = 65504.0
+
+
+def ask(index: Any, *, binary: bool, again: list[str], number: int, nearest: int) -> list[dict[str, object]]:
+    """Search for vectors; give each question with its answer."""
+    if not 0 < index.d <= _MOST_DIMENSIONS or not index.ntotal:
+        return []
+    index = _downcast(index)
+    questions = [base64.b64decode(vector) for vector in again]
+    kind, width = (np.dtype(np.uint8), index.d // 8) if binary else (np.dtype("<f2"), index.d)
+    questions = questions or _own(index, kind, width, min(number, index.ntotal))
+    # A vector of another length is a question to another index, and gets no answer.
+    fitting = [vector for vector in questions if len(vector) == width * kind.itemsize]
+    answers: dict[bytes, tuple[list[int], list[str]]] = {}
+    if fitting:
+        rows = np.frombuffer(b"".join(fitting), kind).reshape(-1, width)
+        distances, ids = index.search(rows if binary else rows.astype(np.float32), min(nearest, index.ntotal))
+        for vector, scores, found in zip(fitting, distances.tolist(), ids.tolist(), strict=True):
+            good = [(one, score) for one, score in zip(found, scores, strict=True) if one != -1 and np.isfinite(score)]
+            answers[vector] = [one for one, _score in good], [f"{score:.9g}" for _one, score in good]
+    return [
+        {"vector": base64.b64encode(vector).decode(), "ids": found, "scores": scores}
+        for vector in questions
+        for found, scores in [answers.get(vector, ([], []))]
+    ]
+
+
+def _own(index: Any, kind: "np.dtype[Any]", width: int, number: int) -> list[bytes]:
+    """Choose vectors that the index holds, evenly over it, rounded; made-up ones where it does not give them out."""
+    chosen = []
+    for part in range(number):
+        vector = _stored(index, part, number)
+        if vector is None:
+            noise = hashlib.shake_128(b"%d" % part).digest(width * 2)
+            vector = np.frombuffer(noise, np.uint8)[:width] if kind == np.uint8 else _noise(noise)
+        if kind != np.uint8:
+            vector = np.clip(np.nan_to_num(vector), -_LARGEST_HALF, _LARGEST_HALF)
+        chosen.append(vector.astype(kind).tobytes())
+    return list(dict.fromkeys(chosen))
+
+
+def _noise(digest: bytes) -> Any:
+    return np.frombuffer(digest, "<u2").astype(np.float32) / 32768 - 1
+
+
+def _stored(index: Any, part: int, parts: int) -> Any:
+    """Take one vector out of an index; None where it does not give it out."""
+    try:
+        while hasattr(index, "id_map"):
+            index = _downcast(index.index)
+        if not hasattr(index, "invlists"):
+            return index.reconstruct(index.ntotal * (2 * part + 1) // (2 * parts))
+        # By its place, since by its id it would take a map of all ids.
+        first = index.nlist * (2 * part + 1) // (2 * parts)
+        for list_number in (*range(first, index.nlist), *range(first)):
+            if index.invlists.list_size(list_number):
+                binary = isinstance(index, faiss.IndexBinary)
+                vector = np.empty(index.d // 8, np.uint8) if binary else np.empty(index.d, np.float32)
+                index.reconstruct_from_offset(list_number, 0, faiss.swig_ptr(vector))
+                return vector
+    except (RuntimeError, NotImplementedError, TypeError):
+        pass
+    return None
+
+
+def _downcast(index: Any) -> Any:
+    return faiss.downcast_IndexBinary(index) if isinstance(index, faiss.IndexBinary) else faiss.downcast_index(index)

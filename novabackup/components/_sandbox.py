@@ -24,7 +24,7 @@ def main() -> None:
     """Read the request, set the limits, run the script's ``look`` on standard input, write its answer as JSON."""
     request = json.loads(sys.argv[1])
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_FSIZE, request["written"])
     _limit(resource.RLIMIT_CPU, request["cpu"])
     _limit(resource.RLIMIT_AS, request["memory"])
     # The stdlib stays in front, so that nothing beside the indexes can stand in for one of its modules.

@@ -19,7 +19,7 @@ import attrs
 from novabackup.errors import ConfigurationError
 from novabackup.storage.base import Reader
 
-__all__ = ["Limits", "Outcome", "run"]
+__all__ = ["Limits", "Outcome", "run", "run_on"]
 
 _HERE = Path(__file__).parent
 _CAPTURE = 64 << 10
@@ -33,10 +33,12 @@ class Limits:
     Attributes:
         memory: Address space in bytes.
         seconds: Time by the clock, after which it is killed; its processor time is limited to the same.
+        written: Bytes that a file which it writes may have; by default it cannot write any.
     """
 
     memory: int
     seconds: float
+    written: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +61,7 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
     """Let a script of this package look at a file in a process of its own.
 
     The child gets the file as its standard input and nothing else: a minimal environment, a session of its own, no
-    core dump, no way to write files.
+    core dump, no way to write files unless the limits give one.
 
     Args:
         script: File name of a script in this package that defines ``look(arguments) -> dict``.
@@ -74,6 +76,18 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
         ConfigurationError: No child can be started here, or a package that it needs is missing.
         OSError: The file could not be read, or no process could be started.
     """
+    return run_on(script, reader.file(), arguments, limits)
+
+
+def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Outcome:
+    """Do what `run` does with a file that is open already, or for a script that opens one by itself.
+
+    Args:
+        script: As for `run`.
+        file: Becomes the child's standard input.
+        arguments: As for `run`.
+        limits: As for `run`.
+    """
     if not sys.executable or getattr(sys, "frozen", False):
         # A frozen program is its own sys.executable: starting that would start the program a second time.
         raise ConfigurationError(
@@ -86,12 +100,13 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
         "arguments": dict(arguments),
         "memory": limits.memory,
         "cpu": int(limits.seconds) + 2,
+        "written": limits.written,
     }
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
         [sys.executable, "-I", "-S", str(_HERE / "_sandbox.py"), json.dumps(request)],
-        stdin=reader.file(),
+        stdin=file,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import struct
+from collections.abc import Mapping
 
 import attrs
 
 from novabackup.components import child
 from novabackup.components._fourcc import BINARY, KINDS
-from novabackup.components.base import Component, check_single, check_timeout, damage
+from novabackup.components.base import Answers, Component, Questions, answers, check_single, check_timeout, damage
 from novabackup.model import Problem, Report
 from novabackup.storage.base import Reader
 
@@ -108,20 +110,49 @@ class Faiss(Component):
         if report.problems:
             # A header that cannot be right needs no faiss to be wrong.
             return ()
-        size = reader.entry.size
-        seconds = self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
-        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
-        binary = reader.read(0, 4) in BINARY
-        outcome = child.run("_faiss_child.py", reader, {"size": size, "binary": binary}, limits)
+        seconds = self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
+        outcome = self._run(reader, {}, seconds)
         if outcome.failure is not None:
-            return (
-                damage(self.path, f"expected an index that faiss reads, found otherwise: {outcome.failure}. {_AGAIN}"),
-            )
+            return (self._unreadable(outcome.failure),)
         found = [str(text) for text in outcome.answer["wrong"]]
         for name, said in (("count", report.count), ("dimension", report.dimension)):
             if said is not None and outcome.answer[name] != said:
                 found.append(f"expected {name} {said} as in the header, found {outcome.answer[name]}")
         return tuple(damage(self.path, f"{text}. {_AGAIN}") for text in found)
+
+    def probe(self, reader: Reader, questions: Questions) -> Answers:
+        """Search for vectors that the index itself holds, rounded to half precision, in a child process with limits.
+
+        Where an index does not give its vectors out, made-up ones are searched for.
+
+        Args:
+            reader: The file, opened.
+            questions: What to ask.
+
+        Returns:
+            The vectors with ids and distances of what is nearest; nothing for an empty index, or one of more than
+            4,096 dimensions.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: faiss is not installed, or no child process can be started.
+        """
+        again = [base64.b64encode(probe.vector).decode() for probe in questions.again]
+        asked = {"again": again, "number": questions.number, "nearest": questions.nearest}
+        outcome = self._run(reader, {"ask": asked}, questions.seconds)
+        if outcome.failure is not None:
+            return Answers(problems=(self._unreadable(outcome.failure),))
+        return answers(self.path, outcome.answer)
+
+    def _run(self, reader: Reader, more: Mapping[str, object], seconds: float) -> child.Outcome:
+        size = reader.entry.size
+        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
+        binary = reader.read(0, min(4, size)) in BINARY
+        return child.run("_faiss_child.py", reader, {"size": size, "binary": binary, **more}, limits)
+
+    def _unreadable(self, failure: str) -> Problem:
+        return damage(self.path, f"expected an index that faiss reads, found otherwise: {failure}. {_AGAIN}")
 
     def _wrong(self, report: Report, text: str) -> Report:
         return attrs.evolve(report, problems=(damage(self.path, f"{text}. {_AGAIN}"),))

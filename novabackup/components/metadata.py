@@ -18,7 +18,8 @@ from novabackup.components._json_stream import (
 )
 from novabackup.components.base import Component, check_single, damage
 from novabackup.model import Problem, Report
-from novabackup.storage.base import RawReader, Reader
+from novabackup.storage.base import Reader
+from novabackup.storage.raw import RawReader
 
 __all__ = ["JsonLines", "Metadata"]
 

@@ -10,9 +10,18 @@ from typing import Any
 import attrs
 
 from novabackup.components import child
-from novabackup.components._pickle_child import FEW, digests, hashed
 from novabackup.components._prefix import corpus_size
-from novabackup.components.base import Component, check_single, check_timeout, damage, printable
+from novabackup.components._recipe_child import FEW, digests, hashed
+from novabackup.components.base import (
+    Answers,
+    Component,
+    Questions,
+    answers,
+    check_single,
+    check_timeout,
+    damage,
+    printable,
+)
 from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.model import Problem, Report
 from novabackup.storage.base import Reader
@@ -31,6 +40,7 @@ _SECONDS = 60.0
 _SECONDS_PER_BYTE = 1e-6
 _BLOCK = 1 << 20
 _AGAIN = "Write it anew, or restore it from a snapshot"
+_UNREADABLE = "expected a pickle that can be read, found otherwise: "
 
 
 @attrs.frozen
@@ -97,22 +107,60 @@ class _Pickle(Component):
 
     def _count(self, reader: Reader, report: Report, start: _Start) -> Report:
         """Let the child read the pickle; the report has its findings."""
-        return self._read(reader, report, start)[0]
+        return self._found(report, self._run(reader, start, {}, self._seconds(reader)))
 
-    def _read(self, reader: Reader, report: Report, start: _Start, shape: str = "") -> tuple[Report, Mapping[str, Any]]:
-        """Let the child read the pickle; give the report with its findings, and all that it said."""
-        size = reader.entry.size
-        seconds = self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
-        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
-        arguments = {"size": size, "start": start.offset, "shape": shape or self._shape()}
-        outcome = child.run("_pickle_child.py", reader, arguments, limits)
+    def _seconds(self, reader: Reader) -> float:
+        return self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
+
+    def _found(self, report: Report, outcome: child.Outcome) -> Report:
         if outcome.failure is not None:
-            return self._wrong(report, f"expected a pickle that can be read, found otherwise: {outcome.failure}"), {}
+            return self._wrong(report, f"{_UNREADABLE}{outcome.failure}")
         kind, count = outcome.answer["kind"], outcome.answer["count"]
         report = self._counted(report, str(kind), count)
         for text in outcome.answer["wrong"]:
             report = self._wrong(report, str(text))
-        return report, outcome.answer
+        return report
+
+    def probe(self, reader: Reader, questions: Questions) -> Answers:
+        """Find out what the pickle asks for, and put words of its documents to a BM25 index, in a child process.
+
+        No class that the pickle names is imported: scores are computed from its numbers, as rank_bm25 computes them.
+
+        Args:
+            reader: The file, opened.
+            questions: What to ask.
+
+        Returns:
+            Names of the classes; for a BM25 index whose numbers are known, the words with numbers and scores of the
+            documents.
+
+        Raises:
+            OSError: The file could not be read.
+            ChangedError: It was changed meanwhile.
+            ConfigurationError: No child process can be started.
+        """
+        report, start = self._start(reader)
+        if start is None:
+            return Answers(problems=report.problems)
+        again = [list(probe.words) for probe in questions.again]
+        asked = {"again": again, "number": questions.number, "nearest": questions.nearest}
+        outcome = self._run(reader, start, {"ask": asked}, questions.seconds)
+        if outcome.failure is not None:
+            return Answers(problems=(damage(self.path, f"{_UNREADABLE}{outcome.failure}. {_AGAIN}"),))
+        return answers(self.path, outcome.answer)
+
+    def _run(
+        self,
+        reader: Reader,
+        start: _Start,
+        more: Mapping[str, object],
+        seconds: float,
+        script: str = "_pickle_child.py",
+    ) -> child.Outcome:
+        size = reader.entry.size
+        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
+        arguments = {"size": size, "start": start.offset, "shape": self._shape(), **more}
+        return child.run(script, reader, arguments, limits)
 
     def _counted(self, report: Report, kind: str, count: int | None) -> Report:
         """Note what was found; every entry takes a byte at least, so a larger number is made up."""
@@ -269,7 +317,8 @@ class Bm25(_Pickle):
         report, start = self._start(reader)
         said: Mapping[str, Any] = {}
         if start is not None:
-            report, said = self._read(reader, report, start, "recipe")
+            outcome = self._run(reader, start, {}, self._seconds(reader), "_recipe_child.py")
+            report, said = self._found(report, outcome), outcome.answer
         if start is None or report.problems or report.count is None:
             raise IntegrityError(f"{self.path}: expected a BM25 index that can be read", report.problems)
         return Recipe(

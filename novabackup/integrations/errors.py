@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from novabackup.errors import NovaBackupError
 
-__all__ = ["HookError", "MetricsError", "ServiceError", "UnhealthyError"]
+__all__ = ["HookError", "MetricsError", "RecoveryError", "ServiceError", "UnhealthyError"]
 
 
 class ServiceError(NovaBackupError):
@@ -17,6 +17,10 @@ class UnhealthyError(NovaBackupError):
 
 class HookError(NovaBackupError):
     """A hook that has to run before the work failed, so the work was not begun: mend the hook."""
+
+
+class RecoveryError(NovaBackupError):
+    """A step of a full recovery failed: remove the cause, then run the recovery again, which goes on there."""
 
 
 class MetricsError(NovaBackupError):

@@ -10,8 +10,8 @@ from typing import Literal
 
 import attrs
 
+from novabackup import _commands
 from novabackup.errors import ConfigurationError
-from novabackup.integrations import _commands
 from novabackup.integrations._about import id_of, told
 from novabackup.integrations.errors import HookError
 from novabackup.repository import Repository

@@ -20,9 +20,9 @@ from novabackup.integrations import _http
 from novabackup.integrations._about import told
 from novabackup.integrations.errors import MetricsError
 from novabackup.integrations.runs import Run
-from novabackup.model import Attributes
+from novabackup.model import Attributes, Drill
 from novabackup.repository import Repository
-from novabackup.session import FAILED_TAG, REPLACED_TAG
+from novabackup.session import FAILED_TAG, SIDE_TAGS
 from novabackup.snapshots import Snapshot
 from novabackup.storage import open_storage
 from novabackup.store import IndexStore
@@ -61,6 +61,8 @@ HELP: Mapping[str, str] = {
     "nova_backup_run_timestamp": "When a kind of work last succeeded, in seconds since the epoch.",
     "nova_backup_run_attempt_timestamp": "When a kind of work last ended, well or not, in seconds since the epoch.",
     "nova_backup_run_duration_seconds": "How long the last run of a kind of work took.",
+    "nova_backup_drill_recovery_seconds": "How long the last drill took until the restored store had answered.",
+    "nova_backup_drill_rto_seconds": "How long that may take (recovery time objective), as the last drill was told.",
     "nova_backup_repository_up": "Whether the repository could be read (1) or not (0).",
     "nova_backup_repository_bytes": "Bytes of all packs in the repository.",
     "nova_backup_damaged_snapshots": "Snapshots in the repository that cannot be read.",
@@ -70,7 +72,6 @@ HELP: Mapping[str, str] = {
 _SKEW = timedelta(minutes=5)
 """How far the clocks of hosts may be apart."""
 
-_NOT_BACKUPS = frozenset({FAILED_TAG, REPLACED_TAG})
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _READABLE_BY_ALL = 0o644
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -117,6 +118,7 @@ class Look:
         snapshots: Its snapshots, or those of one store.
         damaged: How many snapshots cannot be read.
         stored: Bytes of all packs.
+        drills: How drills went, oldest first.
     """
 
     url: str
@@ -124,6 +126,7 @@ class Look:
     snapshots: tuple[Snapshot, ...] = ()
     damaged: int = 0
     stored: int = 0
+    drills: tuple[Drill, ...] = ()
 
 
 def measure(
@@ -146,7 +149,7 @@ def measure(
 
 
 def look(repository: Repository, store: IndexStore | None = None) -> Look:
-    """Read what there is to measure: one listing of the packs, one of the snapshots, and each new snapshot once."""
+    """Read what there is to measure: the packs are listed, and each new snapshot and the results of drills are read."""
     try:
         names = len(
             repository
@@ -157,6 +160,7 @@ def look(repository: Repository, store: IndexStore | None = None) -> Look:
             snapshots=tuple(snapshot for snapshot in every if store is None or snapshot.store == store.url),
             damaged=max(0, names - len(every)),
             stored=repository.stored_bytes(),
+            drills=tuple(drill for drill in repository.drills() if store is None or drill.store == store.url),
         )
     except (NovaBackupError, OSError) as error:
         _LOG.warning("%s cannot be measured: %s", repository.url, told(error))
@@ -176,7 +180,7 @@ def derive(seen: Look, runs: Sequence[Run], now: datetime) -> tuple[Metric, ...]
     """
     gauges = _Gauges(repository=seen.url)
     # What happened in the future is no evidence: a clock was wrong, and would hide every failure until then.
-    runs = [run for run in runs if run.ended <= now + _SKEW]
+    runs = [run for run in (*runs, *map(_run, seen.drills)) if run.ended <= now + _SKEW]
     gauges.add("repository_up", seen.readable)
     if seen.readable:
         gauges.add("repository_bytes", seen.stored)
@@ -186,12 +190,29 @@ def derive(seen: Look, runs: Sequence[Run], now: datetime) -> tuple[Metric, ...]
         by_store[snapshot.store].append(snapshot)
     for store in sorted({*by_store, *(run.store for run in runs if run.kind == "backup")}):
         attempts = [run for run in runs if run.kind == "backup" and run.store == store]
-        backups = [snapshot for snapshot in by_store[store] if not _NOT_BACKUPS & set(snapshot.tags)]
+        backups = [snapshot for snapshot in by_store[store] if not SIDE_TAGS & set(snapshot.tags)]
         _add_outcome(gauges, store, backups if seen.readable else None, attempts, now)
         if seen.readable:
             _add_snapshots(gauges, store, by_store[store], backups)
     _add_runs(gauges, runs)
+    for store, drill in sorted({drill.store: drill for drill in seen.drills if drill.time <= now + _SKEW}.items()):
+        gauges.add("drill_recovery_seconds", drill.recovery_milliseconds / 1000, store=store)
+        if drill.rto_milliseconds is not None:
+            gauges.add("drill_rto_seconds", drill.rto_milliseconds / 1000, store=store)
     return gauges.metrics()
+
+
+def _run(drill: Drill) -> Run:
+    """Take what a repository says of a drill as a run, so that drills count without a log of runs."""
+    return Run(
+        kind="drill",
+        store=drill.store,
+        repository="",
+        ended=drill.time + timedelta(milliseconds=sum(drill.milliseconds.values())),
+        duration=sum(drill.milliseconds.values()) / 1000,
+        error="; ".join(map(str, drill.problems)),
+        snapshot=drill.snapshot,
+    )
 
 
 class _Gauges:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
+from novabackup import _commands
+from novabackup._commands import Outcome
 from novabackup.errors import ConfigurationError
-from novabackup.integrations import _commands
 from novabackup.integrations._about import told
-from novabackup.integrations._commands import Outcome
 from novabackup.integrations.errors import ServiceError
 
 __all__ = ["Callables", "Command", "Service", "SystemdUnit", "stopped"]

@@ -2,7 +2,7 @@
 
 from novabackup.packs.builder import FRAME_SIZE, PackBuilder, SealedPack
 from novabackup.packs.chunking import Chunker, Piece
-from novabackup.packs.codecs import Compressor, word_width
+from novabackup.packs.codecs import Compression, Compressor, word_width
 from novabackup.packs.format import (
     HASH,
     HEADER,
@@ -27,6 +27,7 @@ __all__ = [
     "NOWHERE",
     "UNKNOWN",
     "Chunker",
+    "Compression",
     "Compressor",
     "Frame",
     "Hashes",

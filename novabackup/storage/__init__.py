@@ -9,16 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Reader, Source, Span, Storage
+from novabackup.storage.base import (
+    Block,
+    Entry,
+    Folder,
+    Frozen,
+    Guarantees,
+    Item,
+    Link,
+    Lock,
+    Other,
+    Part,
+    Proof,
+    Reader,
+    Source,
+    Span,
+    Storage,
+)
 from novabackup.storage.local import LocalStorage
 
 __all__ = [
     "Block",
     "Entry",
+    "Folder",
     "Frozen",
     "Guarantees",
+    "Item",
+    "Link",
     "Lock",
+    "Other",
     "Part",
+    "Proof",
     "Reader",
     "Source",
     "Span",
@@ -34,9 +55,9 @@ def open_storage(url: str | os.PathLike[str] | Storage, storage_options: Mapping
     """Open the storage that a URL names; nothing is read or written yet.
 
     Args:
-        url: A local path or ``file://``, ``s3://bucket/prefix``, ``memory://``, or the URL of any other fsspec file
-            system. A storage is given back as it is.
-        storage_options: Options of the fsspec file system, credentials among them.
+        url: A local path or ``file://``, ``s3://bucket/prefix``, ``sftp://user@host/path``, ``memory://``, or the URL
+            of any other fsspec file system. A storage is given back as it is.
+        storage_options: Options of the fsspec file system, credentials among them; those of asyncssh for ``sftp://``.
 
     Returns:
         The storage. Its ``url`` holds no credentials.
@@ -68,10 +89,18 @@ def open_storage(url: str | os.PathLike[str] | Storage, storage_options: Mapping
         if not path:
             raise ConfigurationError(f"{url}: expected a path after it, found nothing")
         return LocalStorage(path)
+    return _remote(url, protocol, storage_options)
+
+
+def _remote(url: str, protocol: str, storage_options: Mapping[str, Any] | None) -> Storage:
+    """Open what is on servers; imported here, as the packages for them take a while and few processes need them."""
     if protocol in ("sftp", "ssh"):
-        raise ConfigurationError(f"{_public(url)}: {protocol}:// is not supported yet. Use a local path or s3://")
+        try:
+            from novabackup.storage.sftp import SftpStorage  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigurationError(f"{_public(url)}: {error}. Install novabackup[sftp]") from error
+        return SftpStorage(url, storage_options)
     if protocol in ("s3", "s3a"):
-        # Imported here, as the packages for S3 take a while and few processes need them.
         try:
             from novabackup.storage.s3 import S3Storage  # noqa: PLC0415
         except ImportError as error:
@@ -87,7 +116,7 @@ def _generic(url: str, protocol: str, options: dict[str, Any]) -> Storage:
     from novabackup.storage.objects import MemoryStorage, ObjectStorage  # noqa: PLC0415
 
     if protocol not in available_protocols():
-        known = ", ".join(sorted(set(available_protocols()) - {"sftp", "ssh"}))
+        known = ", ".join(sorted(available_protocols()))
         raise ConfigurationError(f"{_public(url)}: the protocol {protocol!r} is unknown. Known are: {known}")
     try:
         kind = get_filesystem_class(protocol)

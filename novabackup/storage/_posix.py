@@ -28,19 +28,22 @@ from types import TracebackType
 from novabackup.errors import ChangedError
 from novabackup.storage.base import Block, Source, Span
 
-OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock)")
+OURS = re.compile(r"\.novabackup-[0-9a-f]{16}\.(tmp|lock|swap)")
 """Names of the files that a writer needs for a while."""
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 TICK_NS = 20_000_000
 """Longer than the tick by which any usual kernel moves the times of files."""
 UNSYNCABLE = (errno.EROFS, errno.EINVAL, errno.EPERM, errno.ENOTSUP)
 """What fsync answers where there is nothing to flush, or no such thing as flushing."""
-
-_UNOWNABLE = (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+UNOWNABLE = (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """What is answered where the owner may not be set, is not known in this container, or does not exist at all."""
+PAGE = 4096
+"""What a hole in a file consists of, on any usual file system."""
+
 _UNCOPYABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 """What is answered where the kernel or a file system cannot copy ranges."""
 _COPIED_AT_ONCE = 1 << 20
+_ZERO_PAGE = bytes(PAGE)
 _COARSE_NS = 2_500_000_000
 """Longer than the coarsest tick of any file system (FAT: 2 s)."""
 _PATIENCE = 5
@@ -64,6 +67,7 @@ class Draft:
         self.path = target.with_name(f".novabackup-{secrets.token_hex(8)}.tmp")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.descriptor = os.open(self.path, flags, 0o600 if secret else 0o666)
+        self._at = 0
 
     def __enter__(self) -> Draft:
         return self
@@ -77,6 +81,7 @@ class Draft:
             os.close(self.descriptor)
 
     def fill(self, blocks: Iterable[Block]) -> None:
+        """Write the content; what is zero is left out, so that the file takes no space for it (a hole)."""
         sources: set[LocalSource] = set()
         for block in blocks:
             if isinstance(block, Span):
@@ -87,14 +92,36 @@ class Draft:
                 self._write(block)
         for source in sources:
             source.confirm()
+        with self._naming():
+            if os.fstat(self.descriptor).st_size < self._at:  # it ends with a hole
+                os.ftruncate(self.descriptor, self._at)
 
     def _write(self, block: bytes | memoryview) -> None:
-        rest = memoryview(block)
-        while rest:
-            with self._naming():
-                rest = rest[os.write(self.descriptor, rest) :]
+        view = memoryview(block).cast("B")
+        for start, stop, zero in zeros(view, self._at):
+            if zero:
+                self._skip(stop - start)
+                continue
+            rest = view[start:stop]
+            while rest:
+                with self._naming():
+                    written = os.write(self.descriptor, rest)
+                self._at += written
+                rest = rest[written:]
+
+    def _skip(self, length: int) -> None:
+        self._at += length
+        os.lseek(self.descriptor, self._at, os.SEEK_SET)
 
     def _copy(self, source: LocalSource, start: int, length: int) -> None:
+        at = start
+        for begin, end in content_of(source.descriptor, start, start + length):
+            self._skip(begin - at)
+            self._copy_content(source, begin, end - begin)
+            at = end
+        self._skip(start + length - at)
+
+    def _copy_content(self, source: LocalSource, start: int, length: int) -> None:
         """Let the kernel copy, which shares the blocks on file systems that can (XFS, Btrfs)."""
         while length and hasattr(os, "copy_file_range"):
             try:
@@ -106,6 +133,7 @@ class Draft:
                 break
             if not copied:
                 break  # the end of the file, of which reading says more
+            self._at += copied
             start += copied
             length -= copied
         while length:
@@ -116,17 +144,7 @@ class Draft:
 
     def adopt(self, uid: int, gid: int, mode: int) -> None:
         """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
-        for owner in ((uid, gid), (-1, gid)):
-            with tolerate(*_UNOWNABLE):
-                os.fchown(self.descriptor, *owner)
-                break
-        status = os.fstat(self.descriptor)
-        if status.st_uid != uid:
-            mode &= ~stat.S_ISUID
-        if status.st_gid != gid:
-            mode &= ~stat.S_ISGID
-        with tolerate(*_UNOWNABLE):
-            os.fchmod(self.descriptor, mode)  # after fchown, which clears those bits
+        adopt(self.descriptor, uid, gid, mode)
 
     def flush(self) -> None:
         with self._naming():
@@ -167,6 +185,71 @@ class LocalSource(Source):
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def adopt(descriptor: int, uid: int, gid: int, mode: int) -> None:
+    """Set owner and permissions of an open file or folder; where the owner cannot be had, the bits that lend his go."""
+    for owner in ((uid, gid), (-1, gid)):
+        with tolerate(*UNOWNABLE):
+            os.fchown(descriptor, *owner)
+            break
+    status = os.fstat(descriptor)
+    if status.st_uid != uid:
+        mode &= ~stat.S_ISUID
+    if status.st_gid != gid:
+        mode &= ~stat.S_ISGID
+    with tolerate(*UNOWNABLE):
+        os.fchmod(descriptor, mode)  # after fchown, which clears those bits
+
+
+def zeros(block: memoryview, at: int) -> Iterator[tuple[int, int, bool]]:
+    """Divide a block into runs of pages that are zero and of others.
+
+    Args:
+        block: Bytes.
+        at: Where in the file they go, since a hole consists of whole pages of the file.
+
+    Yields:
+        Start, end, and whether all of it is zero.
+    """
+    start = 0
+    for page in _zero_pages(block, -at % PAGE):
+        if page[0] > start:
+            yield start, page[0], False
+        yield *page, True
+        start = page[1]
+    if start < len(block):
+        yield start, len(block), False
+
+
+def _zero_pages(block: memoryview, first: int) -> Iterator[tuple[int, int]]:
+    """Find the pages that are zero; of the pages that a block begins and ends within, only its part has to be."""
+    starts = bytes(block[first::PAGE])
+    if first and first <= len(block) and not any(block[:first]):
+        yield 0, first
+    number = starts.find(0)  # most pages are told by one byte
+    while number >= 0:
+        start = first + number * PAGE
+        end = min(start + PAGE, len(block))
+        if bytes(block[start:end]) == _ZERO_PAGE[: end - start]:
+            yield start, end
+        number = starts.find(0, number + 1)
+
+
+def content_of(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Find what is no hole in a range of an open file."""
+    while start < end:
+        try:
+            begin = os.lseek(descriptor, start, os.SEEK_DATA)
+            stop = min(os.lseek(descriptor, begin, os.SEEK_HOLE), end)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                yield start, end  # a file system that cannot tell
+            return
+        if begin >= end:
+            return
+        yield begin, stop
+        start = stop
 
 
 def pread(descriptor: int, start: int, length: int, url: str) -> bytes:
@@ -276,7 +359,8 @@ def remove_remains(path: Path, before: float) -> bool:
     """Remove what an interrupted write left behind, if it is old and nobody holds it."""
     with contextlib.suppress(FileNotFoundError, BlockingIOError):
         status = os.lstat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_mtime <= before:
+        unfinished_link = stat.S_ISLNK(status.st_mode) and path.suffix == ".tmp"
+        if (stat.S_ISREG(status.st_mode) or unfinished_link) and status.st_mtime <= before:
             # Whoever swaps an object right now holds its lock file; nobody ever locks a temporary file.
             with (lock := Lock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
                 if path.suffix == ".lock":
@@ -296,7 +380,8 @@ def make_folder(folder: Path) -> None:
         return
     except FileNotFoundError:
         make_folder(folder.parent)
-        make_folder(folder)
+        folder.mkdir(exist_ok=True)  # not from the start again: some places refuse folders in just this way
+        sync_folder(folder.parent)
     else:
         sync_folder(folder.parent)
 

@@ -10,6 +10,7 @@ from typing import Any
 import s3fs
 
 from novabackup.storage._s3_client import S3Client
+from novabackup.storage._s3_sums import Sums
 from novabackup.storage.base import Entry
 
 
@@ -20,6 +21,7 @@ class Bucket:
         client: Sends the requests.
         name: Of the bucket.
         root: The prefix, without a slash at its end; may be empty.
+        sums: Compare what arrives with what was sent.
     """
 
     def __init__(self, client: S3Client, rest: str) -> None:
@@ -31,6 +33,7 @@ class Bucket:
         """
         self.client = client
         self.name, self.root, _ = client.fs.split_path(rest)
+        self.sums = Sums()
 
     def key(self, key: str) -> str:
         """Give the name that an object has in the bucket."""
@@ -73,22 +76,28 @@ class Bucket:
                 if not item["Key"].endswith("/"):  # what consoles put there to show a folder
                     yield item["Key"][root:], item
 
-    def head(self, key: str) -> Mapping[str, Any]:
-        """Ask for all that is known of an object without reading it."""
-        return self.call(key, "head_object", Key=self.key(key))
+    def head(self, key: str, **request: Any) -> Mapping[str, Any]:
+        """Ask for all that is known of an object, or of a part of it, without reading it."""
+        return self.call(key, "head_object", Key=self.key(key), **request)
 
     def get(self, key: str, most: int, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
-        """Read an object or a range of it, never more than was asked for; when the connection breaks, ask again."""
+        """Read an object or a range of it, never more than was asked for.
+
+        When the connection breaks it is asked for again, and so it is when a whole object is not what the server says.
+        """
 
         async def get(fs: s3fs.S3FileSystem) -> tuple[Mapping[str, Any], bytes]:
             answer = await fs._call_s3("get_object", Bucket=self.name, Key=self.key(key), **request)
-            data = bytearray()
+            taken = bytearray()
             async with answer["Body"] as body:
-                while len(data) <= most and (block := await body.read(most + 1 - len(data))):
-                    data += block
+                while len(taken) <= most and (block := await body.read(most + 1 - len(taken))):
+                    taken += block
+            data = bytes(taken)
             if len(data) < min(most, answer["ContentLength"]):
                 raise ConnectionError(errno.ECONNRESET, f"expected {answer['ContentLength']} bytes, found {len(data)}")
-            return answer, bytes(data)
+            if len(data) == size_in(answer) and not self.sums.whole(self._url(key), answer, data):
+                raise ConnectionError(errno.EIO, "expected the bytes that the server has, found others")
+            return answer, data
 
         found: tuple[Mapping[str, Any], bytes] = self.client.persist(self._url(key), get)
         return found
@@ -111,6 +120,12 @@ def described(key: str, size: int, answer: Mapping[str, Any], modified: float) -
     etag = (answer.get("ETag") or "W/").strip('"')
     identity = "" if etag.startswith("W/") else f"{etag}-{size}"
     return Entry(key=key, size=size, identity=identity, modified=float(int(modified)))
+
+
+def size_in(answer: Mapping[str, Any]) -> int:
+    """Find the size of a whole object in the answer to a request for a part of it."""
+    size = answer.get("ContentRange", "").rpartition("/")[2]
+    return int(size) if size.isdecimal() else int(answer["ContentLength"])
 
 
 def etag_of(identity: str) -> str:

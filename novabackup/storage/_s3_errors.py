@@ -38,6 +38,7 @@ _NO_LOGIN = (botocore.exceptions.SSOError, botocore.exceptions.TokenRetrievalErr
 _PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
 _PASSING = frozenset(
     {
+        "BadDigest",  # other bytes arrived there than were sent
         "BandwidthLimitExceeded",
         "InternalError",
         "RequestLimitExceeded",
@@ -50,6 +51,7 @@ _PASSING = frozenset(
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
+        "XAmzContentSHA256Mismatch",
     }
 )
 """Codes of answers that a later attempt may not get, whatever status they come with."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
+import errno
+import itertools
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +14,17 @@ from typing import Any
 from novabackup.lanes import Lane
 from novabackup.storage._s3_bucket import Bucket, date_of, described
 from novabackup.storage._s3_errors import RefusedError
+from novabackup.storage._s3_sums import md5
 from novabackup.storage.base import Block, Entry, Span
 
 PART = 16 << 20
+USUAL_PARTS = (PART, 8 << 20)
+"""What is written here has parts of that size, and so has what boto3 and the AWS CLI write by default."""
 _PARTS_OF_A_SIZE = 1_000
 """Parts double after so many: 10,000, the most that a server takes, are 16 TB then, more than an object can be."""
 _ATTEMPTS = 6
+_MOST_ALTERED = 4
+"""Times that the server may have got something else before that is given up."""
 _TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which a write is recognised
 
 
@@ -40,6 +46,7 @@ class Writer:
         self._bucket = bucket
         self._parallel = parallel
         self._class = {"StorageClass": storage_class} if storage_class else {}
+        self._conditions = True
 
     def put(self, key: str, data: bytes, condition: Mapping[str, str], *, fallback: bool = True) -> Entry:
         """Write an object by one request.
@@ -47,15 +54,17 @@ class Writer:
         Raises:
             RefusedError: The condition does not hold, or the server knows no conditions and ``fallback`` is false.
         """
-        token = secrets.token_hex(16)
-        for attempt in range(_ATTEMPTS):
+        token, digest, altered = secrets.token_hex(16), md5(data), 0
+        if fallback and not self._conditions:
+            condition = {}
+        for attempt in itertools.count():
             try:
                 answer = self._bucket.call(
                     key,
                     "put_object",
                     Key=self._bucket.key(key),
                     Body=data,
-                    **self._sealed(data),
+                    **self._sealed(digest),
                     **self._marked(token),
                     **condition,
                 )
@@ -65,13 +74,17 @@ class Writer:
                     continue
                 if error.status == 501 and fallback and condition:
                     condition = {}
+                    self._conditions = False  # so that nothing large is sent twice again
                     continue
-                if mine := self._mine(key, token):
-                    return mine
-                raise
+                if not (answer := self._mine(key, token)):
+                    raise
             if not answer.get("ETag"):
-                return _entry(key, self._bucket.head(key))
-            return described(key, len(data), answer, date_of(answer))
+                answer = self._bucket.head(key)
+            if self._arrived(key, digest, answer, altered):
+                return _entry(key, len(data), answer)
+            altered += 1
+            if condition:  # what is there now is this call's own
+                condition = {"IfMatch": answer["ETag"]}
         raise AssertionError("unreachable")
 
     def upload(self, key: str, parts: Iterable[bytes], condition: Mapping[str, str]) -> Entry:
@@ -86,9 +99,11 @@ class Writer:
 
         def send(numbered: tuple[int, bytes]) -> tuple[dict[str, Any], int]:
             number, body = numbered
-            answer = bucket.call(
-                key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=body, **self._sealed(body)
-            )
+            digest, request = md5(body), {"Key": name, "UploadId": upload, "PartNumber": number}
+            for altered in itertools.count():
+                answer = bucket.call(key, "upload_part", Body=body, **request, **self._sealed(digest))
+                if self._arrived(key, digest, answer, altered):
+                    break
             sums = {name: value for name, value in answer.items() if name.startswith("Checksum")}
             return {"PartNumber": number, "ETag": answer["ETag"], **sums}, len(body)
 
@@ -110,10 +125,12 @@ class Writer:
                     answer = complete({})
             except (FileNotFoundError, RefusedError):
                 # The answer to the first attempt got lost, and the second one found no upload, or its own work.
-                if mine := self._mine(key, token):
-                    return mine
-                raise
-            return described(key, sum(size for _part, size in sent), answer, date_of(answer))
+                if not (answer := self._mine(key, token)):
+                    raise
+            else:
+                # Some servers say nothing of what has come into being, or something else than later on.
+                answer = self._mine(key, token) or answer
+            return _entry(key, sum(size for _part, size in sent), answer)
         except BaseException:
             with contextlib.suppress(Exception):
                 bucket.call(key, "abort_multipart_upload", Key=name, UploadId=upload)
@@ -122,23 +139,51 @@ class Writer:
     def _marked(self, token: str) -> dict[str, Any]:
         return {"Metadata": {**self._bucket.client.extra.get("Metadata", {}), _TOKEN: token}, **self._class}
 
-    def _sealed(self, data: bytes) -> dict[str, str]:
+    def _sealed(self, digest: Any) -> dict[str, str]:
         """Give what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
         if "ChecksumAlgorithm" in self._bucket.client.extra:
             return {}  # botocore does it
-        return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+        return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
 
-    def _mine(self, key: str, token: str) -> Entry | None:
-        """Give the object that is there if the write with this token made it."""
+    def _arrived(self, key: str, digest: Any, answer: Mapping[str, Any], altered: int) -> bool:
+        """Tell whether the server has what was sent, for those that do not compare by themselves.
+
+        Args:
+            key: What was written.
+            digest: Its sum.
+            answer: What the server says.
+            altered: How often it had something else so far.
+
+        Raises:
+            OSError: It never gets what is sent.
+        """
+        sums, url = self._bucket.sums, f"{self._bucket.client.url}/{key}"
+        if sums.sent(url, digest.hexdigest(), answer):
+            return True
+        if altered + 1 < _MOST_ALTERED:
+            return False
+        if sums.give_up(url):
+            return True
+        raise OSError(
+            errno.EIO,
+            f"expected that the server gets the bytes that are sent, found others there {_MOST_ALTERED} times in a "
+            "row: something on the way alters them. Use https, or another way",
+            url,
+        )
+
+    def _mine(self, key: str, token: str) -> Mapping[str, Any]:
+        """Give what the server says of the object that is there if the write with this token made it."""
         try:
             answer = self._bucket.head(key)
         except FileNotFoundError:
-            return None
-        return _entry(key, answer) if answer.get("Metadata", {}).get(_TOKEN) == token else None
+            return {}
+        return answer if answer.get("Metadata", {}).get(_TOKEN) == token else {}
 
 
-def _entry(key: str, answer: Mapping[str, Any]) -> Entry:
-    return described(key, answer["ContentLength"], answer, answer["LastModified"].timestamp())
+def _entry(key: str, size: int, answer: Mapping[str, Any]) -> Entry:
+    """Describe what was written, by the answer to the write or to a look at it."""
+    modified = answer["LastModified"].timestamp() if "LastModified" in answer else date_of(answer)
+    return described(key, size, answer, modified)
 
 
 def parts_of(blocks: Iterable[Block]) -> Iterator[bytes]:

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import abc
-import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 import attrs
 
+from novabackup._paths import printable, unportable
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
+from novabackup.storage._proof import Proof
+from novabackup.storage.items import Entry, Folder, Frozen, Item, Link, Lock, Other
 
-__all__ = ["Block", "Entry", "Frozen", "Guarantees", "Lock", "Part", "Reader", "Source", "Span", "Storage"]
+__all__ = [
+    "Block",
+    "Entry",
+    "Folder",
+    "Frozen",
+    "Guarantees",
+    "Item",
+    "Link",
+    "Lock",
+    "Other",
+    "Part",
+    "Proof",
+    "Reader",
+    "Source",
+    "Span",
+    "Storage",
+]
 
 SMALL_OBJECT = 64 << 20
 """No record is larger than this; `Storage.read` refuses more, so that a forged size takes no memory."""
 
 _USUAL_RECORD = 64 << 10
-
-
-@attrs.frozen(kw_only=True)
-class Entry:
-    """What a storage says of an object without reading it.
-
-    Attributes:
-        key: Relative path in POSIX form.
-        size: In bytes.
-        identity: Differs whenever the content may differ; empty when the storage cannot vouch for it just now.
-        modified: Time of the last change in seconds since the epoch, by the storage's own clock.
-        attributes: Permission bits, owner and time, where the storage has such.
-    """
-
-    key: str
-    size: int
-    identity: str
-    modified: float
-    attributes: Attributes | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -53,39 +52,6 @@ class Guarantees:
 
     exclusive_create: bool
     compare_and_swap: bool
-
-
-@attrs.frozen(kw_only=True)
-class Frozen:
-    """An object in an archive, which cannot be read before it has been thawed.
-
-    Attributes:
-        key: Its key.
-        size: In bytes.
-        storage_class: The archive, as the storage names it.
-        thawing: Whether that has been asked for already.
-    """
-
-    key: str
-    size: int
-    storage_class: str
-    thawing: bool
-
-
-@attrs.frozen(kw_only=True)
-class Lock:
-    """What keeps an object from being deleted.
-
-    Attributes:
-        key: Key of the object.
-        until: When it ends; None if nobody knows, since somebody has to lift it.
-    """
-
-    key: str
-    until: datetime | None
-
-    def __str__(self) -> str:
-        return f"locked until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "locked by a legal hold"
 
 
 @attrs.frozen
@@ -173,6 +139,10 @@ class Reader(abc.ABC):
             ChangedError: The object was changed or replaced since it was opened.
         """
 
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with by somebody who reads all of it, in pieces."""
+        return Proof()
+
     @abc.abstractmethod
     def file(self) -> BinaryIO:
         """Give the content as a real file with a descriptor, for a child process to read.
@@ -205,12 +175,14 @@ class Storage(abc.ABC):
         url: Where the storage is, without credentials.
         block: Bytes that are best read at once.
         parallel: How many reads or writes are best under way at once.
+        kinds: What can be under its keys; `Entry` everywhere, `Link` and `Folder` where there are such.
         reads_back: Whether what is written can be read at once.
     """
 
     url: str
     block: int = 2 << 20
     parallel: int = 1
+    kinds: frozenset[type[Item]] = frozenset({Entry})
     reads_back: bool = True
 
     @property
@@ -429,61 +401,72 @@ class Storage(abc.ABC):
         """
         return None
 
+    def refuses(self, key: str) -> str | None:
+        """Say why nothing can be under a key here; None for a key that can be used."""
+        return unportable(key)
+
+    def local_path(self, key: str) -> Path | None:
+        """Say where on this host an object is, for programs that can only open files; None where it is elsewhere."""
+        return None
+
+    # -- links and folders, where a storage has such; others know objects alone ------------------------------------
+
+    def look(self, key: str) -> Item | None:
+        """Describe what stands under a key itself: a link is not followed. None if there is nothing."""
+        try:
+            return self.entry(key)
+        except FileNotFoundError:
+            return None
+
+    def walk(self, prefix: str, enter: Callable[[str], bool]) -> Iterator[Item]:
+        """List all that is below a folder, freshly, in the order of keys; a folder comes before what is in it.
+
+        Links are listed and not followed; on the way to the folder they are, as by every other method.
+
+        Args:
+            prefix: The folder; empty for all. One that is not there has nothing in it.
+            enter: Whether to look into a folder, by its key.
+        """
+        return self.entries(prefix)
+
+    def make_link(self, key: str, target: str, attributes: Attributes | None = None) -> None:
+        """Create a link, or replace one, at once and durably; nothing of it is followed.
+
+        Args:
+            key: Where.
+            target: What it says.
+            attributes: Owner (where permitted) and time to set.
+
+        Raises:
+            FileExistsError: Something else than a link is there.
+            ConfigurationError: Links cannot be kept here.
+        """
+        raise ConfigurationError(f"{self.url}: expected objects only, found the link {printable(key)}")
+
+    def make_folder(self, key: str, attributes: Attributes | None = None) -> None:
+        """Create a folder and those that it is in; do nothing to one that is there but what is asked for.
+
+        Args:
+            key: Where.
+            attributes: Permission bits, owner (where permitted) and time to set. Without, its owner gets the right to
+                change what is in it.
+
+        Raises:
+            OSError: Something else than a folder is there.
+            ConfigurationError: Folders cannot be kept here.
+        """
+        raise ConfigurationError(f"{self.url}: expected objects only, found the folder {printable(key)}")
+
+    def remove(self, key: str) -> bool:
+        """Remove a link itself or an empty folder, durably; nothing else.
+
+        Returns:
+            Whether there is nothing under the key now.
+        """
+        return self.look(key) is None
+
 
 def clipped(start: int, length: int, size: int) -> tuple[int, int]:
     """Say which offset and how many bytes of an object `Storage.read_part` means."""
     begin = max(0, size + start) if start < 0 else min(start, size)
     return begin, min(length, size - begin)
-
-
-class RawFile(io.RawIOBase):
-    """What Python's raw binary files have in common that can be read at any position."""
-
-    def __init__(self, size: int) -> None:
-        """Begin at the start.
-
-        Args:
-            size: Bytes of the whole content.
-        """
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def tell(self) -> int:
-        """Give the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position."""
-        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        self._position = position
-        return position
-
-
-class RawReader(RawFile):
-    """A reader as a raw binary file, so that ``io.BufferedReader`` and parsers can work on it."""
-
-    def __init__(self, reader: Reader) -> None:
-        """Read from a reader that somebody else closes.
-
-        Args:
-            reader: What to read.
-        """
-        super().__init__(reader.entry.size)
-        self._reader = reader
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer from the position on."""
-        length = max(0, min(len(buffer), self._size - self._position))
-        buffer[:length] = self._reader.read(self._position, length)
-        self._position += length
-        return length

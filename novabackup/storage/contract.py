@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
+import attrs
+
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.model import Attributes
-from novabackup.storage.base import Block, Span, Storage
+from novabackup.storage.base import Block, Entry, Folder, Link, Span, Storage
 
-__all__ = ["ODD_KEYS", "UNSAFE_KEYS", "StorageContract"]
+__all__ = ["LOCAL_KEYS", "ODD_KEYS", "UNSAFE_KEYS", "StorageContract"]
 
 ODD_KEYS = (
     " leading and trailing /  ",
@@ -33,8 +35,11 @@ ODD_KEYS = (
 )
 """Keys that every storage has to take as they are."""
 
-UNSAFE_KEYS = ("/a", "../a", "a/../b", "a/./b", "a//b", "a/", "a\\b", "a\0b", "a\nb", "c:/x", ".", "..", "\udc80")
+UNSAFE_KEYS = ("/a", "../a", "a/../b", "a/./b", "a//b", "a/", "a\0b", ".", "..", "\ud800", "\udcc3\udca4")
 """Keys that every storage has to refuse."""
+
+LOCAL_KEYS = ("a\\b", "a\nb", "a\tb \x1b[1m", "c:/x", "\udcff/\udc80")
+"""Names of files that a storage either takes as they are or refuses."""
 
 
 class StorageContract:
@@ -240,11 +245,70 @@ class StorageContract:
             lambda key: storage.sweep(0.0, [key]),
             lambda key: list(storage.entries(key)) if key else storage.entry(key),
         ]
-        for key in ("", *UNSAFE_KEYS):
+        for key in ("", *UNSAFE_KEYS, *filter(storage.refuses, LOCAL_KEYS)):
+            assert storage.refuses(key)
             for call in calls:
                 with _raises(ConfigurationError):
                     call(key)
         assert [entry.key for entry in storage.entries()] == ["safe"]
+
+    def test_names_of_files(self, storage: Storage, other: Storage) -> None:
+        """Whatever can be the name of a file is refused, or taken as it is."""
+        taken = [key for key in (*LOCAL_KEYS, *ODD_KEYS) if not storage.refuses(key)]
+        assert set(taken) >= set(ODD_KEYS)
+        for key in taken:
+            storage.write(key, [repr(key).encode()])
+        assert {entry.key for entry in other.entries()} == {item.key for item in _files(other)} == set(taken)
+        for key in taken:
+            assert other.read(key) == repr(key).encode()
+            storage.delete(key)
+
+    def test_links_and_folders(self, storage: Storage, other: Storage) -> None:
+        """Where there are links and folders, they are seen, made and removed as what they are; elsewhere refused."""
+        storage.write("folder/file", [b"content"])
+        assert storage.look("folder/file") == storage.entry("folder/file")
+        assert storage.look("missing") is None
+        assert storage.remove("missing")
+        assert not storage.remove("folder/file")
+        assert list(storage.walk("missing", lambda key: True)) == []
+        if not {Link, Folder} <= storage.kinds:
+            with _raises(ConfigurationError):
+                storage.make_link("link", "folder")
+            with _raises(ConfigurationError):
+                storage.make_folder("empty")
+            assert list(storage.walk("", lambda key: True)) == list(storage.entries())
+            return
+        wanted = Attributes(mode=0o750, uid=os.getuid(), gid=os.getgid(), mtime_ns=1_600_000_000_123_456_789)
+        storage.make_folder("empty/deep", wanted)
+        storage.make_link("folder/link", "../../outside", wanted)
+        storage.make_link("folder/link", "../empty", wanted)
+        folder, link = other.look("empty/deep"), other.look("folder/link")
+        assert isinstance(folder, Folder)
+        assert folder.attributes == wanted
+        assert isinstance(link, Link)
+        assert (link.target, link.attributes.mtime_ns) == ("../empty", wanted.mtime_ns)
+        keys = [item.key for item in other.walk("", lambda key: True)]
+        assert keys == ["empty", "empty/deep", "folder", "folder/file", "folder/link"]
+        assert [item.key for item in other.walk("", lambda key: key != "empty")] == [keys[0], *keys[2:]]
+        assert [item.key for item in other.walk("folder", lambda key: True)] == keys[3:]
+        with _raises(OSError):
+            storage.make_link("folder/file", "x")
+        with _raises(OSError):
+            storage.make_folder("folder/link")
+        storage.sync(["folder/link", "empty/deep"])
+        assert not storage.remove("folder")
+        assert storage.remove("empty/deep")
+        assert storage.remove("folder/link")
+        assert [item.key for item in other.walk("", lambda key: True)] == ["empty", "folder", "folder/file"]
+        for key in UNSAFE_KEYS:
+            with _raises(ConfigurationError):
+                storage.look(key)
+            with _raises(ConfigurationError):
+                storage.make_folder(key)
+            with _raises(ConfigurationError):
+                storage.make_link(key, "x")
+            with _raises(ConfigurationError):
+                storage.remove(key)
 
     def test_pinned_reading(self, storage: Storage, other: Storage) -> None:
         """A reader never mixes versions: it goes on with the one that it opened, or says that it cannot."""
@@ -355,10 +419,11 @@ class StorageContract:
             assert storage.read("record") == b"eleven byte"
 
     def test_attributes(self, storage: Storage, other: Storage) -> None:
-        """Permission bits and time are set where there are such."""
+        """Permission bits and time are set where there are such; of the time, the whole seconds at least."""
         wanted = Attributes(mode=0o640, uid=os.getuid(), gid=os.getgid(), mtime_ns=1_600_000_000_123_456_789)
         storage.write("file", [b"content"], wanted)
-        assert other.entry("file").attributes in (None, wanted)
+        in_seconds = attrs.evolve(wanted, mtime_ns=1_600_000_000_000_000_000)
+        assert other.entry("file").attributes in (None, wanted, in_seconds)
 
     def test_hold(self, storage: Storage, other: Storage) -> None:
         """A lock keeps everybody else out until it is released, if there is one."""
@@ -373,6 +438,10 @@ class StorageContract:
         assert again is not None
         with again, _raises(BlockingIOError):
             storage.hold("folder/lock")
+
+
+def _files(storage: Storage) -> Iterator[Entry]:
+    return (item for item in storage.walk("", lambda key: True) if isinstance(item, Entry))
 
 
 @contextlib.contextmanager

@@ -7,14 +7,14 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
 
-from novabackup._paths import unsafe
+from novabackup._paths import printable, unsafe
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
+from novabackup.storage._local_reader import LocalReader
 from novabackup.storage._posix import (
     OURS,
     READ,
@@ -36,7 +36,20 @@ from novabackup.storage._posix import (
     tolerate,
     wait_until_older,
 )
-from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Source, Storage, clipped
+from novabackup.storage._trees import describe, entry_of, kind_of, put_folder, put_link, take_away, walk
+from novabackup.storage.base import (
+    Block,
+    Entry,
+    Folder,
+    Guarantees,
+    Item,
+    Link,
+    Part,
+    Reader,
+    Source,
+    Storage,
+    clipped,
+)
 
 __all__ = ["LocalStorage"]
 
@@ -46,8 +59,9 @@ _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 class LocalStorage(Storage):
     """Files below a folder of this host.
 
-    A symbolic link below the root is followed as long as it stays inside, by every operation alike: writing or
-    deleting means the file that it leads to, and the link stays. One that leads out is a ``ConfigurationError``.
+    A symbolic link below the root is followed as long as it stays inside, by every operation on objects alike: writing
+    or deleting means the file that it leads to, and the link stays. One that leads out is a ``ConfigurationError``.
+    `look`, `walk`, `move` and the methods for links and folders take what stands under a key as it is.
 
     The identities that `entry`, `entries` and the writing methods give are what the kernel says at that moment, for
     comparison only; the one that `open` gives is vouched for, or empty.
@@ -55,6 +69,8 @@ class LocalStorage(Storage):
     Attributes:
         url: The real path of the folder.
     """
+
+    kinds = frozenset({Entry, Link, Folder})
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Name the folder; it need not be there yet.
@@ -80,7 +96,7 @@ class LocalStorage(Storage):
 
     def entry(self, key: str) -> Entry:
         """Describe one object; the identity is for comparison, since no time is waited for."""
-        return _entry(key, self._regular(self._path(key), key))
+        return entry_of(key, self._regular(self._path(key), key))
 
     def open(self, key: str) -> Reader:
         """Open one version of an object; waits up to some ticks if it was changed just now."""
@@ -95,7 +111,7 @@ class LocalStorage(Storage):
             with tolerate(*UNSYNCABLE):
                 os.fdatasync(descriptor)
             status, trusted = settle(descriptor)
-            return _LocalReader(descriptor, path, self._url(key), status, _entry(key, status, trusted=trusted))
+            return LocalReader(descriptor, path, self._url(key), status, entry_of(key, status, trusted=trusted))
         except BaseException:
             os.close(descriptor)
             raise
@@ -167,7 +183,7 @@ class LocalStorage(Storage):
             else:
                 draft.path.unlink()  # before the entry is made: it moves the time
             sync_folder(path.parent)
-            return _entry(key, os.fstat(draft.descriptor))
+            return entry_of(key, os.fstat(draft.descriptor))
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
         """Replace an object only if it is still the version named; excludes other processes of this host."""
@@ -197,10 +213,7 @@ class LocalStorage(Storage):
 
     def move(self, key: str, to: str) -> None:
         """Rename whatever stands under a key, also a link or a folder; what was at the other key before is replaced."""
-        parent, _, name = key.rpartition("/")
-        source = (self._path(parent) if parent else self._root) / name
-        if unsafe(key) or not source.is_symlink():
-            source = self._path(key)
+        source = self._own(key)
         target = self._path(to)
         self._look(target, to)
         make_folder(target.parent)
@@ -212,8 +225,14 @@ class LocalStorage(Storage):
         """Flush files and the folders that they are in, up to the root."""
         folders: set[Path] = set()
         for key in keys:
-            path = self._path(key)
-            if self._look(path, key) is not None:
+            path = self._own(key)
+            item = describe(path, key)
+            if isinstance(item, Link) and self._stays_inside(key):
+                path = self._path(key)
+                item = describe(path, key)
+            if isinstance(item, Folder):
+                folders.add(path)
+            elif isinstance(item, Entry):
                 with contextlib.suppress(FileNotFoundError):
                     sync_path(path, READ)
             folders.update(parent for parent in path.parents if parent.is_relative_to(self._root))
@@ -246,7 +265,7 @@ class LocalStorage(Storage):
         with Draft(self._root / "clock", secret=True) as draft:
             # The times of files are the server's where the folder is mounted from one, so its clock has to tell.
             now = os.fstat(draft.descriptor).st_mtime
-            found = remains(self._root) if keys is None else remains_in({self._path(key).parent for key in keys})
+            found = remains(self._root) if keys is None else remains_in(self._folders_of(keys))
             return sum(remove_remains(path, now - older_than) for path in found if path != draft.path)
 
     def probe(self) -> Guarantees:
@@ -267,21 +286,79 @@ class LocalStorage(Storage):
         names = (name for name, _is_file in items if not (name.startswith(".novabackup-") and OURS.fullmatch(name)))
         return iter(sorted([start + name for name in names]))
 
+    # -- links and folders -------------------------------------------------------------------------------------------
+
+    def refuses(self, key: str) -> str | None:
+        """Say why nothing can be under a key here."""
+        reason = unsafe(key)
+        if not reason and any(OURS.fullmatch(part) for part in key.split("/")):
+            reason = "names of this form are for temporary files"
+        return reason
+
+    def local_path(self, key: str) -> Path:
+        """Say where an object is, links that stay inside followed."""
+        return self._path(key)
+
+    def look(self, key: str) -> Item | None:
+        """Describe what stands under a key itself."""
+        return describe(self._own(key), key)
+
+    def walk(self, prefix: str, enter: Callable[[str], bool]) -> Iterator[Item]:
+        """List all that is below a folder; below it no link is followed."""
+        folder = self._path(prefix) if prefix else self._root
+        return walk(folder, f"{prefix}/" if prefix else "", enter)
+
+    def make_link(self, key: str, target: str, attributes: Attributes | None = None) -> None:
+        """Create or replace a link by renaming a finished one."""
+        path = self._own(key)
+        if not isinstance(describe(path, key), Link | None):
+            raise FileExistsError(errno.EEXIST, "expected a link or nothing, found something else", self._url(key))
+        put_link(path, target, attributes)
+
+    def make_folder(self, key: str, attributes: Attributes | None = None) -> None:
+        """Create a folder, and give it attributes."""
+        path = self._own(key)
+        if not isinstance(describe(path, key), Folder | None):
+            raise NotADirectoryError(
+                errno.ENOTDIR, "expected a folder or nothing, found something else", self._url(key)
+            )
+        put_folder(path, attributes)
+
+    def remove(self, key: str) -> bool:
+        """Remove a link itself or an empty folder, durably."""
+        return take_away(self._own(key))
+
+    def _own(self, key: str) -> Path:
+        """Give the path of what stands under a key itself; links on the way there are followed if they stay inside."""
+        self._check(key)
+        parent, _, name = key.rpartition("/")
+        return (self._path(parent) if parent else self._root) / name
+
+    def _folders_of(self, keys: Iterable[str]) -> set[Path]:
+        """Give the folders that objects are in, but for those outside, where nothing was ever written."""
+        folders = set()
+        for key in keys:
+            self._check(key)
+            with contextlib.suppress(ConfigurationError):
+                folders.add(self._own(key).parent)
+        return folders
+
+    def _stays_inside(self, key: str) -> bool:
+        return Path(os.path.realpath(self._root / key)).is_relative_to(self._root)
+
+    # -- paths -------------------------------------------------------------------------------------------------------
+
     def _url(self, key: str) -> str:
-        return f"{self.url}/{key}"
+        return printable(f"{self.url}/{key}")
+
+    def _check(self, key: str) -> None:
+        reason = self.refuses(key)
+        if reason:
+            raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
 
     def _path(self, key: str) -> Path:
         """Find where a key leads to, through links that stay inside."""
-        reason = unsafe(key)
-        if not reason:
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                reason = "it is not valid Unicode"
-            if any(OURS.fullmatch(part) for part in key.split("/")):
-                reason = "names of this form are for temporary files"
-        if reason:
-            raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
+        self._check(key)
         direct = self._direct(key)
         if direct is not None:
             return direct
@@ -323,7 +400,7 @@ class LocalStorage(Storage):
             return None
         if not stat.S_ISREG(status.st_mode):
             raise ConfigurationError(
-                f"{self._url(key)}: expected a regular file, found {_kind(status.st_mode)}. Move it out of the way"
+                f"{self._url(key)}: expected a regular file, found {kind_of(status.st_mode)}. Move it out of the way"
             )
         return status
 
@@ -352,7 +429,7 @@ class LocalStorage(Storage):
             draft.flush()
             draft.publish()
             sync_folder(path.parent)
-            return _entry(key, os.fstat(draft.descriptor))
+            return entry_of(key, os.fstat(draft.descriptor))
 
     def _sync_nearest(self, folder: Path) -> None:
         """Flush the folder that a missing file would be in, or the nearest one above it that is there."""
@@ -390,63 +467,7 @@ class LocalStorage(Storage):
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     status = os.lstat(path)
                     if stat.S_ISREG(status.st_mode):
-                        yield _entry(prefix + name, status)
-
-
-class _LocalReader(Reader):
-    """An open file whose number, size and times are those that it was opened with."""
-
-    def __init__(self, descriptor: int, path: Path, url: str, status: os.stat_result, entry: Entry) -> None:
-        self.entry = entry
-        self._descriptor = descriptor
-        self._path = path
-        self._url = url
-        self._identity = identity_of(status)
-        self._files: list[BinaryIO] = []
-
-    def read(self, start: int, length: int) -> bytes:
-        """Read a range."""
-        if start < 0 or length < 0 or start + length > self.entry.size:
-            raise ValueError(f"{self._url}: bytes {start} to {start + length} of {self.entry.size} were asked for")
-        return pread(self._descriptor, start, length, self._url)
-
-    def readinto(self, start: int, buffer: memoryview) -> None:
-        """Fill a buffer."""
-        done = os.preadv(self._descriptor, [buffer], start)
-        if done < len(buffer):
-            buffer[done:] = self.read(start + done, len(buffer) - done)
-
-    def confirm(self) -> None:
-        """Compare number, size and times of the open file, and of what is at its path now."""
-        try:
-            found = {identity_of(os.fstat(self._descriptor)), identity_of(os.lstat(self._path))}
-        except (FileNotFoundError, NotADirectoryError):
-            found = {"nothing"}
-        if found != {self._identity}:
-            raise ChangedError(
-                f"{self._url}: expected the version {self._identity!r} that was opened, found "
-                f"{', '.join(sorted(found - {self._identity}))!r}. Somebody changed it while it was read"
-            )
-
-    def file(self) -> BinaryIO:
-        """Give the content as a file of its own offset."""
-        try:
-            descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # a system without /proc
-            descriptor = os.open(self._path, READ)
-        file = os.fdopen(descriptor, "rb")
-        self._files.append(file)
-        if not os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)):
-            raise ChangedError(f"{self._url}: somebody replaced it while it was read")
-        return file
-
-    def close(self) -> None:
-        """Close the file and those that `file` gave."""
-        for file in self._files:
-            file.close()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+                        yield entry_of(prefix + name, status)
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -456,29 +477,3 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         if error.errno == errno.ELOOP:  # a link to itself is no folder, nor anything else
             return False
         raise
-
-
-def _entry(key: str, status: os.stat_result, *, trusted: bool = True) -> Entry:
-    return Entry(
-        key=key,
-        size=status.st_size,
-        identity=identity_of(status) if trusted else "",
-        modified=status.st_mtime,
-        attributes=Attributes(
-            mode=stat.S_IMODE(status.st_mode),
-            uid=status.st_uid,
-            gid=status.st_gid,
-            mtime_ns=status.st_mtime_ns,
-        ),
-    )
-
-
-def _kind(mode: int) -> str:
-    tests = {
-        "a folder": stat.S_ISDIR,
-        "a named pipe": stat.S_ISFIFO,
-        "a socket": stat.S_ISSOCK,
-        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
-        "a symbolic link that leads in a circle": stat.S_ISLNK,
-    }
-    return next((kind for kind, test in tests.items() if test(mode)), "something else")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import tempfile
@@ -18,12 +19,14 @@ from blake3 import blake3
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from novabackup._paths import unsafe
+from novabackup._paths import unportable
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.model import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
 __all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "named", "naming", "spool"]
+
+_LOG = logging.getLogger("novabackup")
 
 SPOOLED = 64 << 20
 """Up to this size, content waits in memory until it is complete; above, in a temporary file."""
@@ -128,6 +131,13 @@ class ObjectReader(Reader):
 
     def file(self) -> BinaryIO:
         """Copy the content to an anonymous temporary file."""
+        try:
+            return self._copied()
+        except ChangedError as error:
+            _LOG.info("%s", error)
+            return self._copied()  # it may have been altered on the way only
+
+    def _copied(self) -> BinaryIO:
         file = cast(BinaryIO, tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by close()
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
@@ -170,12 +180,7 @@ class KeyedStorage(Storage):
         Raises:
             ConfigurationError: It is not.
         """
-        reason = unsafe(key)
-        if not reason:
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                reason = "it is not valid Unicode"
+        reason = unportable(key)
         if reason:
             raise ConfigurationError(f"{self.url}: the key {key!r} cannot be used: {reason}")
         return key

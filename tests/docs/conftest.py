@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from places import EXAMPLES
 
 import fake_nova
 import servers
+from novabackup import IndexStore, Repository
+from novabackup.components import Tree
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,22 @@ def beside_a_store(tmp_path, monkeypatch, manuals) -> Path:
 
 
 @pytest.fixture
+def beside_an_ingest(beside_a_store, tmp_path, monkeypatch) -> Path:
+    """Stand there as a user without settings, with a program ``ingest.py`` that adds manuals; give that folder."""
+    for name in ("NOVABACKUP_CONFIG", "NOVABACKUP_STORE", "NOVABACKUP_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (tmp_path / "ingest.py").write_text(
+        f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "import pathlib, manuals\n"
+        "print(manuals.ingest(pathlib.Path('vector_db'), *sys.argv[1:]), 'chunks')\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
 def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
     """Make an empty ``s3://bucket`` that is found by the usual environment variables; give the endpoint."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_endpoint)
@@ -46,6 +65,12 @@ def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
 
 
 @pytest.fixture
+def s3(bucket) -> dict[str, str]:
+    """Provide ``s3://bucket``; nothing has to be moved for it."""
+    return {}
+
+
+@pytest.fixture
 def operations(tmp_path) -> dict[str, str]:
     """Say where the folders of an operated host are."""
     return {place: str(tmp_path / place[1:]) for place in ("/mnt/backups", "/var/lib")}
@@ -55,6 +80,14 @@ def operations(tmp_path) -> dict[str, str]:
 def pushgateway(pushgateway_url) -> dict[str, str]:
     """Say where the Pushgateway is."""
     return {"http://localhost:9091": pushgateway_url}
+
+
+@pytest.fixture
+def installation_snapshot(beside_a_store, tmp_path) -> dict[str, str]:
+    """Take a snapshot of an installation that the service is part of; say where that is."""
+    store = IndexStore(tmp_path, components=[Tree("vector_db")])
+    Repository(tmp_path / "mnt/backups/installation").backup(store)
+    return {"/opt/nova-nic": str(tmp_path / "opt/nova-nic")}
 
 
 @pytest.fixture

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 
 import attrs
+import console
 import fenced
 import pytest
 from places import ROOT
 
 from novabackup import IndexStore, Repository, errors
+from novabackup.cli import config
+from novabackup.cli.exits import Exit
+from novabackup.cli.main import app
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = ROOT / "README.md"
@@ -64,6 +68,41 @@ def test_other_documents_do_what_they_show(path, beside_a_store, request):
         for shown, real in moved.items():
             text = text.replace(shown, real)
         attrs.evolve(block, text=text).run(namespace)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_documents_print_what_is_shown(path, request):
+    found = list(fenced.blocks(path, "console", "toml"))
+    session = console.Session(request.getfixturevalue("beside_an_ingest")) if found else None
+    for block in found:
+        if block.marks[:1] == ("file",):
+            Path(block.marks[1]).write_text(block.text)
+        elif block.marks[:1] == ("by",):  # another test types such commands, since they need places of their own
+            there = (ROOT / block.marks[1]).read_text()
+            programs = re.findall(r"^\$ (?:python3 )?(\S+)", block.text, re.MULTILINE)
+            assert all(program in there for program in programs if program not in ("cd", "ls")), block.marks[1]
+        elif block.language == "console":
+            session.run(block)
+    typed = [command for command in (session.typed if session else []) if command.startswith("novabackup ")]
+    shown = re.findall(r"^ *\$ (novabackup .*)", path.read_text(), re.MULTILINE)
+    assert shown == typed, "a command stands outside of the blocks that are run"
+
+
+def test_every_configuration_in_the_documents_can_be_read(tmp_path):
+    for path in DOCUMENTS:
+        for block in fenced.blocks(path, "toml"):
+            (tmp_path / "novabackup.toml").write_text(block.text)
+            if "broken.toml" not in block.marks:
+                assert config.load(tmp_path / "novabackup.toml") != config.Config()
+
+
+def test_every_command_is_in_its_document_with_its_exit_codes_and_settings():
+    text = (ROOT / "docs/cli.md").read_text()
+    commands = {name for name in app() if not name.startswith("-")}
+    assert {name for name in commands if f"$ novabackup {name}" not in text} == set()
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == sorted({*Exit})
+    for name in attrs.fields_dict(config.Config):
+        assert re.search(rf"^\| `{name}\.", text, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 from places import EXAMPLES, environment
 
-from novabackup import IndexStore, Repository
+from novabackup import Repository
 
 SCRIPTS = {
     "guard_an_ingest": [
@@ -51,6 +51,18 @@ SCRIPTS = {
         "check: damaged (packs/",
         "does not match its hash",
         "verify: faiss_index.bin",
+    ],
+    "drill": [
+        "structure: 3 files are right, 0 queries repeated",
+        "hashes: 3 files",
+        "open: 3 files",
+        "queries: 3 files are right, 6 queries repeated",
+        "Will it load here? nothing is known",
+        "Restored, and not the newest: True",
+        "Within the RTO: True",
+        "Own test: 10 chunks are there",
+        "Failed: command-failed",
+        "Noted in the repository: [True, False]",
     ],
     "diff": [
         "added:     corpus_manifest.json",
@@ -104,11 +116,38 @@ SCRIPTS = {
         "too-small (metadata.json): expected 10 chunks, found 4",
         "Back: 2 groups - problems: 0",
     ],
+    "export_and_import": [
+        ".tar.gz: OK",
+        "The same files: True",
+        "Would take in: bm25_index.pkl faiss_index.bin metadata.json - checksum was right: True",
+        "('imported', 'daily') imported from nova-backup-20260125_143000.tar.gz",
+        "Again it is the same snapshot: True",
+        "2026-01-24 08:00:00+00:00 ('pre-ingest', 'imported') metadata.json",
+        "Not copied at that time: ",
+    ],
+    "read_without_novabackup": [
+        "3 files",
+        "before the fire",
+        "faiss_index.bin: ",
+        "every one checked",
+        "The same files: True",
+    ],
+    "whole_installation": [
+        "8 files, 1 link, 7 folders",
+        "problems: 0",
+        "left out: True",
+        "refused: True",
+        "restored 8 files, 1 link",
+        "the link: production.toml - the empty folder: True",
+        "database: ok, nothing missing: True",
+        "indexes healthy: True",
+        "weekly: data/brakes.txt",
+    ],
     "progress": ["Restored 14275 bytes"],
 }
 """What each script must print, in this order."""
 
-HELPERS = {"manuals", "demo", "s3", "read_without_novabackup"}
+HELPERS = {"manuals", "demo", "s3", "sftp"}
 
 
 def run(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -161,6 +200,27 @@ def test_the_s3_example(bucket, tmp_path):
     )
 
 
+def test_the_sftp_example(ssh_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    for name, to in {"client": "id_ed25519", "client.pub": "id_ed25519.pub", "known_hosts": "known_hosts"}.items():
+        shutil.copy(ssh_server.folder / name, tmp_path / ".ssh" / to)
+    done = run(tmp_path, EXAMPLES / "sftp.py", ssh_server.url(f"{tmp_path}/nova"))
+    assert done.returncode == 0, done.stderr
+    counts = "{'faiss_index.bin': 15, 'bm25_index.pkl': 15, 'metadata.json': 15}"
+    assert_in_order(
+        done.stdout,
+        [
+            "Backup of the local store: ('nightly',) 3 files",
+            "Every byte on the server is right.",
+            f"On the server: {counts}",
+            f"the upload failed; back on the server: {counts}",
+            "Refused: expected a server whose key is in /dev/null, found one that is unknown there",
+        ],
+    )
+
+
 def test_the_demonstration_breaks_in_four_ways_and_comes_back(tmp_path):
     done = run(tmp_path, EXAMPLES / "demo.py", tmp_path / "demo")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -196,46 +256,3 @@ def test_the_demonstration_breaks_in_four_ways_and_comes_back(tmp_path):
     ]
     again = run(tmp_path, EXAMPLES / "demo.py", tmp_path / "demo")
     assert again.returncode == 0, again.stderr
-
-
-class TestReadingWithoutNovabackup:
-    """docs/format.md is all that one needs to get data out."""
-
-    @pytest.fixture
-    def repo(self, beside_a_store, manuals) -> Repository:
-        (beside_a_store / "corpus_manifest.json").write_bytes(b"")
-        # More than one frame and one pack, with content that compresses and content that does not.
-        noise = b"".join(blake3(str(number).encode()).digest(length=1 << 20) for number in range(40))
-        (beside_a_store / "bm25_corpus_hash.txt").write_bytes(noise)
-        repo = Repository(beside_a_store / "backups")
-        repo.backup(IndexStore(beside_a_store))
-        manuals.ingest(beside_a_store, "wheels")
-        (beside_a_store / "bm25_corpus_hash.txt").write_bytes(noise[: 20 << 20] + b"inserted" + noise[20 << 20 :])
-        repo.backup(IndexStore(beside_a_store))
-        return repo
-
-    def test_every_file_of_every_snapshot(self, repo, tmp_path):
-        assert len(repo["latest"].files) == 5
-        assert max(len(entry.runs) for entry in repo["latest"].files.values()) > 1
-        for snap in repo:
-            for path, entry in snap.files.items():
-                done = run(tmp_path, EXAMPLES / "read_without_novabackup.py", repo.url, snap.id, path, "out")
-                assert done.returncode == 0, done.stderr
-                assert "every one checked" in done.stdout
-                assert blake3((tmp_path / "out").read_bytes()).hexdigest() == entry.blake3
-
-    def test_damage_is_noticed(self, repo, tmp_path):
-        snap = repo["latest"]
-        for pack in Path(repo.url).glob("packs/*/*"):
-            content = bytearray(pack.read_bytes())
-            content[len(content) // 2] ^= 1
-            pack.write_bytes(content)
-        done = run(tmp_path, EXAMPLES / "read_without_novabackup.py", repo.url, snap.id, "bm25_corpus_hash.txt", "out")
-        assert done.returncode == 1
-        assert "damaged" in done.stderr
-        assert not (tmp_path / "out").exists()
-
-    def test_it_imports_nothing_of_novabackup(self):
-        text = (EXAMPLES / "read_without_novabackup.py").read_text()
-        imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
-        assert imported == {"json", "struct", "sys", "pathlib", "zstandard", "blake3"}

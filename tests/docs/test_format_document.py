@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from datetime import timedelta
@@ -14,7 +15,9 @@ from blake3 import blake3
 from places import ROOT
 
 from novabackup import IndexStore, Repository, model, snapshot
+from novabackup.components import Tree
 
+LATER = {"trees", "excluded", "links", "folders", "skipped", "probes", "classes", "embedding_model"}
 TEXT = (ROOT / "docs/format.md").read_text()
 
 
@@ -36,9 +39,10 @@ def fields(*records: type) -> list[str]:
     ("title", "records"),
     [
         ("config.json", [model.Config]),
-        ("Snapshots", [model.SnapshotRecord, model.FileEntry]),
+        ("Snapshots", [model.SnapshotRecord, model.FileEntry, model.Probe]),
         ("Condemned packs", [model.Condemned]),
         ("Pins", [model.Pin]),
+        ("Drills", [model.Drill]),
     ],
 )
 def test_every_member_of_a_record_is_described(title, records):
@@ -53,7 +57,7 @@ def test_every_member_of_the_journal_is_described():
 
 
 def test_reports_problems_and_attributes_are_described():
-    for record in (model.Report, model.Problem, model.Attributes):
+    for record in (model.Report, model.Problem, model.Attributes, model.LinkEntry, model.FolderEntry):
         for name in fields(record):
             assert f"`{name}`" in section("Snapshots"), name
 
@@ -70,7 +74,9 @@ def repository(beside_a_store, manuals) -> Path:
         manuals.ingest(beside_a_store, "cooling")
     repo.forget([first])
     repo.prune(grace=timedelta(0))
-    repo.pin(repo.backup(store, message=message), message)
+    last = repo.backup(store, message=message)
+    repo.pin(last, message)
+    repo.drill(last)
     return beside_a_store / "backups"
 
 
@@ -88,9 +94,11 @@ def test_the_folder_holds_what_is_listed_and_nothing_else(repository):
     forms = {
         "config.json": r"config\.json",
         "README.txt": r"README\.txt",
+        "extract.py": r"extract\.py",
         "packs/<xx>/<id>": r"packs/([0-9a-f]{2})/\1[0-9a-f]{62}",
         "snapshots/<id>.json": r"snapshots/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
         "pins/<id>.json": r"pins/\d{8}T\d{6}Z-[0-9a-f]{20}\.json",
+        "drills/<time>-<16 hexadecimal digits>.json": r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
         "condemned/<time>-<16 hexadecimal digits>.json": r"condemned/\d{8}T\d{6}Z-[0-9a-f]{16}\.json",
     }
     for shown in forms:
@@ -108,8 +116,27 @@ def test_every_record_is_an_envelope_around_a_canonical_body(repository):
         assert open_envelope(path, "condemned")["packs"]
     for path in repository.glob("pins/*.json"):
         assert open_envelope(path, "pin").keys() == set(fields(model.Pin))
+    for path in repository.glob("drills/*.json"):
+        assert open_envelope(path, "drill").keys() == set(fields(model.Drill))
     for path in repository.glob("snapshots/*.json"):
-        assert open_envelope(path, "snapshot").keys() == set(fields(model.SnapshotRecord))
+        body = open_envelope(path, "snapshot")
+        assert body.keys() | LATER == set(fields(model.SnapshotRecord))
+        assert all(body[member] for member in LATER & body.keys())
+    assert any("probes" in open_envelope(path, "snapshot") for path in repository.glob("snapshots/*.json"))
+
+
+def test_names_are_written_as_described(repository, beside_a_store):
+    (beside_a_store / os.fsdecode(b"a\xff")).write_bytes(b"x")
+    (beside_a_store / "empty").mkdir()
+    (beside_a_store / "link").symlink_to(os.fsdecode(b"a\xff"))
+    point = Repository(repository).backup(
+        IndexStore(beside_a_store, components=[Tree("a*"), Tree("empty"), Tree("link")])
+    )
+    body = open_envelope(repository / "snapshots" / f"{point.id}.json", "snapshot")
+    assert [file["path"] for file in body["files"]] == ["a\0ff"]
+    assert [(link["path"], link["target"]) for link in body["links"]] == [("link", "a\0ff")]
+    assert [folder["path"] for folder in body["folders"]] == ["empty"]
+    assert body.keys() >= {"trees", "excluded", "links", "folders"}
 
 
 def test_the_id_of_a_snapshot_is_made_as_described(repository):
@@ -127,8 +154,10 @@ def test_the_id_of_a_snapshot_is_made_as_described(repository):
         assert path.stem == f"{''.join(moment[:3])}T{''.join(moment[3:])}Z-{digits}"
 
 
-def test_the_hash_in_the_readme_covers_its_text(repository):
-    text, _, line = (repository / "README.txt").read_bytes().rpartition(b"\nblake3 of the text above: ")
+@pytest.mark.parametrize(("name", "comment"), [("README.txt", b""), ("extract.py", b"# ")])
+def test_the_hash_in_the_texts_for_people_covers_them(repository, name, comment):
+    seal = b"\n" + comment + b"blake3 of the text above: "
+    text, _, line = (repository / name).read_bytes().rpartition(seal)
     assert line == blake3(text).hexdigest().encode() + b"\n"
 
 

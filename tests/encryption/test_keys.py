@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import attrs
 import pytest
 from telling import SECRET, TEXT
 
-from novabackup import ConfigurationError, DecryptionError, NotFoundError, Repository, keys
+from novabackup import ConfigurationError, DecryptionError, NotFoundError, Repository, founding, keys
 from novabackup.keys import ExternalKey, KeyFile, Passphrase, unwrap, wrap
 from novabackup.model import decode, encode
+from novabackup.sealing import aead
 
 
 class Service:
@@ -104,10 +106,21 @@ def test_a_slot_belongs_to_its_repository(tmp_path):
         assert unwrap(Passphrase(SECRET), forged) is None
 
 
-@pytest.mark.parametrize("costs", [{"n": 1 << 30}, {"r": 1 << 20}, {"p": 1 << 30}, {"n": 3}, {"n": 0}, {"r": -1}])
-def test_a_slot_that_asks_for_absurd_costs_takes_neither_memory_nor_time(costs):
+ABSURD = [
+    *({"n": 1 << 30}, {"r": 1 << 30}, {"p": 1 << 30}, {"n": 1 << 20, "p": 5}, {"n": 1 << 40, "r": 1 << 40}),
+    *({"n": 3}, {"n": 0}, {"n": 1}, {"n": -2}, {"r": 0}, {"r": -1}, {"p": 0}, {"p": -1}),
+]
+
+
+@pytest.mark.parametrize("costs", ABSURD, ids=str)
+def test_a_slot_that_asks_for_absurd_costs_takes_neither_memory_nor_time(monkeypatch, costs):
     slot = wrap(Passphrase(SECRET), [bytes(32)], "here", "")
+    asked = []
+    monkeypatch.setattr(aead, "stretch", lambda *given: asked.append(given) or bytes(32))
     assert unwrap(Passphrase(SECRET), attrs.evolve(slot, **costs)) is None
+    assert not asked
+    assert unwrap(Passphrase(SECRET), attrs.evolve(slot, n=1 << 20, p=4)) is None
+    assert len(asked) == 1, "32 times the usual cost is not absurd"
 
 
 def test_a_damaged_slot_does_not_lock_others_out(repository, again):
@@ -117,6 +130,64 @@ def test_a_damaged_slot_does_not_lock_others_out(repository, again):
     path.write_bytes(path.read_bytes()[:-9])
     assert len(again("second").snapshots()) == 3
     assert [problem.paths for problem in again("second").check()] == [(f"keys/{ids[True]}.json",)]
+
+
+def test_a_slot_of_another_repository_is_no_key(repository, again, store, tmp_path):
+    other = Repository(tmp_path / "other", key=Passphrase(SECRET))
+    other.backup(store)
+    for slot in (tmp_path / "other" / "keys").iterdir():
+        shutil.copy(slot, Path(repository.url, "keys", "0" * 16 + ".json"))
+    (mine,) = again().keys
+    assert mine.current
+    with pytest.raises(ConfigurationError, match="the last key"):
+        again().keys.remove(mine.id)
+    Path(repository.url, "config.json").unlink()
+    again().backup(store)
+    assert len(again()) == 4, "the config that is written anew is of the repository that the key belongs to"
+
+
+def test_more_slots_than_there_can_be_are_not_all_tried(repository, again, monkeypatch):
+    (slot,) = Path(repository.url, "keys").iterdir()
+    for number in range(150):
+        shutil.copy(slot, slot.with_name(f"{number:016x}.json"))
+    tried = []
+    monkeypatch.setattr(founding, "unwrap", lambda key, slot: tried.append(slot))
+    with pytest.raises(DecryptionError, match="opens none of its 100 keys"):
+        again().snapshots()
+    assert len(tried) == 100
+
+
+def test_a_config_that_was_lost_after_a_copy_is_written_anew_as_it_was(repository, store, tmp_path):
+    target = Repository(tmp_path / "target", key=Passphrase("another"))
+    repository.copy(to=target)
+    config = tmp_path / "target" / "config.json"
+    before = config.read_bytes()
+    config.unlink()
+    Repository(tmp_path / "target", key=Passphrase("another")).backup(store)
+    assert config.read_bytes() == before
+
+
+def test_of_several_key_services_each_is_asked_for_its_own(repository, store, tmp_path):
+    one, other = Service(), Service()
+    url = tmp_path / "of services"
+    keys_ = [ExternalKey(service.encrypt, service.decrypt) for service in (one, other)]
+    Repository(url, key=keys_[0]).backup(store)
+    Repository(url, key=keys_[0]).keys.add(keys_[1])
+    for key in keys_:
+        assert len(Repository(url, key=key)) == 1
+    with pytest.raises(DecryptionError, match="could not decrypt the token"):
+        Repository(url, key=ExternalKey(Service().encrypt, Service().decrypt)).snapshots()
+
+
+def test_a_key_that_was_removed_meanwhile_is_of_no_use_to_a_program_that_goes_on(repository, again, store):
+    repository.keys.add(Passphrase("second"))
+    going_on = again("second")
+    assert len(going_on.snapshots()) == 3
+    repository.keys.remove(next(key.id for key in repository.keys if not key.current))
+    with pytest.raises(DecryptionError):
+        going_on.backup(store)
+    with pytest.raises(DecryptionError):
+        going_on.keys.add(Passphrase("third"))
 
 
 def test_passphrases_come_from_where_they_are_kept(monkeypatch, tmp_path, repository):
@@ -145,6 +216,7 @@ def test_what_cannot_be_a_key_is_refused_without_showing_it(tmp_path, monkeypatc
     (tmp_path / "empty").chmod(0o600)
     for make in (
         lambda: Passphrase(""),
+        lambda: Passphrase("hush \udcff hush"),
         Passphrase.from_env,
         lambda: Passphrase.from_file(tmp_path / "empty"),
         lambda: Passphrase.from_command([sys.executable, "-c", "print('hush hush'); raise SystemExit(1)"]),
@@ -154,6 +226,7 @@ def test_what_cannot_be_a_key_is_refused_without_showing_it(tmp_path, monkeypatc
         with pytest.raises(ConfigurationError) as caught:
             make()
         assert "hush" not in str(caught.value)
+        assert not isinstance(caught.value.__context__, UnicodeError) or caught.value.__suppress_context__
 
 
 def test_a_key_file_is_for_its_owner_and_is_never_overwritten(tmp_path, caplog):

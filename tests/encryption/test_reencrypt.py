@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from telling import SECRET, TEXT
 
-from novabackup import ConfigurationError, DecryptionError, IntegrityError, Repository
+from novabackup import ConfigurationError, DecryptionError, IntegrityError, Repository, reencryption
 from novabackup.keys import Passphrase
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
@@ -32,7 +32,7 @@ def test_everything_is_sealed_with_a_new_key_and_other_keys_are_out(repository, 
     assert set(opened._objects.opened.data_keys).isdisjoint(old)
     assert not opened.check(read_data_subset="100%")
     assert packs.isdisjoint(path.name for path in Path(repository.url, "packs").rglob("*") if path.is_file())
-    assert opened.backup(store).verify() is None
+    assert opened.backup(store).verify().files == 2
 
 
 def test_content_is_still_shared_between_snapshots(repository, again):
@@ -76,6 +76,51 @@ def test_what_cannot_be_read_is_not_locked_away(repository, again):
         again().reencrypt()
     path.write_bytes(whole)
     assert len(contents(again())) == 3
+
+
+def test_whoever_cannot_read_all_does_not_begin(repository, again, store, monkeypatch):
+    """Otherwise two people who had both begun could each write what the other cannot read."""
+    bob = Path(repository.url, "keys", f"{repository.keys.add(Passphrase('bob'), 'bob')}.json")
+
+    def interrupt(*_given):
+        raise InterruptedError
+
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr(reencryption, "_is_old", interrupt)
+        again().reencrypt()
+    before = bob.read_bytes()
+    with pytest.raises(IntegrityError, match="expected something sealed with one of the data keys"):
+        again("bob").reencrypt()
+    assert bob.read_bytes() == before
+    again("bob").backup(store)
+    assert again().reencrypt() == ("bob",)
+    assert len(contents(again())) == 4
+
+
+def test_a_program_that_goes_on_meanwhile_seals_with_the_new_key(repository, again, store):
+    """What it would seal with the old one could be read by nobody."""
+    going_on = again()
+    assert len(going_on.snapshots()) == 3
+    repository.reencrypt()
+    point = going_on.backup(store)
+    going_on.keys.add(Passphrase("second"))
+    for secret in (SECRET, "second"):
+        again(secret)[point.id].verify()
+        assert not again(secret).check(read_data_subset="100%")
+
+
+def test_a_slot_that_somebody_kept_opens_nothing_once_the_key_is_changed_afterwards(repository, again, store):
+    (slot,) = Path(repository.url, "keys").iterdir()
+    kept = slot.read_bytes()
+    going_on = again()
+    going_on.reencrypt()
+    going_on.keys.change(Passphrase("a new one"))
+    slot.write_bytes(kept)
+    again("a new one").backup(store).verify()
+    for there in Path(repository.url, "keys").iterdir():
+        there.write_bytes(kept)
+    with pytest.raises(DecryptionError):
+        again("a new one").backup(store)
 
 
 def test_a_repository_without_encryption_has_no_data_key(tmp_path, store):

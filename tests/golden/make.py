@@ -1,4 +1,7 @@
-"""Wrote the golden repository of format 1; kept so that it is known what is in it. Usage: make.py FOLDER."""
+"""Wrote the golden repositories of format 1; kept so that it is known what is in them.
+
+Usage: make.py FOLDER [PASSPHRASE]
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from novabackup import IndexStore, Repository
+from novabackup import IndexStore, Repository, keys
 from novabackup.components import Files, JsonLines
 
 TEXT = "Tighten the wheel nuts crosswise with one hundred and ten newton metres.\n"
@@ -23,7 +26,8 @@ def main() -> None:
         folder = Path(name) / "vector_db"
         folder.mkdir()
         store = IndexStore(folder, components=[JsonLines("entries.jsonl"), Files("*.bin"), Files("notes/**")])
-        repository = Repository(to)
+        keys._N = 1 << 10  # so that tests need not wait
+        repository = Repository(to, key=keys.Passphrase(sys.argv[2]) if len(sys.argv) > 2 else None)
         expected = {}
         vectors = np.random.default_rng(1).normal(size=(900, 16)).astype(np.float32)
         inverted = faiss.index_factory(16, "IVF300,Flat")

@@ -11,9 +11,15 @@ import pytest
 
 from novabackup import IndexStore, Repository
 from novabackup.components import Files
+from novabackup.keys import Passphrase
 
 HERE = Path(__file__).parent
 GOLDEN = sorted(path.with_suffix("") for path in HERE.glob("format-*.json"))
+
+
+def opened(golden: Path, url: Path | None = None) -> Repository:
+    key = Passphrase("golden") if "encrypted" in golden.name else None
+    return Repository(url or golden, key=key)
 
 
 def expected(golden: Path) -> dict[str, dict[str, str]]:
@@ -22,7 +28,7 @@ def expected(golden: Path) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
 def test_every_snapshot_is_read_exactly(golden, tmp_path):
-    repository = Repository(golden)
+    repository = opened(golden)
     assert [point.id for point in repository] == sorted(expected(golden))
     for point in repository:
         point.verify()
@@ -39,7 +45,7 @@ def test_every_snapshot_is_read_exactly(golden, tmp_path):
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
 def test_it_can_be_written_to(golden, tmp_path):
-    repository = Repository(shutil.copytree(golden, tmp_path / "repository"))
+    repository = opened(golden, shutil.copytree(golden, tmp_path / "repository"))
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "new.bin").write_bytes(b"new")
     repository.backup(IndexStore(tmp_path / "store", components=[Files("*.bin")]))
@@ -48,4 +54,4 @@ def test_it_can_be_written_to(golden, tmp_path):
 
 
 def test_there_is_a_golden_repository_of_the_present_format():
-    assert [path.name for path in GOLDEN] == ["format-1"]
+    assert [path.name for path in GOLDEN] == ["format-1", "format-1-encrypted"]

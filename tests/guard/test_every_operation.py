@@ -12,8 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from novabackup import IndexStore, NotFoundError, NovaBackupError, Repository, StoreBusyError, recover, snapshot
+from novabackup import (
+    DecryptionError,
+    IndexStore,
+    NotFoundError,
+    NovaBackupError,
+    Repository,
+    RollbackError,
+    StoreBusyError,
+    keys,
+    recover,
+    snapshot,
+)
 from novabackup.components import Files, JsonLines
+from novabackup.keys import Key, Passphrase
 from novabackup.storage import Storage, open_storage
 from novabackup.testing import Fault, FaultyStorage, Moment, Then, die, fail_with
 
@@ -29,9 +41,10 @@ class IngestError(Exception):
 class Place:
     """Where a store and its repository are; made anew in each process that uses it, since clients outlive no fork."""
 
-    def __init__(self, root: str, options: Mapping[str, object]) -> None:
+    def __init__(self, root: str, options: Mapping[str, object], key: Key | None = None) -> None:
         self.root = root
         self.options = options
+        self.key = key
         self.store = open_storage(f"{root}/store", options)
         self.repository = open_storage(f"{root}/repository", options)
 
@@ -59,6 +72,9 @@ class Place:
             return FaultyStorage(self.store, at, fault, moment, then), self.repository
         return self.store, FaultyStorage(self.repository, at, fault, moment, then)
 
+    def open(self, repository: Storage) -> Repository:
+        return Repository(repository, key=self.key)
+
 
 @pytest.fixture
 def local(tmp_path) -> Place:
@@ -66,29 +82,40 @@ def local(tmp_path) -> Place:
 
 
 @pytest.fixture
+def sealed(tmp_path, monkeypatch) -> Place:
+    monkeypatch.setattr(keys, "_N", 1 << 4)
+    return Place(str(tmp_path), {}, Passphrase("check the brake pads"))
+
+
+@pytest.fixture
 def moto(moto_place) -> Place:
     return Place(*moto_place)
 
 
+@pytest.fixture
+def sftp(sftp_place) -> Place:
+    return Place(*sftp_place)
+
+
 def guarded_ingest(place: Place, store: Storage, repository: Storage, *, fails: bool) -> None:
-    with snapshot(IndexStore(store, components=COMPONENTS), Repository(repository)):
+    with snapshot(IndexStore(store, components=COMPONENTS), place.open(repository)):
         place.write(AFTER)
         if fails:
             raise IngestError
 
 
-def recovers(store: Storage, repository: Storage) -> None:
-    recover(IndexStore(store, components=COMPONENTS), Repository(repository))
+def recovers(place: Place, store: Storage, repository: Storage) -> None:
+    recover(IndexStore(store, components=COMPONENTS), place.open(repository))
 
 
 def check_place(place: Place, *, fails: bool, label: str) -> None:
     """The promise: one of the two states, nobody holds the store, every listed snapshot verifies."""
-    recovers(place.store, place.repository)
+    recovers(place, place.store, place.repository)
     found = place.contents()
     assert found in ([BEFORE] if fails else [BEFORE, AFTER]), (
         f"{label}: { ({path: len(c) for path, c in found.items()}) }"
     )
-    repository = Repository(place.repository)
+    repository = place.open(place.repository)
     with contextlib.suppress(NotFoundError):
         for point in repository.snapshots():
             point.verify()
@@ -117,10 +144,12 @@ FAULTS = {
     "interrupt": (KeyboardInterrupt(), Moment.BEFORE, Then.WORKS),
 }
 SIDES = ("store", "repository")
+ERRORS_ON_SFTP = {("store", "one lost answer", False), ("repository", "disk full for good", False)}
+KILLS_ON_SFTP = {("store", Moment.BEFORE, True), ("repository", Moment.AFTER, False)}
 
 
 def error_cases() -> Iterator[object]:
-    """On a local disk everything; on the slower S3 server each kind once, with an ingest that fails or does not."""
+    """On a local disk everything; on the slower servers some kinds, with an ingest that fails or does not."""
     for side in SIDES:
         for number, name in enumerate(FAULTS):
             for fails in (False, True):
@@ -128,6 +157,10 @@ def error_cases() -> Iterator[object]:
                 yield pytest.param("local", side, name, fails, id=f"local {label}")
                 if name != "interrupt" and fails == (number != 1):
                     yield pytest.param("moto", side, name, fails, id=f"S3 {label}")
+                    if side == "repository":
+                        yield pytest.param("sealed", side, name, fails, id=f"encrypted {label}")
+                if (side, name, fails) in ERRORS_ON_SFTP:
+                    yield pytest.param("sftp", side, name, fails, id=f"SFTP {label}")
 
 
 @pytest.mark.parametrize(("where", "side", "fault", "fails"), list(error_cases()))
@@ -145,7 +178,7 @@ def test_an_error_at_any_operation(request, where, side, fault, fails):
             assert not fails
             assert place.contents() == AFTER, f"operation {at}: success was reported for something else"
         try:
-            recovers(*place.strike(side, at * 5 % 17 + 1, fail_with(error), moment, Then.WORKS))
+            recovers(place, *place.strike(side, at * 5 % 17 + 1, fail_with(error), moment, Then.WORKS))
         except (OSError, KeyboardInterrupt, NovaBackupError) as caught:
             assert not isinstance(caught, StoreBusyError), f"operation {at}: nobody holds the store any more"
         check_place(place, fails=fails, label=f"operation {at} of {total}")
@@ -156,11 +189,11 @@ def killed_ingest(place: Place, side: str, at: int, moment: Moment, fails: bool)
 
 
 def killed_recovery(place: Place, side: str, at: int, moment: Moment) -> None:
-    recovers(*place.strike(side, at, die, moment, Then.WORKS))
+    recovers(place, *place.strike(side, at, die, moment, Then.WORKS))
 
 
 def killed_in_the_block(place: Place) -> None:
-    with snapshot(IndexStore(place.store, components=COMPONENTS), Repository(place.repository)):
+    with snapshot(IndexStore(place.store, components=COMPONENTS), place.open(place.repository)):
         place.write(AFTER)
         die()
 
@@ -171,7 +204,7 @@ def in_a_child(place: Place, work: Callable[..., None], *arguments: object) -> i
     if child == 0:
         code = 1
         try:
-            work(Place(place.root, place.options), *arguments)
+            work(Place(place.root, place.options, place.key), *arguments)
             code = 0
         except (IngestError, NovaBackupError, OSError):
             code = 0
@@ -188,6 +221,10 @@ def kill_cases() -> Iterator[object]:
                 yield pytest.param("local", side, moment, fails, id=f"local {label}")
                 if fails == (moment is Moment.BEFORE):
                     yield pytest.param("moto", side, moment, fails, id=f"S3 {label}")
+                    if side == "repository":
+                        yield pytest.param("sealed", side, moment, fails, id=f"encrypted {label}")
+                if (side, moment, fails) in KILLS_ON_SFTP:
+                    yield pytest.param("sftp", side, moment, fails, id=f"SFTP {label}")
 
 
 @pytest.mark.parametrize(("where", "side", "moment", "fails"), list(kill_cases()))
@@ -201,14 +238,16 @@ def test_a_kill_at_any_operation(request, where, side, moment, fails):
         # There is no moment after an operation that fails by itself, as a look at a file that is not there does.
         assert ended == -signal.SIGKILL or moment is Moment.AFTER, f"operation {at} of {total} did not happen"
         killed += ended == -signal.SIGKILL
-        if where == "local" or at % 4 == 0:
+        if where != "moto" or at % 4 == 0:
             # The recovery is killed as well, at operations that differ from round to round, and then goes on.
             in_a_child(place, killed_recovery, side, at * 7 % 29 + 1, moment)
         check_place(place, fails=fails, label=f"operation {at} of {total}")
     assert killed > total // 2
 
 
-@pytest.mark.parametrize(("where", "side"), [("local", "store"), ("local", "repository"), ("moto", "store")])
+@pytest.mark.parametrize(
+    ("where", "side"), [("local", "store"), ("local", "repository"), ("moto", "store"), ("sealed", "repository")]
+)
 def test_a_kill_at_any_operation_of_a_recovery(request, where, side):
     place = request.getfixturevalue(where)
     for at in itertools.count(1):
@@ -219,6 +258,21 @@ def test_a_kill_at_any_operation_of_a_recovery(request, where, side):
         if ended == 0:
             break
     assert at > 5
+
+
+def test_a_recovery_from_an_encrypted_repository_needs_its_key_and_says_so(sealed):
+    sealed.clear()
+    assert in_a_child(sealed, killed_in_the_block) == -signal.SIGKILL
+    store = IndexStore(sealed.store, components=COMPONENTS)
+    unlike = Repository(f"{sealed.root}/unlike", key=sealed.key)
+    for without_key in (None, Repository(sealed.repository), unlike):
+        with pytest.raises(RollbackError, match=r"recover\(store, Repository\(url, key=\.\.\.\)\)") as caught:
+            recover(store, without_key)
+        assert isinstance(caught.value.__cause__, DecryptionError)
+        assert sealed.contents() == AFTER
+    assert recover(store, sealed.open(sealed.repository)).phase == "block"
+    assert sealed.contents() == BEFORE
+    assert recover(store) is None
 
 
 def test_what_cannot_be_kept_in_the_repository_is_set_aside(tmp_path):

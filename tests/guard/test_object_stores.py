@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,11 @@ class Ingestion:
         return {name: self.storage.read(name) for name in nova.FILES if self.storage.exists(name)}
 
 
-@pytest.fixture(params=["memory", "moto"])
+@pytest.fixture(params=["memory", "moto", "sftp"])
 def store(request) -> IndexStore:
     if request.param == "memory":
         return IndexStore(f"memory://{request.node.name}/vector_db")
-    url, options = request.getfixturevalue("moto_place")
+    url, options = request.getfixturevalue(f"{request.param}_place")
     return IndexStore(f"{url}/vector_db", storage_options=options)
 
 
@@ -108,6 +109,35 @@ def test_a_server_that_takes_no_notice_of_conditions_is_found_out(rclone_place, 
     with snapshot(alone, repository):
         ingestion.build(25)
     assert not alone.check()
+
+
+def test_a_server_that_cannot_compare_serves_a_single_writer(radosgw_place, tmp_path):
+    url, options = radosgw_place
+    store = IndexStore(f"{url}/vector_db", storage_options=options)
+    ingestion = Ingestion(store.storage, tmp_path / "work")
+    ingestion.build(20)
+    before = ingestion.contents()
+    with pytest.raises(ConfigurationError, match="single_writer=True"), snapshot(store):
+        raise AssertionError("the block ran")
+
+    alone = IndexStore(f"{url}/vector_db", storage_options=options, single_writer=True)
+    with pytest.raises(CheckFailedError), snapshot(alone):
+        ingestion.build(25, leave_out="metadata.json")
+    assert ingestion.contents() == before
+    with snapshot(alone):
+        ingestion.build(25)
+    assert not alone.check()
+
+    repository = Repository(f"{url}/vector_db/backups", storage_options=options)
+    assert [point.files["faiss_index.bin"].report.count for point in repository] == [20, 25, 20]
+    assert not repository.check(read_data_subset="100%")
+    repository.snapshots()[0].restore(to=tmp_path / "elsewhere")
+    assert nova.contents(tmp_path / "elsewhere") == before
+    repository.forget(repository.snapshots()[:2])
+    for _step in ("condemned", "deleted"):
+        repository.prune(grace=timedelta())
+    assert not repository.check(read_data_subset="100%")
+    assert len(repository) == 1
 
 
 def test_credentials_are_in_no_record_and_in_no_text(moto_place, tmp_path):

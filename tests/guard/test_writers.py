@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import nova
-from novabackup import IndexStore, Repository, RollbackError, StoreBusyError, recover, snapshot
+from novabackup import IndexStore, Repository, RollbackError, StoreBusyError, journal, recover, snapshot
 from novabackup.journal import JOURNAL_KEY, acquire
 from novabackup.model import Journal, Owner, decode, encode
 from novabackup.owner import myself
@@ -220,6 +220,22 @@ def test_a_silent_owner_on_another_host_is_taken_over_after_a_lease(folder, stor
     done = recover(store)
     assert done.snapshot == point.id
     assert nova.contents(folder) == before
+
+
+def test_an_owner_that_came_while_one_waited_is_taken_over_too_when_it_falls_silent(folder, store, monkeypatch):
+    repository = Repository(folder / "backups")
+    leave_journal(folder, elsewhere(), repository, "backup", "")
+    later = attrs.evolve(elsewhere(), token="1" * 32)
+
+    def another_takes_its_turn(_waited: float) -> float:
+        monkeypatch.setattr(journal, "pause", lambda _waited: 0.05)
+        leave_journal(folder, later, repository, "backup", "")
+        return 0.0
+
+    monkeypatch.setattr(journal, "pause", another_takes_its_turn)
+    held = acquire(store.storage, repository.url, context="here", timeout=600, single_writer=False, lease=0.5)
+    assert held.inherited.owner == later
+    held.release()
 
 
 def test_an_owner_on_another_host_that_beats_is_alive(folder, store):

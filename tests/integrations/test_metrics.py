@@ -278,7 +278,9 @@ class TestPushgateway:
     def test_everything_that_is_measured_is_taken(self, pushgateway_url, folder, store, repository):
         nova.write_faiss(folder, nova.texts(3))
         repository.backup(store, tags=["daily"])
-        runs = [ran(1, "verify", repository=repository.url), ran(2, "drill", "failed", repository=repository.url)]
+        with pytest.raises(CheckFailedError):
+            repository.drill(repository["latest"], rto=1e-3)
+        runs = [ran(1, "verify", repository=repository.url), ran(2, "check", "failed", repository=repository.url)]
         metrics = measure(repository, runs)
         Pushgateway(pushgateway_url, job="everything")(metrics)
         names = {name for name, job, _repository in pushed(pushgateway_url) if job == "everything"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import attrs
@@ -11,9 +12,10 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novabackup._paths import matches, unsafe
+from novabackup._paths import covered, matches, unportable, unsafe
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.model import Config, FileEntry, SnapshotRecord, decode, encode, snapshot_id
+from novabackup.layouts import LEFT_OUT
+from novabackup.model import Config, FileEntry, LinkEntry, SnapshotRecord, decode, encode, identify, snapshot_id
 
 ENTRY = FileEntry(path="metadata.json", size=3, blake3="a" * 64, packs=("b" * 64,), runs=((0, 0, 1),))
 RECORD = SnapshotRecord(
@@ -69,6 +71,27 @@ def test_a_record_that_was_cut_short_is_noticed(length):
             decode(data[:length], SnapshotRecord, "here")
 
 
+NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: name not in (b".", b"..") and not {0, 47} & {*name})
+
+
+@given(NAMES, NAMES, st.text(max_size=20) | st.sampled_from(["\0", "\x0000", "\x0080", "\0\x00ff"]))
+def test_any_name_that_a_file_can_have_comes_back(name, target, message):
+    path = f"a/{os.fsdecode(name)}"
+    assert unsafe(path) is None
+    link = LinkEntry(path=f"b/{os.fsdecode(name)}", target=os.fsdecode(target))
+    record = attrs.evolve(RECORD, files=(attrs.evolve(ENTRY, path=path),), links=(link,), message=message)
+    data = encode(record)
+    data.decode()
+    assert decode(data, SnapshotRecord, "here") == record
+    assert identify(data) == snapshot_id(record)
+
+
+def test_a_record_without_links_and_folders_has_the_bytes_that_it_always_had():
+    body = encode(RECORD)
+    for member in (b"trees", b"excluded", b"links", b"folders", b"skipped"):
+        assert member not in body
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_not_a_record(garbage):
     with pytest.raises(IntegrityError):
@@ -76,10 +99,10 @@ def test_garbage_is_not_a_record(garbage):
 
 
 @pytest.mark.parametrize(
-    "path", ["../etc/passwd", "/etc/passwd", "a/../../b", "", "a//b", "a/./b", "C:/x", "a\\b", "a\0b", "a\nb", ".."]
+    "path",
+    ["../etc/passwd", "/etc/passwd", "a/../../b", "", "a//b", "a/./b", "a\0b", "..", "a\0c3\0a4"],
 )
-def test_a_path_that_could_leave_its_root_is_refused(path):
-    assert unsafe(path)
+def test_a_path_that_could_leave_its_root_or_has_two_spellings_is_refused(path):
     with pytest.raises(FormatError, match="cannot be used"):
         decode(forged(files=[file(path=path)]), SnapshotRecord, "here")
 
@@ -99,6 +122,17 @@ def test_a_path_that_could_leave_its_root_is_refused(path):
         {"files": [file(runs=[[1, 0, 1]])]},
         {"files": [file(depth=2)]},
         {"files": [file(), file()]},
+        {"files": [file(path=".novabackup/journal.json")]},
+        {"links": [{"path": "../x", "target": "y"}]},
+        {"links": [{"path": "x", "target": ""}]},
+        {"links": [{"path": "x", "target": "a\0b"}]},
+        {"links": [{"path": "x", "target": "/etc"}], "files": [file(path="x/passwd")]},
+        {"links": [{"path": "x", "target": "/etc"}], "folders": [{"path": "x/a/b"}]},
+        {"links": [{"path": "a", "target": "b"}], "files": [file()]},
+        {"folders": [{"path": "/x"}]},
+        {"folders": [{"path": ".novabackup"}]},
+        {"folders": [{"path": "x", "attributes": {"mode": 4096, "uid": 0, "gid": 0, "mtime_ns": 0}}]},
+        {"trees": ["**"]},
         {"declared": ["../x"]},
         {"tags": "one"},
         {"files": None},
@@ -145,3 +179,25 @@ def test_one_kind_of_record_is_not_taken_for_another():
 )
 def test_patterns_select_part_by_part(path, pattern, selected):
     assert matches(path, pattern) is selected
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "C:/x", "a\x1b[1m", "\udcff"])
+def test_names_that_only_some_places_can_hold_are_told_apart(name):
+    assert unsafe(name) is None
+    assert unportable(name)
+    assert unportable(f"../{name}") == unsafe(f"../{name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_covered"),
+    [
+        ("a/.venv", True),
+        ("a/.venv/lib/x.py", True),
+        (".venv", True),
+        ("a/x.log", True),
+        ("a/venv", False),
+        ("log", False),
+    ],
+)
+def test_what_is_left_out_is_left_out_with_all_below(path, is_covered):
+    assert covered(path, LEFT_OUT) is is_covered

@@ -12,6 +12,7 @@ import s3fs
 from fsspec.callbacks import Callback
 
 from novabackup import ArchivedError, ConfigurationError, NotFoundError, Policy, Repository, snapshot, thaw
+from novabackup.keys import KeyFile
 from novabackup.storage import open_storage
 
 NO_GRACE = timedelta(0)
@@ -76,7 +77,7 @@ def test_content_goes_into_the_storage_class_and_records_do_not(place, server, s
     for key, head in server.heads().items():
         classes[key.partition("/")[0]].add(head.get("StorageClass", "STANDARD"))
     assert classes.pop("packs") == {"STANDARD_IA"}
-    assert classes.keys() == {"config.json", "README.txt", "snapshots"}
+    assert classes.keys() == {"config.json", "README.txt", "extract.py", "snapshots"}
     assert all(found == {"STANDARD"} for found in classes.values())
     Repository(**place)["latest"].verify()
 
@@ -232,7 +233,7 @@ def test_locked_snapshots_are_not_forgotten(locked_place, store, folder, caplog)
     with pytest.raises(PermissionError, match=rf"may not be forgotten yet: {first.id} is locked until 20\d\d-"):
         repository.forget([first])
     assert repository.forget(repository.plan_forget(Policy(last=1))) == ()
-    assert "may not be forgotten yet" in caplog.text
+    assert f"snapshot {first.id} stays: it is locked until" in caplog.text
     assert len(repository) == 2
     unlock(server, [f"snapshots/{first.id}.json"])
     assert repository.forget(repository.plan_forget(Policy(last=1))) == (first.id,)
@@ -283,16 +284,18 @@ def test_a_legal_hold_keeps_a_pack_until_it_is_lifted(locked_place, store):
     assert [str(lock) for lock in repository.prune(grace=NO_GRACE).locked] == ["locked by a legal hold"]
 
 
-def test_content_that_a_new_snapshot_shares_is_locked_anew(locked_place, store, folder):
+def test_all_that_a_new_snapshot_needs_is_locked_anew(locked_place, store, folder, tmp_path):
     server, place = locked_place
-    Repository(**place).backup(store)
+    key = KeyFile.generate(tmp_path / "key")
+    Repository(**place, key=key).backup(store)
     (old,) = server.heads("packs")
-    unlock(server, [old])
+    (slot,) = server.heads("keys")
+    unlock(server, [old, slot])
     (folder / "b.txt").write_text("new")
-    taken = Repository(**place).backup(store)
+    taken = Repository(**place, key=key).backup(store)
     assert old.rpartition("/")[2] in taken._record.packs
     heads = server.heads()
-    needed = [heads[f"snapshots/{taken.id}.json"], heads[old]]
+    needed = [heads[f"snapshots/{taken.id}.json"], heads[old], heads[slot]]
     assert all(head["ObjectLockRetainUntilDate"] > datetime.now(UTC) + timedelta(days=9) for head in needed)
 
 

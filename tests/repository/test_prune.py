@@ -159,3 +159,12 @@ def test_what_a_crashed_backup_left_is_collected(repository, store, folder, monk
     assert repository.prune(grace=NO_GRACE).delete
     assert not packs(repository)
     repository.backup(store).verify()
+
+
+def test_what_a_killed_prune_left_of_its_clock_is_no_condemnation(repository, orphaned, caplog):
+    (Path(repository.url) / "condemned").mkdir()
+    (Path(repository.url) / "condemned" / f"clock-{'0' * 16}").touch()
+    assert not repository.check()
+    repository.prune(grace=NO_GRACE)
+    assert set(repository.prune(grace=NO_GRACE).delete) == orphaned
+    assert "passed over" not in caplog.text

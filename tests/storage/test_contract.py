@@ -60,6 +60,33 @@ class TestRclone(StorageContract):
         assert storage.probe() == Guarantees(exclusive_create=False, compare_and_swap=False)
 
 
+class TestRadosgw(StorageContract):
+    @pytest.fixture
+    def storage(self, radosgw_place):
+        return open_storage(*radosgw_place)
+
+    @pytest.fixture
+    def other(self, radosgw_place):
+        return open_storage(*radosgw_place)
+
+    def test_probe(self, storage):
+        assert storage.probe() == Guarantees(exclusive_create=True, compare_and_swap=False)
+
+
+class TestSftp(StorageContract):
+    @pytest.fixture
+    def storage(self, sftp_place):
+        return open_storage(*sftp_place)
+
+    @pytest.fixture
+    def other(self, sftp_place):
+        return open_storage(*sftp_place)
+
+    def test_probe(self, storage):
+        assert storage.probe() == Guarantees(exclusive_create=True, compare_and_swap=True)
+        assert list(storage.entries()) == []
+
+
 class TestFaultyThatNeverFails(StorageContract):
     @pytest.fixture
     def storage(self, tmp_path):

@@ -41,7 +41,6 @@ def calls(storage, key):
         lambda: storage.write(key, [b"x"]),
         lambda: storage.swap(key, b"x", "x"),
         lambda: storage.delete(key),
-        lambda: storage.sync([key]),
         lambda: storage.hold(key),
     ]
 
@@ -318,3 +317,8 @@ def test_a_lock_that_is_let_go_of_is_free(storage):
     with storage.hold("lock"):
         pass
     assert (storage.entry("lock").size, storage.read("lock")) == (0, b"")
+
+
+def test_a_place_that_refuses_folders_is_an_error_of_the_system():
+    with pytest.raises(FileNotFoundError, match="/proc/nova"):
+        open_storage("/proc/nova").write("folder/key", [b"data"])

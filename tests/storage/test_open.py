@@ -35,8 +35,12 @@ def test_memory_is_one_place():
     ("url", "message"),
     [
         ("nope://x", r"'nope' is unknown. Known are: .*memory.*s3"),
-        ("sftp://user:hush@host/x", "not supported yet"),
-        ("ssh://host/x", "not supported yet"),
+        ("sftp://user:hush@host/x", "Passwords do not belong"),
+        ("ssh://user:hu@hush@host/x", "Passwords do not belong"),
+        ("sftp:///x", "no host"),
+        ("sftp://host:port/x", "no host"),
+        ("sftp://host/x?token=hush", r"'\?' or '#'"),
+        ("sftp://host/a/../b", "part"),
         ("gs://bucket/x", "Please install gcsfs"),
         ("simplecache::s3://bucket/x", "expected a path or a URL"),
         ("s3://bucket::file:///x", "chained"),
@@ -74,7 +78,7 @@ def test_secrets_are_left_out_of_the_url():
 def test_cloud_packages_are_imported_only_when_needed():
     script = "import sys, novabackup.storage, novabackup.testing; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"s3fs", "botocore", "aiobotocore", "aiohttp", "gcsfs", "pytest"} & set(modules)
+    assert not {"s3fs", "botocore", "aiobotocore", "aiohttp", "asyncssh", "gcsfs", "pytest"} & set(modules)
 
 
 def test_any_file_system_will_do(tmp_path):

@@ -8,11 +8,11 @@ import racing
 from novabackup.storage import open_storage
 
 
-@pytest.fixture(params=["local", "moto"])
+@pytest.fixture(params=["local", "moto", "sftp"])
 def place(request, tmp_path):
     if request.param == "local":
         return str(tmp_path), None, 25
-    return *request.getfixturevalue("moto_place"), 6
+    return *request.getfixturevalue(f"{request.param}_place"), 6
 
 
 def test_one_process_creates(place):

@@ -55,6 +55,7 @@ def test_ones_own_work_is_recognised_when_the_answer_was_lost(storage, answers_l
     first = storage.create("journal", b"first")
     second = storage.swap("journal", b"second", first.identity)
     assert storage.entry("journal").identity == second.identity
+    assert storage.add("pack", [b"content"]).identity == storage.entry("pack").identity
     for data in (b"other", b"second"):  # equal bytes of another call are another's work
         with pytest.raises(FileExistsError, match="journal"):
             storage.create("journal", data)
@@ -69,6 +70,9 @@ def test_large_objects_go_up_in_parts(storage, small_parts, answers_lost):
     assert written.identity == storage.entry("large").identity
     with storage.open("large") as reader:
         assert reader.read(0, len(content)) == content
+    assert storage.add("added", [content]).size == len(content)
+    with pytest.raises(FileExistsError, match="added"):
+        storage.add("added", [b"other"])
     storage.move("large", "moved")  # which changes the ETag
     assert storage.read("moved") == content
     assert not storage.exists("large")
@@ -126,11 +130,11 @@ def test_reading_goes_on_after_a_broken_connection(storage, monkeypatch):
     monkeypatch.setattr(client_module, "_pause", lambda attempt: 0.0)
     with storage.open("one") as reader:
         assert reader.read(0, 7) == b"content"
-        assert len(broken) == 2
-        broken.clear()
-        monkeypatch.setattr(storage._client, "_attempts", 2)
-        with pytest.raises(ConnectionError, match=r"gave up after 2 attempts.*one"):
-            reader.read(0, 7)
+    assert len(broken) == 2
+    broken.clear()
+    monkeypatch.setattr(storage._client, "_attempts", 2)
+    with pytest.raises(ConnectionError, match=r"gave up after 2 attempts.*one"):
+        storage.open("one")
 
 
 def test_a_server_that_refuses_every_comparison_still_swaps(storage, monkeypatch):
@@ -165,6 +169,9 @@ def test_a_server_that_knows_no_conditions_still_works(storage, monkeypatch):
     with pytest.raises(FileExistsError):
         storage.create("one", b"third")
     assert storage.read("one") == b"second"
+    before = storage.requests
+    storage.add("two", [b"second"])
+    assert storage.requests == before + 1
     assert storage.probe() == Guarantees(exclusive_create=False, compare_and_swap=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import assert_type
 
@@ -12,24 +12,30 @@ from fsspec.callbacks import Callback
 
 from novabackup import (
     CheckFailedError,
+    Drill,
     IndexStore,
     IntegrityError,
+    Level,
     NovaBackupError,
     Pin,
     Policy,
+    Probing,
     Problem,
     Recovery,
     Report,
     Repository,
     Snapshot,
     StoreBusyError,
+    Verification,
+    archives,
     checks,
     layouts,
+    plan_recover,
     recover,
     retention,
     snapshot,
 )
-from novabackup.components import Bm25, Component, Faiss, Files, Metadata
+from novabackup.components import Bm25, Component, Faiss, Files, Metadata, Sqlite, Tree
 from novabackup.storage import Reader
 
 
@@ -52,6 +58,11 @@ store = IndexStore(Path("vector_db"))
 store = IndexStore("s3://bucket/nova/vector_db", storage_options={"anon": False}, single_writer=True)
 store = IndexStore("vector_db", components=[Faiss("a"), Bm25("b"), Metadata("c"), Files("d/*", optional=True)])
 store = IndexStore("vector_db", components=[*layouts.NOVA, Words("e")], checks=[*checks.DEFAULT, no_empty_index])
+
+store = IndexStore("nova-nic", components=layouts.NOVA_INSTALLATION, exclude=[*layouts.LEFT_OUT, "**/*.tmp"])
+store = IndexStore("nova-nic", components=[Tree("config"), Sqlite("query_log.db", timeout=9.0)])
+assert_type(layouts.nova_installation(["logs"], frequencies=["daily"]), tuple[Component, ...])
+assert_type(layouts.NOVA_PARTS[0].priority, layouts.Priority)
 
 assert_type(store.url, str)
 assert_type(store.inspect()["faiss_index.bin"], Report)
@@ -94,6 +105,9 @@ repo = Repository("vector_db/backups")
 snap = repo.backup(store, tags=["daily"], message="of today", callback=Callback())
 assert_type(snap, Snapshot)
 assert_type(repo["latest"], Snapshot)
+assert_type(repo.at(datetime.now().astimezone(), store=store), Snapshot)
+assert_type(repo.usage().sharing, float)
+assert_type(repo.create(), str)
 assert_type("latest" in repo, bool)
 assert_type(len(repo), int)
 for found in repo.snapshots(tags=["daily"], store=store):
@@ -107,15 +121,36 @@ assert_type(snap.tags, tuple[str, ...])
 assert_type(snap.problems, tuple[Problem, ...])
 assert_type(snap.versions, Mapping[str, str])
 assert_type(snap.open("metadata.json"), io.BufferedReader)
-snap.verify()
+assert_type(snap.verify(), Verification)
+assert_type(snap.verify(Level.QUERIES, folder="/var/tmp").queries, int)
+snap.verify("open").reports["faiss_index.bin"]
+assert_type(snap.compatibility(store).loads, bool)
+assert_type(repo.plan_drill(seed=1).snapshot, str)
+assert_type(repo.drill(snap, command=["pytest", "tests"], rto=300), Drill)
+assert_type(repo.drills(), tuple[Drill, ...])
+IndexStore("vector_db", probing=Probing(queries=["brakes"], ask=lambda place, text: [(text, 1.0)]))
+IndexStore("vector_db", probing=3)  # type: ignore[arg-type]
 assert_type(snap.files["metadata.json"].size, int)
 assert_type(snap.diff(found).changed, tuple[str, ...])
 assert_type(snap.plan_restore().replaces, bool)
 assert_type(snap.restore(to="/elsewhere", paths=["metadata.json"]).paths("write"), tuple[str, ...])
 snap.restore(to=store)
 snap.restore(to=3)  # type: ignore[arg-type]
+Repository("s3://bucket/backups", storage_options={"anon": True}, storage_class="STANDARD_IA")
+assert_type(snap.plan_thaw().size, int)
+assert_type(snap.thaw(["metadata.json"], days=3, tier="Bulk", timeout=3600).readable, int)
+
+assert_type(snap.export("archives").sha256, str)
+assert_type(snap.export("s3://bucket/x.tar.gz", storage_options={}, callback=Callback()), archives.Exported)
+old = archives.Archive("old.tar.gz", root="nova-nic", tz=UTC, bounds=archives.Bounds(members=10))
+assert_type(repo.plan_import_archive(old, store).files, tuple[archives.Intake, ...])
+assert_type(repo.import_archive(Path("old.tar.gz"), store, tags="old"), Snapshot)
+assert_type(repo.plan_import_pre_ingest("vector_db/backups", store), tuple[archives.ImportPlan, ...])
+assert_type(repo.import_pre_ingest(archives.PreIngest("vector_db/backups"), store)[0], Snapshot)
+repo.import_archive(archives.PreIngest("x"), store)  # type: ignore[arg-type]
 
 assert_type(recover(store), Recovery | None)
+assert_type(plan_recover(store, repo), Recovery | None)
 policy = Policy(last=3, daily=7, yearly="forever", tags={"pre-ingest": "7d", "nightly": {"daily": 30}})
 assert_type(Policy.parse("last 3, tag pre-ingest 7d"), Policy)
 assert_type(Policy.of({"last": 3, "tags": {"pre-ingest": "7d"}}), Policy)

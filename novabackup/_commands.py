@@ -58,13 +58,20 @@ def arguments(value: Sequence[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
-def run(command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None) -> Outcome:
+def run(
+    command: Sequence[str],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> Outcome:
     """Run a command until it ends, in a session of its own, so that Ctrl-C at the terminal is for its caller alone.
 
     Args:
         command: Program and arguments.
         timeout: Seconds after which it and its children are killed.
         environment: All of its environment; by default this process's.
+        folder: Where it works; by default where this process does.
 
     Returns:
         How it ended; failures are told, not raised.
@@ -78,6 +85,7 @@ def run(command: Sequence[str], *, timeout: float, environment: Mapping[str, str
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                cwd=folder,
                 start_new_session=True,
             )
         except OSError as error:

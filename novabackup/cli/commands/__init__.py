@@ -1,0 +1,1 @@
+"""The commands: each a function from what was typed to an `Answer`. Signatures are options, docstrings are help."""

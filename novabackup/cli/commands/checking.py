@@ -1,0 +1,78 @@
+"""Commands that look for damage: verify, check."""
+
+from __future__ import annotations
+
+from novabackup.cli.exits import Exit
+from novabackup.cli.output import Answer, count, problem_fields, problem_lines, size
+from novabackup.cli.work import BY_DEFAULT, Options
+from novabackup.errors import IntegrityError
+from novabackup.model import Problem
+
+__all__ = ["check", "verify"]
+
+
+def verify(*snapshots: str, options: Options = BY_DEFAULT) -> Answer:
+    """Read every byte of snapshots and check it against its hashes.
+
+    Args:
+        snapshots: Ids or the beginnings of ids; by default the latest.
+    """
+    with options.open() as work:
+        verified = []
+        for found in [work.snapshot(name) for name in snapshots or ("latest",)]:
+            problems: tuple[Problem, ...] = ()
+            with work.progress("Verifying") as bar:
+                try:
+                    found.verify(callback=bar)
+                except IntegrityError as error:
+                    problems = error.problems
+            verified.append((found, problems))
+        damaged = [(found, problems) for found, problems in verified if problems]
+        return Answer(
+            fields={
+                "repository": work.repository.url,
+                "snapshots": [
+                    {"id": found.id, "size": found.size, "problems": [problem_fields(problem) for problem in problems]}
+                    for found, problems in verified
+                ],
+            },
+            shown=[
+                line
+                for found, problems in damaged
+                for line in (f"Snapshot {found.id} is damaged:", *problem_lines(problems))
+            ],
+            done=[
+                f"Snapshot {found.id}: all {size(found.size)} in {count(len(found.files), 'file')} are right"
+                for found, problems in verified
+                if not problems
+            ],
+            exit=Exit.WRONG if damaged else Exit.OK,
+        )
+
+
+def check(*, read_data_subset: str | None = None, live: bool = False, options: Options = BY_DEFAULT) -> Answer:
+    """Check that every snapshot in the repository can be read and has all that it needs.
+
+    Args:
+        read_data_subset: Also read packs and check every byte: 100% for all, 10% for a random tenth, 2/7 for the second
+            of seven parts.
+        live: Also open the live files of the store, and compare what is in them.
+    """
+    with options.open() as work:
+        with work.progress("Checking", lambda amount: f"{amount:.0f} packs") as bar:
+            problems = work.repository.check(read_data_subset=read_data_subset, callback=bar)
+        many = len(work.repository)
+        done = [] if problems else [f"Repository {work.repository.url}: no problems; {count(many, 'snapshot')}"]
+        shown = [f"Problems in {work.repository.url}:", *problem_lines(problems)] if problems else []
+        fields: dict[str, object] = {
+            "repository": work.repository.url,
+            "problems": [problem_fields(problem) for problem in problems],
+        }
+        found: tuple[Problem, ...] = ()
+        if live:
+            with work.progress("Looking", lambda amount: f"{amount:.0f} files") as bar:
+                found = work.store.check(callback=bar)
+            shown += [f"Problems in {work.store.url}:", *problem_lines(found)] if found else []
+            done += [] if found else [f"Store {work.store.url}: no problems"]
+            fields |= {"store": work.store.url, "store_problems": [problem_fields(problem) for problem in found]}
+        return Answer(fields=fields, shown=shown, done=done, exit=Exit.WRONG if problems or found else Exit.OK)

@@ -1,0 +1,81 @@
+"""The command that guards any other: run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from novabackup.cli.child import program_of, run_to_end
+from novabackup.cli.output import Answer, count, size
+from novabackup.cli.shapes import snapshot_fields
+from novabackup.cli.work import BY_DEFAULT, Options, Span
+from novabackup.errors import ConfigurationError
+from novabackup.guard import snapshot
+
+__all__ = ["run"]
+
+
+class _FailedError(Exception):
+    """The guarded command ended badly."""
+
+
+def run(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    tag: tuple[str, ...] = ("pre-ingest",),
+    message: str = "",
+    timeout: Span | None = None,
+    options: Options = BY_DEFAULT,
+) -> Answer:
+    """Guard a command that writes to the store.
+
+    Such as: novabackup run -- python ingest.py data/. A snapshot is taken first. If the command fails, or if the index
+    files do not agree afterwards, every file is put back as it was. Ends with the exit code of the command if that
+    failed, and with 4 if the files did not agree. Standard input and output are the command's own; what novabackup says
+    goes to standard error.
+
+    Args:
+        command: The command and its arguments, behind --.
+        tag: Label of the snapshot; may be repeated.
+        message: Free text for the snapshot.
+        timeout: How long to wait for another writer, such as 5m.
+    """
+    if not command:
+        raise ConfigurationError(
+            "expected a command behind --, found none. Such as: novabackup run -- python ingest.py"
+        )
+    program = program_of(command)
+    code = 0
+    with options.open() as work, work.progress("Snapshot") as bar:
+        guard = snapshot(
+            work.store, work.repository, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
+        )
+        try:
+            with guard:
+                bar.rest("Putting back")
+                code = run_to_end(program, command)
+                if code:
+                    raise _FailedError
+        except _FailedError:
+            said = [
+                f"{command[0]} ended with {code}, so every file was put back to snapshot {guard.id}",
+                "What it had written is kept: novabackup list --tag failed-ingest",
+            ]
+        else:
+            said = [
+                f"{command[0]} ended well, and the index files agree",
+                f"To go back ({count(len(guard.files), 'file')}, {size(guard.size)}): novabackup restore {guard.id}",
+            ]
+        return Answer(
+            fields={
+                "repository": work.repository.url,
+                "snapshot": snapshot_fields(guard),
+                "command": list(command),
+                "command_exit": code,
+                "rolled_back": bool(code),
+            },
+            shown=said if code else (),
+            done=() if code else said,
+            exit=code,
+            aside=True,
+        )

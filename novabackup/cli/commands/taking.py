@@ -1,0 +1,61 @@
+"""Commands that take snapshots: init, snapshot."""
+
+from __future__ import annotations
+
+from novabackup.cli.exits import Exit
+from novabackup.cli.output import Answer, count, problem_lines, size
+from novabackup.cli.shapes import snapshot_fields
+from novabackup.cli.work import BY_DEFAULT, Options, Span
+
+__all__ = ["init", "snapshot"]
+
+
+def init(*, options: Options = BY_DEFAULT) -> Answer:
+    """Create the repository, and look whether the store is there.
+
+    A repository also comes into being with its first snapshot. One that is there already stays as it is.
+    """
+    with options.open() as work:
+        repository = work.repository
+        identity = repository.create()
+        reports = work.known_store.inspect() if work.known_store else ()
+        missing = [report.path for report in reports if not report.exists]
+        fields = {
+            "repository": repository.url,
+            "id": identity,
+            "store": work.known_store and work.known_store.url,
+            "missing": missing,
+        }
+        done = [f"Repository {repository.url} is ready; its id is {identity}"]
+        if work.known_store and missing:
+            done.append(f"Store {work.known_store.url} has no {', '.join(missing)} yet")
+        elif work.known_store:
+            done.append(f"Store {work.known_store.url} has all its files. Next: novabackup snapshot")
+        return Answer(fields=fields, done=done)
+
+
+def snapshot(
+    *, tag: tuple[str, ...] = (), message: str = "", timeout: Span | None = None, options: Options = BY_DEFAULT
+) -> Answer:
+    """Take a snapshot of the store.
+
+    Ends with 1 if the index files do not agree or are damaged: the snapshot is kept all the same, and says so.
+
+    Args:
+        tag: Label, for people and for forget; may be repeated.
+        message: Free text.
+        timeout: How long to wait for another writer, such as 5m.
+    """
+    with options.open() as work:
+        with work.progress("Snapshot") as bar:
+            taken = work.repository.backup(
+                work.store, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
+            )
+        problems = taken.problems
+        amount = f"{count(len(taken.files), 'file')}, {size(taken.size)}"
+        return Answer(
+            fields={"repository": work.repository.url, "snapshot": snapshot_fields(taken)},
+            shown=[f"Problems in {taken.store}:", *problem_lines(problems)] if problems else [],
+            done=[f"Snapshot {taken.id} of {taken.store}: {amount}, {size(taken.added)} new"],
+            exit=Exit.WRONG if problems else Exit.OK,
+        )

@@ -1,0 +1,53 @@
+"""Time spans and moments as people write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from novabackup.errors import ConfigurationError
+
+__all__ = ["moment", "seconds_of", "span"]
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds_of(said: str) -> float:
+    """Read a time span such as ``90``, ``90s``, ``5m``, ``2h``, ``1d`` or ``1w``.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _SPAN.fullmatch(said.strip())
+    if not found:
+        raise ValueError(f"expected a time span such as 90s, 5m, 2h or 1d, found {said!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def span(seconds: float) -> str:
+    """Show a time span as `seconds_of` reads it."""
+    for unit in ("d", "h", "m"):
+        if seconds >= _UNITS[unit] and not seconds % _UNITS[unit]:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
+def moment(said: str) -> datetime:
+    """Read a date with or without a time of day, in ISO 8601; without an offset it is local time.
+
+    Returns:
+        The moment, with its time zone; the first one of the day for a date alone.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        return datetime.fromisoformat(said.strip()).astimezone()
+    except (ValueError, OverflowError):
+        raise ConfigurationError(
+            f'expected a time such as "2026-01-25 14:30" (local) or "2026-01-25T14:30+01:00", found {said!r}'
+        ) from None

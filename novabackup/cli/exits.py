@@ -1,0 +1,81 @@
+"""Exit codes: one for each thing that a script can do about an outcome."""
+
+from __future__ import annotations
+
+import enum
+
+from novabackup import errors
+
+__all__ = ["CannotStartError", "Exit", "exit_of", "hint_of"]
+
+
+class Exit(enum.IntEnum):
+    """What the exit codes mean; `run` also ends with those of the command that it guards."""
+
+    OK = 0
+    """All is well."""
+    WRONG = 1
+    """Something is wrong with the store, the snapshot or the repository: damage, missing files, counts that differ."""
+    USAGE = 2
+    """The command line, the configuration or a name is wrong; nothing was done."""
+    BUSY = 3
+    """Another writer is at work in the store, or changed a file meanwhile, or content lies in an archive: try again
+    later."""
+    ROLLED_BACK = 4
+    """The guarded command ended well, but the index files do not agree: they have been put back."""
+    RECOVER = 5
+    """The store could not be put back, or is half-written: remove the cause, then run `novabackup recover`."""
+    STORAGE = 6
+    """The disk, the network or the server refused: no space, no rights, no answer."""
+    BUG = 70
+    """A mistake in novabackup itself."""
+    NOT_EXECUTABLE = 126
+    """`run`: the command cannot be executed."""
+    NOT_FOUND = 127
+    """`run`: there is no such command."""
+    INTERRUPTED = 130
+    """Ctrl-C; 128 and the number of the signal for others."""
+
+
+class CannotStartError(errors.ConfigurationError):
+    """The command that was to be guarded cannot be started."""
+
+    def __init__(self, message: str, exit_: Exit) -> None:
+        """Keep the exit code, which shells have given such commands since long before us.
+
+        Args:
+            message: What was expected, found, where, and what to do.
+            exit_: The code.
+        """
+        super().__init__(message)
+        self.exit = exit_
+
+
+_BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
+    (errors.StoreBusyError, Exit.BUSY, "wait for the other writer to end: --timeout 10m"),
+    (errors.ArchivedError, Exit.BUSY, ""),
+    (errors.ChangedError, Exit.BUSY, "run it again when nothing else writes there"),
+    (errors.CheckFailedError, Exit.ROLLED_BACK, "look at what was written: novabackup list --tag failed-ingest"),
+    (errors.RollbackError, Exit.RECOVER, "when the cause is removed: novabackup recover"),
+    (errors.IntegrityError, Exit.WRONG, ""),
+    (errors.DecryptionError, Exit.USAGE, ""),
+    (errors.FormatError, Exit.USAGE, ""),
+    (errors.NotFoundError, Exit.USAGE, ""),
+    (errors.ConfigurationError, Exit.USAGE, ""),
+    (errors.NovaBackupError, Exit.WRONG, ""),
+    (OSError, Exit.STORAGE, ""),
+    (KeyboardInterrupt, Exit.INTERRUPTED, ""),
+)
+
+
+def exit_of(error: BaseException) -> Exit:
+    """Give the exit code for an error."""
+    if isinstance(error, CannotStartError):
+        return error.exit
+    return next((code for kind, code, _hint in _BY_ERROR if isinstance(error, kind)), Exit.BUG)
+
+
+def hint_of(error: BaseException) -> str:
+    """Say what to type next, where the message itself speaks to those who call the library."""
+    notes: list[str] = getattr(error, "__notes__", [])  # what a command knows better than the class of the error
+    return notes[-1] if notes else next((hint for kind, _code, hint in _BY_ERROR if isinstance(error, kind)), "")

@@ -1,0 +1,255 @@
+"""SQLite databases: copied while a service writes to them, by SQLite's own online backup, and checked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+import attrs
+
+from novabackup._paths import printable
+from novabackup.components import child
+from novabackup.components.base import Component, check_single, check_timeout, damage
+from novabackup.model import Problem, Report
+from novabackup.storage.base import Entry, Reader, Storage
+
+__all__ = ["Sqlite"]
+
+_MAGIC = b"SQLite format 3\0"
+_HEAD = 100
+_MEMORY = 512 << 20
+_SECONDS = 60.0
+_SECONDS_PER_BYTE = 1e-7
+_SLACK = 16 << 20
+"""Bytes that a database may grow by between being listed and being copied, beside what waits in its log."""
+_BLOCK = 4 << 20
+_AGAIN = "Restore it from a snapshot, or let SQLite's own .recover get out what it can"
+
+
+@attrs.frozen
+class Sqlite(Component):
+    """An SQLite database, which may be in use.
+
+    In a store on this host it is copied by SQLite's online backup into a temporary file: what is kept is one state
+    between two transactions, with everything that was committed before. Writers go on; only in the older journal modes
+    they wait while the pages are copied. The database is opened read-only, in a process of its own. The files beside it
+    (``-wal``, ``-shm``, ``-journal``) are not kept, since nothing of them is needed, and are set aside by a restore,
+    since they would change what was restored. Stop the service before you restore.
+
+    Elsewhere the file is read as it stands, and what waits beside it is a problem.
+
+    Attributes:
+        path: The file.
+        optional: Absence is no problem.
+        timeout: Seconds to copy and check it, waiting for locks included; by default a minute and a second for each
+            10 MB.
+    """
+
+    together: ClassVar[bool] = False
+
+    path: str = attrs.field(validator=check_single)
+    timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The log, its index and the rollback journal."""
+        return tuple(f"{self.path}{end}" for end in ("-wal", "-shm", "-journal"))
+
+    def open(self, storage: Storage, entry: Entry) -> Reader:
+        """Copy the database and open the copy.
+
+        Args:
+            storage: Where it is.
+            entry: What was listed.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            OSError: It stays locked by somebody, or cannot be read.
+        """
+        path = storage.local_path(entry.key)
+        if path is None:
+            return _AsItStands(storage.open(entry.key), self._waiting(storage))
+        log = storage.look(f"{self.path}-wal")
+        size = entry.size + (log.size if isinstance(log, Entry) else 0)
+        with tempfile.TemporaryDirectory(prefix="novabackup-") as folder:
+            copy = Path(folder, "copy")
+            outcome = self._run(size, str(path), copy)
+            if "busy" in outcome.answer:
+                raise OSError(
+                    errno.EBUSY,
+                    f"expected a database that can be read, found that {outcome.answer['busy']} after "
+                    f"{self._seconds(size):g} s. Let whoever holds it end, or give Sqlite(…, timeout=) more seconds",
+                    printable(str(path)),
+                )
+            if "damaged" in outcome.answer:
+                text = f"expected an SQLite database, found otherwise: {outcome.answer['damaged']}. {_AGAIN}"
+                return _AsItStands(storage.open(entry.key), (damage(self.path, text),))
+            if outcome.failure is not None:
+                storage.open(entry.key).close()  # says itself what is wrong, if the file is gone or may not be read
+                raise OSError(errno.EIO, f"the database could not be copied: {outcome.failure}", printable(str(path)))
+            file = copy.open("rb")
+        size = os.fstat(file.fileno()).st_size
+        return _Copy(file, attrs.evolve(entry, size=size, identity=""), self._findings(outcome))
+
+    def inspect(self, reader: Reader) -> Report:
+        """Read the header, which holds sizes and versions.
+
+        Args:
+            reader: The database, or its copy.
+
+        Returns:
+            What the header says; a problem where it cannot be right, or where the copy was found to be damaged.
+        """
+        entry = reader.entry
+        report = Report(component=type(self).__name__, path=entry.key, exists=True, size=entry.size)
+        known = reader.problems if isinstance(reader, _Looked) else ()
+        head = reader.read(0, min(_HEAD, entry.size))
+        if not head:
+            return attrs.evolve(report, kind="SQLite, empty", problems=known)
+        if len(head) < _HEAD or not head.startswith(_MAGIC):
+            found = f"a file of {entry.size} bytes that starts with {head[:16]!r}"
+            wrong = damage(self.path, f"expected an SQLite database, found {found}. {_AGAIN}")
+            return attrs.evolve(report, problems=known or (wrong,))
+        page, pages = struct.unpack_from(">H", head, 16)[0], struct.unpack_from(">I", head, 28)[0]
+        page = 1 << 16 if page == 1 else page
+        user, written = struct.unpack_from(">I", head, 60)[0], struct.unpack_from(">I", head, 96)[0]
+        counted = head[24:28] == head[92:96]  # otherwise a very old SQLite wrote it, which did not count
+        if page < 512 or page & (page - 1) or (counted and entry.size != page * pages):
+            found = f"{entry.size} bytes for {pages} pages of {page} bytes"
+            known = known or (damage(self.path, f"expected whole pages, found {found}. {_AGAIN}"),)
+        return attrs.evolve(
+            report,
+            kind=f"SQLite, {entry.size // max(1, page)} pages of {page} bytes, user_version {user}",
+            written_with=f"SQLite {written // 1_000_000}.{written // 1000 % 1000}.{written % 1000}"
+            if counted
+            else None,
+            problems=known,
+        )
+
+    def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
+        """Let SQLite go through all pages (``PRAGMA quick_check``), in a process of its own.
+
+        Args:
+            reader: The database, or its copy, which has been checked already.
+            report: What `inspect` said of it.
+
+        Returns:
+            What is wrong and not in ``report`` yet.
+        """
+        if isinstance(reader, _Copy) or report.problems:
+            return ()
+        with tempfile.TemporaryDirectory(prefix="novabackup-") as folder:
+            copy = Path(folder, "copy")
+            with copy.open("wb") as file:
+                for start in range(0, reader.entry.size, _BLOCK):
+                    file.write(reader.read(start, min(_BLOCK, reader.entry.size - start)))
+            return self._findings(self._run(reader.entry.size, None, copy))
+
+    def _seconds(self, size: int) -> float:
+        return self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
+
+    def _run(self, size: int, source: str | None, copy: Path) -> child.Outcome:
+        seconds = self._seconds(size)
+        # It gives up by itself, and is killed a little later if it does not.
+        limits = child.Limits(memory=_MEMORY, seconds=seconds + 5, written=2 * size + _SLACK)
+        arguments = {"source": source, "copy": str(copy), "seconds": seconds}
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a file of no bytes
+            return child.run_on("_sqlite_child.py", nothing, arguments, limits)
+
+    def _findings(self, outcome: child.Outcome) -> tuple[Problem, ...]:
+        wrong = [outcome.failure] if outcome.failure is not None else [str(text) for text in outcome.answer["wrong"]]
+        expected = "expected a database that SQLite finds nothing wrong with, found"
+        return tuple(damage(self.path, f"{expected}: {text}. {_AGAIN}") for text in wrong)
+
+    def _waiting(self, storage: Storage) -> tuple[Problem, ...]:
+        """Say what is beside a database on another host, and belongs into it."""
+        beside = [storage.look(path) for path in self.beside]
+        return tuple(
+            Problem(
+                code="unfinished",
+                paths=(self.path, item.key),
+                message="expected a database that nobody is writing to, since it is not on this host, found what waits "
+                "to be written into it. Take the snapshot on the host where it is, or stop the service",
+            )
+            for item in beside
+            if isinstance(item, Entry) and item.size and not item.key.endswith("-shm")
+        )
+
+
+class _Looked(Reader):
+    """A reader of a database of which something is known already.
+
+    Attributes:
+        problems: What.
+    """
+
+    problems: tuple[Problem, ...]
+
+
+class _Copy(_Looked):
+    """A copy in a temporary file that has no name any more."""
+
+    def __init__(self, file: BinaryIO, entry: Entry, problems: tuple[Problem, ...]) -> None:
+        self.entry = entry
+        self.problems = problems
+        self._files = [file]
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range."""
+        if start < 0 or length < 0 or start + length > self.entry.size:
+            raise ValueError(f"bytes {start} to {start + length} of {self.entry.size} were asked for")
+        data = os.pread(self._files[0].fileno(), length, start)
+        while len(data) < length:
+            data += os.pread(self._files[0].fileno(), length - len(data), start + len(data))
+        return data
+
+    def confirm(self) -> None:
+        """Do nothing: nobody else has this copy."""
+
+    def file(self) -> BinaryIO:
+        """Give the copy as a file of its own offset."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._files.append(file)
+        for start in range(0, self.entry.size, _BLOCK):
+            file.write(self.read(start, min(_BLOCK, self.entry.size - start)))
+        file.seek(0)
+        return file
+
+    def close(self) -> None:
+        """Close the copy, which is gone then."""
+        for file in self._files:
+            file.close()
+
+
+class _AsItStands(_Looked):
+    """A database that is read like any other file."""
+
+    def __init__(self, inner: Reader, problems: tuple[Problem, ...]) -> None:
+        # What is beside it can change what it says, so nothing tells that it is unchanged.
+        self.entry = attrs.evolve(inner.entry, identity="")
+        self.problems = problems
+        self._inner = inner
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a range."""
+        return self._inner.read(start, length)
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a buffer."""
+        self._inner.readinto(start, buffer)
+
+    def confirm(self) -> None:
+        """Make sure of one unchanged version."""
+        self._inner.confirm()
+
+    def file(self) -> BinaryIO:
+        """Give the content as a file."""
+        return self._inner.file()
+
+    def close(self) -> None:
+        """Let go of the object."""
+        self._inner.close()

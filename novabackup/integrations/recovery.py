@@ -1,0 +1,380 @@
+"""Brings a whole installation back, onto an empty machine or in place of a broken one, in steps that can be resumed.
+
+What is done stands in a file beside the folder of the installation. So a recovery that was interrupted, or that failed
+at a step whose cause has been removed, goes on there when it is run again.
+"""
+
+from __future__ import annotations
+
+import enum
+import grp
+import json
+import logging
+import os
+import pwd
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from novabackup import _commands
+from novabackup.errors import ConfigurationError
+from novabackup.integrations._about import told
+from novabackup.integrations.errors import RecoveryError
+from novabackup.integrations.service import Service
+from novabackup.snapshots import Snapshot
+from novabackup.storage import open_storage
+
+__all__ = ["FullRecovery", "RecoveryPlan", "RecoveryReport", "RecoveryStep", "StepReport"]
+
+_LOG = logging.getLogger("novabackup")
+
+_REQUIREMENTS = "requirements.txt"
+_ENVIRONMENT_SECONDS = 3600.0
+_SPARE = 1.05
+"""Of the snapshot's size, what must be free: folders and metadata of a file system take some."""
+
+
+class RecoveryStep(enum.StrEnum):
+    """The steps, in order."""
+
+    VERIFY = "verify"
+    """Every byte of the snapshot is read and checked, before anything is touched."""
+    STOP = "stop"
+    ASIDE = "set aside"
+    """What is there is renamed, never deleted."""
+    RESTORE = "restore"
+    OWNER = "owner"
+    ENVIRONMENT = "environment"
+    """The virtual environment is made anew, since it is in no backup."""
+    START = "start"
+    CHECK = "check"
+    """The service is asked whether it is well, and whether its answers are right."""
+
+
+@attrs.frozen(kw_only=True)
+class StepReport:
+    """What became of one step.
+
+    Attributes:
+        step: Which one.
+        says: What it does, or what it found to do.
+        seconds: How long it took; None if it has not been done.
+    """
+
+    step: RecoveryStep
+    says: str
+    seconds: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RecoveryPlan:
+    """What a recovery would do.
+
+    Attributes:
+        snapshot: Id of the snapshot.
+        to: Folder of the installation.
+        steps: Each step; those with seconds have been done already by a run that was interrupted.
+    """
+
+    snapshot: str
+    to: str
+    steps: tuple[StepReport, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [f"recovery of {self.to} from snapshot {self.snapshot}", *_lines(self.steps, "is done already")]
+        )
+
+
+@attrs.frozen(kw_only=True)
+class RecoveryReport:
+    """What a recovery did.
+
+    Attributes:
+        snapshot: Id of the snapshot.
+        taken: When that was taken: what came later is lost.
+        to: Folder of the installation.
+        aside: Where the former installation is now; empty if there was none.
+        steps: Each step and how long it took, over all runs.
+    """
+
+    snapshot: str
+    taken: datetime
+    to: str
+    aside: str
+    steps: tuple[StepReport, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long all steps took together."""
+        return sum(step.seconds or 0.0 for step in self.steps)
+
+    def __str__(self) -> str:
+        before = f"the former installation is {self.aside}" if self.aside else "there was no installation before"
+        return "\n".join(
+            [
+                f"{self.to} is recovered from snapshot {self.snapshot} of {self.taken:%Y-%m-%d %H:%M:%S} UTC",
+                *_lines(self.steps, "s"),
+                f"recovery time {self.seconds:.1f} s; {before}",
+            ]
+        )
+
+
+def _lines(steps: Sequence[StepReport], done: str) -> list[str]:
+    return [
+        f"  {number}. {step.step:<11} {step.says}"
+        + ("" if step.seconds is None else f" [{step.seconds:.1f} s]" if done == "s" else f" [{done}]")
+        for number, step in enumerate(steps, 1)
+    ]
+
+
+@attrs.frozen(kw_only=True)
+class _State:
+    """What the file beside the installation says."""
+
+    snapshot: str
+    aside: str = ""
+    done: Mapping[str, float] = attrs.field(factory=dict)
+
+
+class FullRecovery:
+    """The recovery of one installation from one snapshot."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        to: str | os.PathLike[str],
+        *,
+        service: Service | None = None,
+        owner: str = "",
+        environment: Sequence[Sequence[str]] | None = None,
+        probes: Sequence[Callable[[], object]] = (),
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> None:
+        """Describe it; nothing is touched yet.
+
+        Args:
+            snapshot: Of the whole installation.
+            to: Folder where it is to be, on this host.
+            service: What has to be stopped before and started after; by default nothing.
+            owner: ``user`` or ``user:group`` that all files are to belong to; by default as the snapshot says.
+            environment: Commands, run in the folder, that make the virtual environment; by default ``.venv`` with what
+                ``requirements.txt`` names, if the snapshot has that file.
+            probes: Called once the service runs, such as a `HealthCheck` and a `Query`.
+            callback: Told of the bytes verified and written.
+        """
+        self._snapshot = snapshot
+        self._to = Path(to).absolute()
+        self._service = service
+        self._owner = owner
+        self._commands = [_commands.arguments(command) for command in self._environment(environment)]
+        self._probes = tuple(probes)
+        self._callback = callback
+        if self._to.parent == self._to:
+            raise ConfigurationError(f"expected a folder for the installation, found {self._to}")
+
+    def _environment(self, commands: Sequence[Sequence[str]] | None) -> Sequence[Sequence[str]]:
+        if commands is not None:
+            return commands
+        if _REQUIREMENTS not in self._snapshot.files:
+            return ()
+        python = str(self._to / ".venv/bin/python")
+        return (
+            [sys.executable, "-m", "venv", "--clear", str(self._to / ".venv")],
+            [python, "-m", "pip", "install", "--requirement", str(self._to / _REQUIREMENTS)],
+        )
+
+    @property
+    def _note(self) -> str:
+        return f".{self._to.name}.recovery.json"
+
+    # -- the plan ----------------------------------------------------------------------------------------------------
+
+    def plan(self) -> RecoveryPlan:
+        """Say what `run` would do; nothing is touched.
+
+        Raises:
+            ConfigurationError: Another recovery of this folder was begun, or the owner is not known on this host.
+        """
+        state = self._read()
+        return RecoveryPlan(snapshot=self._snapshot.id, to=str(self._to), steps=self._steps(state))
+
+    def _steps(self, state: _State) -> tuple[StepReport, ...]:
+        return tuple(
+            StepReport(step=step, says=self._says(step, state), seconds=state.done.get(step)) for step in RecoveryStep
+        )
+
+    def _says(self, step: RecoveryStep, state: _State) -> str:
+        service = self._service.name if self._service else "no service was named"
+        if state.aside:
+            aside = f"{self._to} becomes {state.aside}"
+        else:
+            aside = f"{self._to} is renamed" if os.path.lexists(self._to) else "nothing is there"
+        return {
+            RecoveryStep.VERIFY: f"{len(self._snapshot.files)} files, {self._snapshot.size} bytes",
+            RecoveryStep.STOP: service,
+            RecoveryStep.ASIDE: aside,
+            RecoveryStep.RESTORE: f"to {self._to}",
+            RecoveryStep.OWNER: _owner_says(self._owner),
+            RecoveryStep.ENVIRONMENT: "; ".join(map(" ".join, self._commands)) or f"there is no {_REQUIREMENTS}",
+            RecoveryStep.START: service,
+            RecoveryStep.CHECK: ", ".join(map(repr, self._probes)) or "no probes were named",
+        }[step]
+
+    # -- the work ----------------------------------------------------------------------------------------------------
+
+    def run(self, told_of: Callable[[StepReport], object] = lambda report: None) -> RecoveryReport:
+        """Recover, or go on where an earlier run was interrupted.
+
+        Args:
+            told_of: Called with each step when it has been done.
+
+        Returns:
+            What was done.
+
+        Raises:
+            RecoveryError: A step failed; the message says which, and what to do. Running it again goes on there.
+            ConfigurationError: Another recovery of this folder was begun, or the owner is not known on this host.
+        """
+        state = self._read()
+        for step in RecoveryStep:
+            if step in state.done:
+                continue
+            says = self._says(step, state)
+            start = time.monotonic()
+            try:
+                state = self._do(step, state)
+            except Exception as error:
+                raise RecoveryError(
+                    f"{self._to}: the step {step.value!r} of the recovery from snapshot {self._snapshot.id} failed: "
+                    f"{told(error)}. Remove the cause, then run the recovery again: it goes on with this step"
+                    + (f". The former installation is {state.aside}" if state.aside else "")
+                ) from error
+            seconds = time.monotonic() - start
+            state = attrs.evolve(state, done={**state.done, step.value: seconds})
+            self._write(state)
+            _LOG.info("%s: %s, %s, %.1f s", self._to, step.value, says, seconds)
+            told_of(StepReport(step=step, says=says, seconds=seconds))
+        report = RecoveryReport(
+            snapshot=self._snapshot.id,
+            taken=self._snapshot.time,
+            to=str(self._to),
+            aside=state.aside,
+            steps=self._steps(state),
+        )
+        self._storage().delete(self._note)
+        return report
+
+    def _do(self, step: RecoveryStep, state: _State) -> _State:
+        if step is RecoveryStep.VERIFY:
+            self._room()
+            self._snapshot.verify(callback=self._callback)
+        elif step is RecoveryStep.STOP and self._service:
+            self._service.stop()
+        elif step is RecoveryStep.ASIDE:
+            return self._set_aside(state)
+        elif step is RecoveryStep.RESTORE:
+            self._snapshot.restore(to=self._to, callback=self._callback)
+        elif step is RecoveryStep.OWNER and self._owner and os.geteuid() == 0:
+            _give(self._to, *_ids(self._owner))
+        elif step is RecoveryStep.ENVIRONMENT:
+            self._make_environment()
+        elif step is RecoveryStep.START and self._service:
+            self._service.start()
+        elif step is RecoveryStep.CHECK:
+            for probe in self._probes:
+                probe()
+        return state
+
+    def _room(self) -> None:
+        there = next(folder for folder in (self._to, *self._to.parents) if folder.is_dir())
+        free, needed = shutil.disk_usage(there).free, int(self._snapshot.size * _SPARE)
+        if free < needed:
+            raise ConfigurationError(f"{there}: expected {needed} bytes of free space, found {free}. Make room")
+
+    def _set_aside(self, state: _State) -> _State:
+        if not state.aside:
+            if not os.path.lexists(self._to):
+                return state
+            name = f"{self._to}.old.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+            if os.path.lexists(name):
+                raise FileExistsError(f"{name} is there already: wait a second")
+            state = attrs.evolve(state, aside=name)
+            self._write(state)  # before it is renamed, so that whoever goes on knows where it is
+        if not os.path.lexists(state.aside):
+            self._to.rename(state.aside)
+        return state
+
+    def _make_environment(self) -> None:
+        for command in self._commands:
+            outcome = _commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
+            if not outcome.good:
+                raise RecoveryError(f"{' '.join(command)}: expected it to end well, found {outcome}")
+
+    # -- the note ----------------------------------------------------------------------------------------------------
+
+    def _storage(self) -> Any:
+        return open_storage(self._to.parent)
+
+    def _read(self) -> _State:
+        if self._owner:
+            _ids(self._owner)  # refused before anything is done
+        try:
+            data = self._storage().read(self._note)
+        except FileNotFoundError:
+            return _State(snapshot=self._snapshot.id)
+        where = self._to.parent / self._note
+        try:
+            said = json.loads(data)
+            state = _State(
+                snapshot=str(said["snapshot"]),
+                aside=str(said["aside"]),
+                done={RecoveryStep(step).value: float(seconds) for step, seconds in said["done"].items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{where}: expected what a recovery noted, found something else. Look at the folder, then rename it"
+            ) from error
+        if state.snapshot != self._snapshot.id:
+            raise ConfigurationError(
+                f"{where}: a recovery from snapshot {state.snapshot} was begun and is not finished. Run that one to "
+                f"its end, or rename this file to begin anew from {self._snapshot.id}"
+            )
+        return state
+
+    def _write(self, state: _State) -> None:
+        self._storage().write(self._note, [json.dumps(attrs.asdict(state), indent=1).encode() + b"\n"])
+
+
+def _owner_says(owner: str) -> str:
+    if not owner:
+        return "as the snapshot says"
+    return owner if os.geteuid() == 0 else f"{owner}, which only root can set"
+
+
+def _ids(owner: str) -> tuple[int, int]:
+    """Find a user and a group; -1 for a group that stays as it is."""
+    user, _, group = owner.partition(":")
+    try:
+        known = pwd.getpwnam(user)
+        return known.pw_uid, grp.getgrnam(group).gr_gid if group else known.pw_gid
+    except KeyError as error:
+        raise ConfigurationError(
+            f"expected an owner that is known on this host, such as nova:nova, found {owner!r}: {error.args[0]}. "
+            "Create user and group first"
+        ) from error
+
+
+def _give(root: Path, uid: int, gid: int) -> None:
+    """Let everything below a folder belong to somebody; links themselves, not what they lead to."""
+    os.chown(root, uid, gid, follow_symlinks=False)
+    for _folder, folders, files, descriptor in os.fwalk(root, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)

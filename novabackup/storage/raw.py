@@ -1,0 +1,62 @@
+"""Content that can be read anywhere, as one of Python's raw binary files."""
+
+from __future__ import annotations
+
+import io
+
+from novabackup.storage.base import Reader
+
+__all__ = ["RawFile", "RawReader"]
+
+
+class RawFile(io.RawIOBase):
+    """What Python's raw binary files have in common that can be read at any position."""
+
+    def __init__(self, size: int) -> None:
+        """Begin at the start.
+
+        Args:
+            size: Bytes of the whole content.
+        """
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Give the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position."""
+        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        if position < 0:
+            raise ValueError(f"negative seek position {position}")
+        self._position = position
+        return position
+
+
+class RawReader(RawFile):
+    """A reader as a raw binary file, so that ``io.BufferedReader`` and parsers can work on it."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Read from a reader that somebody else closes.
+
+        Args:
+            reader: What to read.
+        """
+        super().__init__(reader.entry.size)
+        self._reader = reader
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer from the position on."""
+        length = max(0, min(len(buffer), self._size - self._position))
+        buffer[:length] = self._reader.read(self._position, length)
+        self._position += length
+        return length

@@ -1,0 +1,34 @@
+"""A small Nova store, and repositories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nova
+from novabackup import IndexStore, Repository
+from novabackup.components import Files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "nova-nic" / "vector_db"
+    nova.build(folder, nova.texts(12))
+    return folder
+
+
+@pytest.fixture
+def store(folder: Path) -> IndexStore:
+    return IndexStore(folder)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> IndexStore:
+    """A store of any files, so that archives can be made of any."""
+    return IndexStore(tmp_path / "plain", components=[Files("a.bin", optional=True), Files("docs/**", optional=True)])
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")

@@ -1,0 +1,125 @@
+"""A folder with a small Nova and a configuration, and ways to type commands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pexpect
+import pyte
+import pytest
+
+import nova
+from novabackup.cli.main import run
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = '[store]\nurl = "vector_db"\n\n[repository]\nurl = "backups"\n'
+
+
+@attrs.frozen
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    @property
+    def error(self):
+        return json.loads(self.err)["error"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Iterator[Path]:
+    """Stand in an empty folder, as a user without any settings."""
+    for name in ("NOVABACKUP_CONFIG", "NOVABACKUP_STORE", "NOVABACKUP_REPOSITORY", "NO_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(folder)
+    yield folder
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def store(place) -> Path:
+    """A healthy store and a configuration that names it."""
+    nova.build(place / "vector_db", nova.texts(5))
+    (place / "novabackup.toml").write_text(CONFIGURATION)
+    return place / "vector_db"
+
+
+@pytest.fixture
+def cli(capsys):
+    """Type a command; it runs in this process."""
+
+    def type_(*arguments: object) -> Said:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Said(int(code), *capsys.readouterr())
+
+    return type_
+
+
+class Screen:
+    """A terminal with a program in it."""
+
+    def __init__(self, arguments, columns, **environment):
+        self._screen = pyte.HistoryScreen(columns, 60, history=1000, ratio=1)
+        self._stream = pyte.ByteStream(self._screen)
+        self.raw = b""
+        self.child = pexpect.spawn(
+            sys.executable,
+            ["-m", "novabackup", *map(str, arguments)],
+            dimensions=(60, columns),
+            env={**os.environ, "TERM": "xterm-256color", **environment},
+            timeout=60,
+        )
+        self.child.logfile_read = self
+
+    def write(self, data):
+        self.raw += data
+        self._stream.feed(data)
+
+    def flush(self):
+        pass
+
+    def end(self) -> int:
+        """Wait for the end; give the exit code."""
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        return self.child.exitstatus
+
+    @property
+    def text(self) -> str:
+        """What can be seen."""
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+
+
+@pytest.fixture
+def terminal():
+    """Start a command in a terminal."""
+    screens = []
+
+    def start(*arguments: object, columns: int = 80, **environment: str) -> Screen:
+        screens.append(Screen(arguments, columns, **environment))
+        return screens[-1]
+
+    yield start
+    for screen in screens:
+        screen.child.close(force=True)

@@ -1,0 +1,33 @@
+"""moto's server, made atomic: usage as for ``moto_server``.
+
+moto looks at the condition of a write and then writes, in as many threads as there are requests. In between another
+may have written, and of writers that race for one object two win every now and then. S3 lets one of them win.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+
+import moto.server
+from moto.s3.responses import S3Response
+
+_WRITING = threading.Lock()
+
+
+def _alone(write):
+    @functools.wraps(write)
+    def alone(*arguments, **named):
+        with _WRITING:
+            return write(*arguments, **named)
+
+    return alone
+
+
+for _name in ("put_object", "delete_object", "_key_response_post"):
+    setattr(S3Response, _name, _alone(getattr(S3Response, _name)))
+
+
+if __name__ == "__main__":
+    moto.server.main(sys.argv[1:])
