@@ -305,13 +305,13 @@ class _Bench:
         files = tuple(mended if other.path == path else other for other in record.files)
         changed = attrs.evolve(record, files=files)
         self._refuse_unknown(name, changed)
+        if name not in self._kept:
+            aside.keep(self._objects.storage, key)
+            self._kept.add(name)
         fresh = set(changed.packs).difference(record.packs)
         self._objects.protect(fresh)
         if any(not fresh.isdisjoint(condemned.packs) for _entry, condemned in self._objects.condemned()):
             raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
-        if name not in self._kept:
-            aside.keep(self._objects.storage, key)
-            self._kept.add(name)
         self._objects.replace(name, changed)
 
     def _go(self, entry: FileEntry, ways: Sequence[Way]) -> Location:
