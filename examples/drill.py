@@ -18,7 +18,7 @@ for level in Level:
     print(f"{level}: {done.files} files are right, {done.queries} queries repeated")
 print("Will it load here?", old.compatibility(store))
 
-test = "import json; print(len(json.load(open('metadata.json'))), 'chunks are there')"
+test = "import json, pathlib; print(len(json.loads(pathlib.Path('metadata.json').read_text())), 'chunks are there')"
 drill = repo.drill(command=[sys.executable, "-c", test], rto=300)
 print("Restored, and not the newest:", drill.snapshot == old.id)
 print("Within the RTO:", drill.recovery_milliseconds < drill.rto_milliseconds)

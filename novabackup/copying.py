@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
 import attrs
@@ -17,7 +18,7 @@ from novabackup.lanes import Lane, cores
 from novabackup.model import FileEntry, Problem, SnapshotRecord, snapshot_id
 from novabackup.objects import Objects, neighbours, snapshot_key
 from novabackup.packer import Packer
-from novabackup.packs import NOWHERE, UNKNOWN, Frame, Piece, Places, Table
+from novabackup.packs import NOWHERE, UNKNOWN, Frame, Piece, Places, Table, following, split
 from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
 from novabackup.storage import Span
 
@@ -120,11 +121,15 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
     target.ensure()
     callback.set_size(todo.size)
     left = {name: source.record(name) for name in todo.copy if name not in unread}
+    alike = source.protection.key == target.protection.key
     problems = [_problem(name, "its record cannot be read") for name in todo.damaged]
     problems += [_problem(name, error) for name, error in unread.items()]
     for _try in range(_TRIES):
         stores = {record.store for record in left.values()}
-        with Copier(source, target, _recent(target, stores), loose_packs(target), paces) as copier:
+        recent = _recent(target, stores)
+        with Copier(source, target, recent, loose_packs(target), paces) as copier:
+            for record in [] if alike else recent:  # otherwise chunks are found by their hashes
+                copier.learn(record)
             for name, record in list(left.items()):
                 try:
                     if not _carry(copier, source, name, record, target, callback):
@@ -228,7 +233,6 @@ class Copier:
         recent: Sequence[SnapshotRecord],
         loose: Sequence[str],
         paces: Paces,
-        avoid: Collection[str] = (),
     ) -> None:
         """Prepare.
 
@@ -238,12 +242,11 @@ class Copier:
             recent: Snapshots of the target that share content with them.
             loose: Packs of the target that may do so as well.
             paces: Hold it back.
-            avoid: Packs of the target that nothing is shared with.
         """
         self._source = source
         self._target = target
         self._reading = paces.reading
-        self._packer = Packer(target, recent, loose, paces.sending, avoid)
+        self._packer = Packer(target, recent, loose, paces.sending)
         self._went: dict[str, Places] = {}
         """Where each chunk of a pack of the source is in the target."""
 
@@ -254,6 +257,25 @@ class Copier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._packer.__exit__(kind, error, trace)
+
+    def learn(self, there: SnapshotRecord) -> None:
+        """See from a snapshot that both have where its chunks went, since their hashes may differ.
+
+        Args:
+            there: The snapshot, in the target; nothing is learned of one that the source has not, or cannot read.
+        """
+        with contextlib.suppress(ArchivedError, FormatError, IntegrityError, NotFoundError):
+            files = {entry.path: entry for entry in self._source.record(snapshot_id(there)).files}
+            for other in there.files:
+                entry = files[other.path]
+                mine, sizes = _chunks(self._source, entry, entry.packs.index)
+                theirs, same = _chunks(self._target, other, self._packer.number)
+                if not np.array_equal(sizes, same):
+                    continue  # a copy that was cut anew
+                numbers, chunks = split(mine)
+                for number in np.unique(numbers).tolist():
+                    chosen = (numbers == number) & (theirs != UNKNOWN)
+                    self._places(entry.packs[number])[chunks[chosen]] = theirs[chosen]
 
     def bring(self, record: SnapshotRecord, callback: Callback) -> SnapshotRecord | None:
         """Bring the content of a snapshot over.
@@ -296,20 +318,16 @@ class Copier:
         with Lane(parallel, parallel + _LOADS_AHEAD) as lane:
             for load, content in lane.each(self._read, loads):
                 self._store(load, content)
-        found = [self._went[entry.packs[number]][first : first + count] for number, first, count in runs]
+        found = [self._places(entry.packs[number])[first : first + count] for number, first, count in runs]
         return np.concatenate([NOWHERE, *found])
 
     def _loads(self, pack: str, ranges: list[tuple[int, int]]) -> list[_Load]:
         """Find the chunks of a pack that are not in the target yet, and the frames that hold them."""
         table = self._source.table(pack, reaching=max(first + count for first, count in ranges))
-        if pack not in self._went:
-            alike = table.seal.key == self._target.protection.key
-            # Only hashes that were made with the same key can be compared.
-            self._went[pack] = self._packer.find(table.hashes) if alike else np.full(len(table), UNKNOWN, np.int64)
         wanted = np.zeros(len(table), np.bool_)
         for first, count in ranges:
             wanted[first : first + count] = True
-        wanted &= self._went[pack] == UNKNOWN
+        wanted &= self._places(pack) == UNKNOWN
         starts = np.array([frame.first for frame in table.frames], np.int64)
         numbers = np.unique(np.searchsorted(starts, np.flatnonzero(wanted), side="right") - 1)
         frames = [table.frames[number] for number in numbers.tolist()]
@@ -318,12 +336,21 @@ class Copier:
             for group in neighbours(frames, self._source.storage.block)
         ]
 
+    def _places(self, pack: str) -> Places:
+        """Give where each chunk of a pack of the source is in the target, as far as is known."""
+        if pack not in self._went:
+            table = self._source.table(pack)
+            alike = table.seal.key == self._target.protection.key
+            # Only hashes that were made with the same key can be compared.
+            self._went[pack] = self._packer.find(table.hashes) if alike else np.full(len(table), UNKNOWN, np.int64)
+        return self._went[pack]
+
     def _read(self, load: _Load) -> tuple[_Load, list[tuple[memoryview, int]]]:
         self._reading(sum(frame.stored for frame in load.frames))
         return load, self._source.words(load.pack, load.frames)
 
     def _store(self, load: _Load, content: list[tuple[memoryview, int]]) -> None:
-        went = self._went[load.pack]
+        went = self._places(load.pack)
         for frame, (raw, width) in zip(load.frames, content, strict=True):
             for first, piece in _pieces(load, frame, raw, width):
                 went[first : first + len(piece.ends)] = self._packer.place([piece])
@@ -337,6 +364,17 @@ class _Load:
     table: Table
     frames: tuple[Frame, ...]
     wanted: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def _chunks(objects: Objects, entry: FileEntry, number: Callable[[str], int]) -> tuple[Places, Places]:
+    """Give place and size of each chunk of a file; the place is `UNKNOWN` where the pack has no number."""
+    places, sizes = [NOWHERE], [NOWHERE]
+    for index, first, count in objects.runs(entry).tolist():
+        pack = entry.packs[index]
+        counted = number(pack)
+        places.append(np.full(count, UNKNOWN) if counted == UNKNOWN else following(counted, first, count))
+        sizes.append(objects.table(pack, reaching=first + count).sizes[first : first + count].astype(np.int64))
+    return np.concatenate(places), np.concatenate(sizes)
 
 
 def _pieces(load: _Load, frame: Frame, raw: memoryview, width: int) -> Iterator[tuple[int, Piece]]:

@@ -209,9 +209,12 @@ def add_slot(
     return name, slot
 
 
-def write_slot(storage: Storage, name: str, key: Key, data_keys: Sequence[bytes], before: KeySlot) -> None:
-    """Replace what a slot holds; the key stays."""
-    storage.write(slot_key(name), [encode(wrap(key, data_keys, before.repository, before.label))])
+def write_slot(storage: Storage, key: Key, opened: Opened, data_keys: Sequence[bytes]) -> Opened:
+    """Replace what the slot holds that opened a repository; the key stays. Give the repository as it is open then."""
+    assert opened.wrapped is not None
+    slot = wrap(key, data_keys, opened.repository, opened.wrapped.label)
+    storage.write(slot_key(opened.slot), [encode(slot)])
+    return attrs.evolve(opened, protection=protection_of(data_keys), wrapped=slot, data_keys=tuple(data_keys))
 
 
 def remove_slot(storage: Storage, name: str) -> None:
@@ -305,18 +308,18 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     """Write a lost ``config.json`` anew."""
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
-        write_readme(storage, encrypted=encrypted)
-        write_script(storage)
+        storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+        storage.add(EXTRACT_KEY, [sealed_script()])
 
 
 def write_readme(storage: Storage, *, encrypted: bool) -> None:
-    """Write the text for people who find the folder; there must be none."""
-    storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+    """Write the text for people who find the folder anew."""
+    storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
 
 
 def write_script(storage: Storage) -> None:
-    """Write the script that gets the data out without novabackup; there must be none."""
-    storage.add(EXTRACT_KEY, [sealed_script()])
+    """Write the script that gets the data out without novabackup anew."""
+    storage.write(EXTRACT_KEY, [sealed_script()])
 
 
 def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:

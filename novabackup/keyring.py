@@ -11,6 +11,7 @@ from novabackup import _html, founding
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import Opened
 from novabackup.keys import Key
+from novabackup.model import KeySlot
 from novabackup.objects import Objects
 from novabackup.sealing import OtherKeyError
 
@@ -69,8 +70,7 @@ class KeyRing:
         Returns:
             Its id.
         """
-        opened = self._opened()
-        return founding.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)[0]
+        return self._add(key, label)[0]
 
     def remove(self, id: str) -> None:
         """Take a key away.
@@ -126,11 +126,15 @@ class KeyRing:
         """
         opened = self._opened()
         assert opened.wrapped is not None
-        new = self.add(key, opened.wrapped.label if label is None else label)
+        new, slot = self._add(key, opened.wrapped.label if label is None else label)
         # The new one is there before the old one goes: a crash in between leaves both.
         founding.remove_slot(self._objects.storage, opened.slot)
-        self._objects.reopen(key)
+        self._objects.reopen(key, new, slot)
         return new
+
+    def _add(self, key: Key, label: str) -> tuple[str, KeySlot]:
+        opened = self._opened()
+        return founding.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)
 
     def _opened(self) -> Opened:
         self._objects.require()  # somebody may have replaced the data key since

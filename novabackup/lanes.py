@@ -14,7 +14,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -76,6 +76,7 @@ class Lane:
         self._threads: list[threading.Thread] = []
         self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._waiting: deque[Future[object]] = deque()
+        self._unfinished: set[Future[Any]] = set()
 
     def __enter__(self) -> Lane:
         return self
@@ -83,17 +84,18 @@ class Lane:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(queue.Empty):
-            while task := self._tasks.get_nowait():
-                task[0].cancel()
-        for _thread in self._threads:
-            self._tasks.put(None)
+        # It is the tasks that are waited for: an interrupt may have come while a thread was being started, and then
+        # nobody knows whether there is such a thread.
+        wait([future for future in tuple(self._unfinished) if not future.cancel()])
+        self._tasks.put(None)
         for thread in self._threads:
             thread.join()
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Start a task whose result somebody will ask for."""
         future: Future[_Result] = Future()
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
         if len(self._threads) < self._most:
             thread = threading.Thread(target=_work, args=(self._tasks,), name="novabackup", daemon=True)
             with contextlib.suppress(RuntimeError):  # there can be no more of them
@@ -150,6 +152,7 @@ def _work(tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
     while task := tasks.get():
         _do(*task)
         del task  # what it held is not kept until the next one comes
+    tasks.put(None)  # for the other threads, however many there are
 
 
 def _do(future: Future[Any], task: Callable[[], Any]) -> None:

@@ -70,8 +70,14 @@ class Objects(Records):
         self.plaintext_secrets = tuple(plaintext_secrets)
         self.compression = compression
         self._packs = packs or storage
+        self._avoided: frozenset[str] = frozenset()
         self._folder = ""
         self._tables: dict[str, Table] = {}
+
+    def forget_cached(self) -> None:
+        """Believe nothing any more that has been read."""
+        super().forget_cached()
+        self._tables.clear()
 
     @property
     def exposed(self) -> bool:
@@ -83,6 +89,12 @@ class Objects(Records):
     def reads_back(self) -> bool:
         """Whether new packs can be read at once."""
         return self._packs.reads_back
+
+    def avoiding(self, packs: Iterable[str]) -> Objects:
+        """Give the same repository once more; that one shares nothing with some packs."""
+        twin = copy.copy(self)
+        twin._avoided = self._avoided.union(packs)
+        return twin
 
     def set_aside(self) -> Objects:
         """Give the same repository once more; that one reads packs where damaged ones are set aside."""
@@ -98,8 +110,8 @@ class Objects(Records):
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there."""
-        keys = {pack_key(pack): pack for pack in packs}
+        """Tell which packs are there to be shared."""
+        keys = {pack_key(pack): pack for pack in packs if pack not in self._avoided}
         return {keys[key] for key in self.storage.present(keys)}
 
     def frozen(self, packs: Iterable[str]) -> set[str]:

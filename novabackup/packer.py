@@ -228,6 +228,10 @@ class Packer:
         """Find chunks by hashes of this repository's own kind; `UNKNOWN` are those that have to be stored."""
         return self._stock.find(hashes)
 
+    def number(self, pack: str) -> int:
+        """Give the number by which places count a pack that was there before; `UNKNOWN` if it cannot be shared."""
+        return self._stock.shared(pack)
+
     def keep(self, pack: str, first: int, count: int) -> Places:
         """Name chunks of a pack that is there, whatever else is known of it; give their places."""
         return following(self._stock.number(pack), first, count)

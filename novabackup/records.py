@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
+import attrs
+
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import (
     CONFIG_KEY,
@@ -31,6 +33,7 @@ from novabackup.model import (
     Config,
     Drill,
     Forgotten,
+    KeySlot,
     Pin,
     Record,
     SnapshotRecord,
@@ -120,17 +123,14 @@ class Records:
         """Whether whoever has the storage alone can read nothing."""
         return bool(self.protection.key)
 
-    def reopen(self, key: Key) -> None:
-        """Open the repository with another key from now on."""
-        self._key, self._opened = key, None
+    def reopen(self, key: Key, slot: str, wrapped: KeySlot) -> None:
+        """Go on with another key, of the slot that is named."""
+        self._key, self._opened = key, attrs.evolve(self.opened, slot=slot, wrapped=wrapped)
 
     def replace_slot(self, data_keys: Sequence[bytes]) -> None:
         """Let the key at hand open the repository with other data keys, the newest first."""
-        opened = self.opened
         assert self._key is not None
-        assert opened.wrapped is not None
-        write_slot(self.storage, opened.slot, self._key, data_keys, opened.wrapped)
-        self._opened = None
+        self._opened = write_slot(self.storage, self._key, self.opened, data_keys)
 
     def require(self) -> None:
         """Make sure that there is a repository to read, and open it.
@@ -183,8 +183,16 @@ class Records:
         return config.id
 
     def _open(self, config: Config | None) -> None:
-        if self._opened is None or not still_opens(self.storage, self._opened):
+        if self._opened is not None and not still_opens(self.storage, self._opened):
+            self.forget_cached()
+        if self._opened is None:
             self._opened = open_with(self.storage, self._key, config)
+
+    def forget_cached(self) -> None:
+        """Believe nothing any more that has been read: everything may have been sealed anew."""
+        self._opened = None
+        self._records.clear()
+        self._previous.clear()
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
         """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
@@ -324,9 +332,14 @@ class Records:
         return name
 
     def _newest(self, but: str = "") -> str:
-        """Name a snapshot that is there, whose absence whoever reads the next one will notice."""
+        """Name a snapshot that is there, whose absence whoever reads the next one will notice.
+
+        It must be readable: what somebody else has put there would be remembered in the place of a real one.
+        """
         names = [name for name in self.names() if name != but]
-        return self._saved if self._saved in names else names[-1] if names else ""
+        if self._saved in names:
+            return self._saved
+        return next((name for name in reversed(names) if self._readable(name)), "")
 
     def previous(self, name: str) -> str:
         """Give the snapshot that was there when this one was written; empty if that was not noted."""
@@ -350,7 +363,7 @@ class Records:
     def _readable(self, name: str) -> bool:
         try:
             self.record(name)
-        except (IntegrityError, FormatError, NotFoundError):
+        except (ArchivedError, IntegrityError, FormatError, NotFoundError):
             return False
         return True
 

@@ -20,7 +20,6 @@ from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.imports import Imports
 from novabackup.keyring import KeyRing
 from novabackup.keys import Key
-from novabackup.mending import Mending
 from novabackup.mirroring import MirrorPlan
 from novabackup.model import Pin
 from novabackup.objects import Objects
@@ -28,6 +27,7 @@ from novabackup.owner import whereabouts
 from novabackup.pace import Pace
 from novabackup.packs import Compression
 from novabackup.prune import PrunePlan
+from novabackup.repairing import Repairing
 from novabackup.retention import ForgetPlan, Policy
 from novabackup.snapshots import Snapshot
 from novabackup.storage import Storage, open_storage
@@ -36,7 +36,7 @@ from novabackup.store import IndexStore
 __all__ = ["Repository", "protocol", "request"]
 
 
-class Repository(Imports, Drilling, Mending):
+class Repository(Imports, Drilling, Repairing):
     """Snapshots of stores, at any fsspec URL.
 
     Making this object touches nothing. The repository comes into being with its first backup; reading from one that is
@@ -163,10 +163,11 @@ class Repository(Imports, Drilling, Mending):
 
         Raises:
             NotFoundError: A snapshot is not there; then none is copied.
+            ConfigurationError: Nothing could ever go through with that limit.
             IntegrityError: Content is damaged here; every snapshot that does not need it was copied.
         """
+        paces = _paces(limit)
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
-        paces = Paces(reading=Pace(limit), sending=Pace(limit)) if limit else Paces()
         copying.copy(self._objects, todo, to._objects, paces, callback)
         return todo
 
@@ -214,8 +215,8 @@ class Repository(Imports, Drilling, Mending):
     def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
         """Replace the data key, for when a key or passphrase may have become known, and seal everything anew.
 
-        The key that opened the repository will open it as before. If that is the one that may have become known, call
-        ``keys.change`` first.
+        The key that opened the repository opens it as before. If that is the one that may have become known, call
+        ``keys.change`` first; call it afterwards in any case.
 
         Interrupted, it goes on when it is called again. Nobody else may write to the repository meanwhile.
 
@@ -338,6 +339,14 @@ class Repository(Imports, Drilling, Mending):
         todo = plan or self.plan_prune(grace=grace)
         prune.execute(self._objects, todo)
         return todo
+
+
+def _paces(limit: float | None) -> Paces:
+    if limit is None:
+        return Paces()
+    if not limit > 0:
+        raise ConfigurationError(f"expected a limit of more than 0 bytes a second, or None for no limit, found {limit}")
+    return Paces(reading=Pace(limit), sending=Pace(limit))
 
 
 def _compression(name: Compression | str) -> Compression:

@@ -268,7 +268,6 @@ class _Work:
         return None if nothing and self._storage.remove(path) else self._set_aside(path)
 
     def _set_aside(self, path: str) -> str:
-        """Move something out of the way, to a name that nothing has yet; give that name."""
         return set_aside(self._storage, path, self._todo.snapshot)
 
 
@@ -278,7 +277,7 @@ def set_aside(storage: Storage, path: str, snapshot: str) -> str:
     Args:
         storage: Where the store is.
         path: What is in the way.
-        snapshot: Id of the snapshot that it is in the way of.
+        snapshot: The one that it makes way for.
     """
     for number in itertools.count():
         to = f"{ASIDE}/{snapshot}/{number}/{path}"

@@ -17,16 +17,12 @@ from novabackup.sealing import OtherKeyError
 
 __all__ = ["SmallObjects"]
 
-_SAID = {
-    KEYS: "whoever has this key cannot use it any more: add it again with keys.add",
-    "forgotten": "it said which snapshots were forgotten on purpose: check may miss them from now on",
-    "drills": "how it went when a snapshot was restored on trial",
-}
-"""What is lost with a record that only a copy made byte by byte can have, by its folder."""
+_FORGOTTEN = "forgotten"
+_DRILLS = "drills"
 
 
 class SmallObjects:
-    """Decides about config, README, keys, pins, and notes of what is condemned or forgotten; looking writes nothing.
+    """Decides about all that is small: config, texts for people, keys, pins, notes, drills; looking writes nothing.
 
     Attributes:
         lost: What cannot be had back.
@@ -60,7 +56,7 @@ class SmallObjects:
             self.lost.append(Loss(key=key, message=f"{why}. It stays as it is"))
         elif pin := PIN_NAME.fullmatch(key):
             yield from self._pin(key, pin[1])
-        elif folder in _SAID:
+        elif folder in (KEYS, _FORGOTTEN, _DRILLS):
             yield from self._record(key, folder)
         elif folder == "condemned":  # one that cannot be read condemns nothing
             yield self._set_aside(key)
@@ -86,11 +82,13 @@ class SmallObjects:
         self._objects.ensure()
 
     def _write_readme(self) -> None:
-        aside.move(self._objects.storage, README_KEY)
+        aside.keep(self._objects.storage, README_KEY)
         write_readme(self._objects.storage, encrypted=self._objects.encrypted)
+        if not self._objects.storage.exists(EXTRACT_KEY):
+            write_script(self._objects.storage)  # which the text speaks of, also where the lost one did not
 
     def _write_script(self) -> None:
-        aside.move(self._objects.storage, EXTRACT_KEY)
+        aside.keep(self._objects.storage, EXTRACT_KEY)
         write_script(self._objects.storage)
 
     def _pin(self, key: str, name: str) -> Iterator[Work]:
@@ -126,7 +124,12 @@ class SmallObjects:
 
             yield self._write(key, write, other.url)
             return
-        self.lost.append(Loss(key=key, message=_SAID[folder]))
+        said = {
+            KEYS: "whoever has this key cannot use it any more: add it again with keys.add",
+            _FORGOTTEN: "it said which snapshots were forgotten on purpose: check may miss them from now on",
+            _DRILLS: "it said how a drill went; no snapshot needs it",
+        }
+        self.lost.append(Loss(key=key, message=said[folder]))
         yield self._set_aside(key)
 
     def _set_aside(self, key: str) -> Work:
@@ -140,8 +143,8 @@ class SmallObjects:
             if slot.repository != read_config(self._objects.storage).id:
                 raise FileNotFoundError(key)
             return encode(slot)
-        kinds: dict[str, type[Drill | Forgotten]] = {"drills": Drill, "forgotten": Forgotten}
-        record = other.read_record(key, kinds[folder])[0]
+        kind: type[Forgotten | Drill] = Forgotten if folder == _FORGOTTEN else Drill
+        record = other.read_record(key, kind)[0]
         if other.encrypted and other.protection.key != self._objects.protection.key:
             raise FileNotFoundError(key)
         return self._objects.protection.close_record(encode(record), key, "")

@@ -15,7 +15,7 @@ from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.lanes import Lane
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
-from novabackup.packs import FRAME_SIZE, NOWHERE, Frame, Hashes, KnownChunks, Places, Table, following
+from novabackup.packs import FRAME_SIZE, NOWHERE, UNKNOWN, Frame, Hashes, KnownChunks, Places, Table, following
 
 __all__ = ["MOST_CRUMBS", "Segment", "Stock"]
 
@@ -86,6 +86,10 @@ class Stock:
     def find(self, hashes: Hashes) -> Places:
         """Look chunks up, also those that were noted; shape ``(chunks,)``."""
         return self._known.find(hashes)
+
+    def shared(self, pack: str) -> int:
+        """Give the number by which places count a pack; `UNKNOWN` if nothing can be shared with it."""
+        return self._tables[pack][0] if pack in self._tables else UNKNOWN
 
     def note(self, hashes: Hashes, places: Places) -> None:
         """Add new chunks, each of which is not known yet."""

@@ -102,7 +102,7 @@ class Ways:
         if id(other) not in self._copiers:
             near = {pack for known in self._objects.records() if known.store == record.store for pack in known.packs}
             loose = sorted(near.union(record.packs))
-            copier = Copier(other, self._objects, (), loose, Paces(), self._bad)
+            copier = Copier(other, self._objects.avoiding(self._bad), (), loose, Paces())
             self._copiers[id(other)] = self._exit.enter_context(copier)
         brought = self._copiers[id(other)].bring(record, Callback())
         if brought is None:
@@ -131,7 +131,7 @@ class Ways:
 
     @functools.cached_property
     def _packer(self) -> Packer:
-        return self._exit.enter_context(Packer(self._objects, (), avoid=self._bad))
+        return self._exit.enter_context(Packer(self._objects.avoiding(self._bad), ()))
 
     def _by_chunks(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
         try:

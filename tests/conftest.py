@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 
 import pytest
@@ -11,6 +12,11 @@ import pytest
 pytest.register_assert_rewrite("novabackup.storage.contract")
 
 import servers  # noqa: E402
+
+# Whoever runs tests in the background, or under nohup, hands ignored signals on, to these processes and their children.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

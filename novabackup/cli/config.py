@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from novabackup import components, layouts
+from novabackup.cli.amounts import bytes_of
 from novabackup.cli.secrets import Secret
 from novabackup.cli.settings import (
     Found,
@@ -25,7 +26,9 @@ from novabackup.cli.settings import (
     secret,
     section,
     setting,
+    tables,
     text,
+    texts,
 )
 from novabackup.cli.toml_lines import lines_of
 from novabackup.components import Component
@@ -33,7 +36,7 @@ from novabackup.errors import ConfigurationError
 from novabackup.packs import Compression
 from novabackup.retention import Policy
 
-__all__ = ["LAYOUTS", "NAME", "Config", "RepositorySettings", "StoreSettings", "find", "load"]
+__all__ = ["LAYOUTS", "NAME", "Config", "CopySettings", "RepositorySettings", "StoreSettings", "find", "load"]
 
 NAME = "novabackup.toml"
 _LARGEST = 1 << 20
@@ -111,6 +114,7 @@ class StoreSettings:
         url: Where the index files are.
         layout: Name of a ready-made list of components.
         components: The components themselves, instead of a layout.
+        exclude: Patterns of what the components' patterns do not select; None for what is usual.
         options: Options of the file system; secrets are told by where they are kept.
         single_writer: Nobody else writes there.
         timeout: Seconds to wait for another writer.
@@ -119,6 +123,7 @@ class StoreSettings:
     url: str | None = setting(location, None)
     layout: str | None = setting(choice(*LAYOUTS), None)
     components: tuple[Component, ...] = setting(_components, ())
+    exclude: tuple[str, ...] | None = setting(texts, None)
     options: Mapping[str, Any] = setting(options, attrs.Factory(dict))
     single_writer: bool = setting(flag, False)
     timeout: float | None = setting(seconds, None)
@@ -163,6 +168,28 @@ class RepositorySettings:
     options: Mapping[str, Any] = setting(options, attrs.Factory(dict))
 
 
+def _rate(place: Place, value: object) -> float:
+    try:
+        return bytes_of(text(place, value))
+    except ValueError:
+        raise place.wrong('bytes a second, such as "500kB" or "5MB"', value) from None
+
+
+@attrs.frozen(kw_only=True)
+class CopySettings(RepositorySettings):
+    """Another repository that snapshots are copied to: ``[copies.<name>]``.
+
+    Attributes:
+        url: Where it is.
+        retention: What `mirror` keeps there; None for the policy remote.
+        limit: Bytes a second that are read and sent at most; None for as fast as it goes.
+    """
+
+    url: str = setting(location)
+    retention: Policy | None = setting(_policy, None)
+    limit: float | None = setting(_rate, None)
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """All that a configuration file says.
@@ -171,11 +198,13 @@ class Config:
         store: What is backed up.
         repository: Where to.
         retention: What `forget` keeps; None if the file does not say.
+        copies: Other repositories by their names.
     """
 
     store: StoreSettings = setting(section(StoreSettings), StoreSettings())
     repository: RepositorySettings = setting(section(RepositorySettings), RepositorySettings())
     retention: Policy | None = setting(_policy, None)
+    copies: Mapping[str, CopySettings] = setting(tables(section(CopySettings)), attrs.Factory(dict))
 
 
 def find(named: Path | None) -> Path | None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from novabackup.cli.commands import keys
+from novabackup.cli.commands.archives import export, import_archive, import_pre_ingest
 from novabackup.cli.commands.checking import check, verify
+from novabackup.cli.commands.copying import copy, mirror
+from novabackup.cli.commands.drilling import drill
 from novabackup.cli.commands.forgetting import forget, prune
 from novabackup.cli.commands.guarding import run as guard
 from novabackup.cli.commands.looking import diff, list_, show, stats
+from novabackup.cli.commands.measuring import metrics
+from novabackup.cli.commands.pinning import pin, unpin
 from novabackup.cli.commands.restoring import recover, restore
 from novabackup.cli.commands.shell import completion_of
 from novabackup.cli.commands.taking import init, snapshot
@@ -56,21 +62,35 @@ def app() -> App:
         help_format="markdown",
         version=_version,
         suppress_keyboard_interrupt=False,
-        group_commands=Group("Help", sort_key=7),
+        group_commands=Group("Help", sort_key=10),
         default_parameter=Parameter(negative=(), show_default=_default),
     )
+    elsewhere = Group("Elsewhere", sort_key=6)
     groups: dict[Group, list[Callable[..., Answer]]] = {
         Group("Take", sort_key=1): [init, snapshot, guard],
-        Group("Look", sort_key=2): [list_, show, diff, stats],
-        Group("Check", sort_key=3): [verify, check],
+        Group("Look", sort_key=2): [list_, show, diff, stats, metrics],
+        Group("Check", sort_key=3): [verify, check, drill],
         Group("Bring back", sort_key=4): [restore, recover],
-        Group("Make room", sort_key=5): [forget, prune],
-        Group("Shell", sort_key=6): [completion_of(every)],
+        Group("Make room", sort_key=5): [forget, prune, pin, unpin],
+        elsewhere: [copy, mirror, export],
+        Group("Shell", sort_key=9): [completion_of(every)],
     }
     for group, commands in groups.items():
         for number, command in enumerate(commands):
             every.command(command, group=group, sort_key=number, help_epilogue="")
+    imports = {"archive": import_archive, "pre-ingest": import_pre_ingest}
+    every.command(_several("import", "Take in archives, or copies that a script made.", imports, elsewhere))
+    of_keys = {name.strip("_"): getattr(keys, name) for name in keys.__all__}
+    every.command(_several("key", "Manage the keys that open the repository.", of_keys, Group("Keys", sort_key=7)))
     return every
+
+
+def _several(name: str, text: str, commands: Mapping[str, Callable[..., Answer]], group: Group) -> App:
+    """Put commands together under one word."""
+    several = App(name=name, help=text, help_epilogue="", group=group)
+    for word, command in commands.items():
+        several.command(command, name=word)
+    return several
 
 
 def run(arguments: Sequence[str]) -> int:

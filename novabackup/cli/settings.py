@@ -28,7 +28,9 @@ __all__ = [
     "secret",
     "section",
     "setting",
+    "tables",
     "text",
+    "texts",
 ]
 
 _Section = TypeVar("_Section")
@@ -114,6 +116,21 @@ def section(kind: type[_Section]) -> Callable[[Place, object], _Section]:
     return read
 
 
+def tables(read: Read) -> Read:
+    """Read a table of values that are all alike, by names of one's own.
+
+    Args:
+        read: Reads each value.
+    """
+
+    def read_all(place: Place, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise place.wrong("a table", value)
+        return {name: read(place / name, said) for name, said in value.items()}
+
+    return read_all
+
+
 def keys(place: Place, table: Mapping[str, object], known: Iterable[str]) -> None:
     """Refuse keys that nothing would read: most are misspelt.
 
@@ -133,6 +150,13 @@ def text(place: Place, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise place.wrong("a text", value)
     return value
+
+
+def texts(place: Place, value: object) -> tuple[str, ...]:
+    """Read a list of texts."""
+    if not isinstance(value, list):
+        raise place.wrong('a list of texts, such as ["**/*.log"]', value)
+    return tuple(text(place / number, item) for number, item in enumerate(value))
 
 
 def flag(place: Place, value: object) -> bool:

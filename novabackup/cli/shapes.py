@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from novabackup.cli.output import Column, Table, local, number, problem_fields, size
 from novabackup.model import FileEntry, Report
-from novabackup.restore import RestorePlan, Step
+from novabackup.restore import Kind, RestorePlan, Step
 from novabackup.snapshots import Snapshot
 
 __all__ = [
@@ -133,7 +133,13 @@ def plan_fields(plan: RestorePlan) -> dict[str, object]:
         "snapshot": plan.snapshot,
         "store": plan.store,
         "actions": [
-            {"step": str(action.step), "path": action.path, "size": action.size, "replaces": action.replaces}
+            {
+                "step": str(action.step),
+                "path": action.path,
+                "kind": str(action.kind),
+                "size": action.size,
+                "replaces": action.replaces,
+            }
             for action in plan.actions
         ],
     }
@@ -146,8 +152,8 @@ def plan_table(plan: RestorePlan) -> Table:
         rows=[
             (
                 str(action.step),
-                action.path,
-                size(action.size) if action.step is Step.WRITE else "",
+                action.path if action.kind is Kind.FILE else f"{action.path} ({action.kind})",
+                size(action.size) if action.step is Step.WRITE and action.kind is Kind.FILE else "",
                 {Step.KEEP: "the same"}.get(action.step, "is kept as a snapshot" if action.replaces else "nothing"),
             )
             for action in plan.actions

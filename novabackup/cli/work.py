@@ -13,7 +13,7 @@ import attrs
 from cyclopts import Group, Parameter
 
 from novabackup.cli import config as _config
-from novabackup.cli.config import LAYOUTS, Config, RepositorySettings, StoreSettings
+from novabackup.cli.config import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
 from novabackup.cli.durations import seconds_of
 from novabackup.cli.output import Terminal, size
 from novabackup.cli.progress import Unseen, progress
@@ -114,6 +114,7 @@ class Work:
         return IndexStore(
             url,
             components=own or LAYOUTS[layout],
+            exclude=said.exclude,
             storage_options=_options_for(url, said),
             single_writer=said.single_writer,
         )
@@ -138,17 +139,53 @@ class Work:
         """
         url = self.options.repository or self.config.repository.url
         if url is not None:
-            return self._repository(url, _options_for(url, self.config.repository))
+            return self._repository(url, self.config.repository, _options_for(url, self.config.repository))
         if self.known_store is None:
             raise ConfigurationError(self._nothing_names("a repository", "--repository", "[repository]"))
         inside = f"{self.known_store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
-        return self._repository(inside, self.known_store.storage_options)
+        return self._repository(inside, self.config.repository, self.known_store.storage_options)
 
-    def _repository(self, url: str, storage_options: Mapping[str, Any]) -> Repository:
-        said = self.config.repository
+    def copy_settings(self, name: str) -> CopySettings:
+        """Give what the configuration says of a copy.
+
+        Raises:
+            ConfigurationError: It says nothing of one that is called so.
+        """
+        found = self.config.copies.get(name)
+        if found is None:
+            known = ", ".join(self.config.copies) or "no copies"
+            raise ConfigurationError(
+                f"expected the name of a copy, found {name!r}; {self.found or 'the configuration'} has {known}. "
+                f"Write [copies.{name}] there; a folder of that name is ./{name}"
+            )
+        return found
+
+    def copy(self, name: str) -> Repository:
+        """Give another repository, by its name in the configuration or by its path or URL.
+
+        It is opened with the key of the first one where nothing else is said, so that what is encrypted stays so.
+
+        Raises:
+            ConfigurationError: It is a mere word, and the configuration has no copy of that name.
+        """
+        if "/" in name and name not in self.config.copies:
+            return self._repository(name, self.config.repository, _options_for(name, self.config.repository))
+        said = self.copy_settings(name)
+        return self._repository(said.url, said, revealed(said.options))
+
+    def options_for(self, url: str) -> dict[str, Any]:
+        """Give the options for another place: those of the repository, if it is one of the same kind."""
+        return _options_for(url, self.config.repository) if self.config.repository.url else {}
+
+    def copy_limit(self, name: str) -> float | None:
+        """Give the bytes a second that a copy may take; None for any number."""
+        found = self.config.copies.get(name)
+        return found.limit if found else None
+
+    def _repository(self, url: str, said: RepositorySettings, storage_options: Mapping[str, Any]) -> Repository:
         return Repository(
             url,
-            key=_key_for(said),
+            key=_key_for(said if said.key else self.config.repository),
             storage_options=storage_options,
             storage_class=said.storage_class,
             compression=said.compression,
@@ -200,7 +237,7 @@ class Work:
         if to is None:
             return own if own is not None and own.url == snapshot.store else None
         if own is not None and own.storage_options and protocol(to) == protocol(own.url):
-            return IndexStore(to, components=own.components, storage_options=own.storage_options)
+            return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)
         return to
 
     def timeout(self, said: float | None) -> float | None:

@@ -4,17 +4,21 @@ Every class and function that the pickle asks for is an inert stand-in, which ta
 does nothing. So nothing is imported and nothing runs; what is left is memory and time, which the parent limits.
 """
 
+import hashlib
 import heapq
+import json
 import math
 import os
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 _BUFFER = 1 << 20
 _MOST_NAMES = 100
 _LONGEST_NAME = 200
+FEW = 64
+"""Documents whose hash alone tells most wrong ways to cut texts into words."""
 
 
 class Inert:
@@ -90,13 +94,15 @@ def look(arguments: dict[str, Any]) -> dict[str, object]:
     """Count what is in the pickle on standard input.
 
     Args:
-        arguments: ``size`` of the file and ``start`` of the pickle in it, in bytes; ``shape``: ``bm25`` or ``list``;
-            ``ask``, if it is there, has ``again`` (lists of words), ``number`` of lists to choose if there are none,
-            and how many ``nearest`` documents to find.
+        arguments: ``size`` of the file and ``start`` of the pickle in it, in bytes; ``shape``: ``bm25``, ``list``, or
+            ``recipe`` for all that it takes to write a BM25 index like this one again; ``ask``, if it is there, has
+            ``again`` (lists of words), ``number`` of lists to choose if there are none, and how many ``nearest``
+            documents to find.
 
     Returns:
         ``kind``, ``count`` (None where there is none to be found) and ``wrong``: texts that say what does not fit. If
-        asked, ``classes`` that the pickle names, and ``probes``: questions with their answers.
+        asked, ``classes`` that the pickle names, and ``probes``: questions with their answers. And ``recipe``, where
+        one is asked for.
     """
     value, classes, found = read(0, arguments["start"], arguments["size"], arguments["shape"])
     if "ask" in arguments:
@@ -122,8 +128,11 @@ def read(descriptor: int, start: int, size: int, shape: str) -> tuple[object, li
         wrong.append(
             f"expected a pickle of {size - start} bytes, found one that ends after {end - start}: more follows it"
         )
-    kind, count = {"bm25": _bm25, "list": _list}[shape](value, wrong)
-    return value, unpickler.asked_for(), {"kind": kind, "count": count, "wrong": wrong}
+    kind, count = (_list if shape == "list" else _bm25)(value, wrong)
+    found: dict[str, object] = {"kind": kind, "count": count, "wrong": wrong}
+    if shape == "recipe":
+        found["recipe"] = _recipe(value, count or 0)
+    return value, unpickler.asked_for(), found
 
 
 def _bm25(value: object, wrong: list[str]) -> tuple[str, int | None]:
@@ -222,15 +231,20 @@ def _first(shape: object) -> int | None:
 
 
 def _integer(value: object) -> int | None:
-    """Value of an int, or of a stand-in for a numpy integer: (dtype, little-endian bytes); None for others."""
+    """Value of an int, or of a stand-in for a numpy integer; None for others."""
     if isinstance(value, int):
         return value
-    if isinstance(value, Inert) and value.name == "scalar" and len(value.args) == 2:
-        dtype, data = value.args[0], _bytes(value.args[1])
-        code = dtype.args[0] if isinstance(dtype, Inert) and dtype.args else None
-        if data is not None and type(code) is str and code[:1] in ("i", "u"):
-            return int.from_bytes(data, "little", signed=code[0] == "i")
-    return None
+    code, data = _scalar(value)
+    return int.from_bytes(data, "little", signed=code[0] == "i") if code[:1] in ("i", "u") else None
+
+
+def _scalar(value: object) -> tuple[str, bytes | bytearray]:
+    """Take a stand-in for a number of numpy apart, into its type and little-endian bytes; empty for others."""
+    if not isinstance(value, Inert) or value.name != "scalar" or len(value.args) != 2:
+        return "", b""
+    dtype, data = value.args[0], _bytes(value.args[1])
+    code = dtype.args[0] if isinstance(dtype, Inert) and dtype.args else None
+    return (code, data) if type(code) is str and data is not None else ("", b"")
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
@@ -428,3 +442,97 @@ _LETTERS = {
     "u2": "H",
     "u1": "B",
 }
+
+
+# -- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def _recipe(value: object, count: int) -> dict[str, object]:
+    """Say what it takes to write an index again: its members in order, and hashes of those that come from texts."""
+    fields, kind = _fields(value)
+    module = getattr(value, "module", "")
+    if isinstance(value, Inert) and kind != value.name and value.args:
+        module = getattr(value.args[0], "module", "")
+    return {
+        "class": f"{module}.{kind}" if isinstance(value, Inert) else "dict",
+        "members": {name: _member(name, fields[name], count) for name in fields},
+    }
+
+
+def _member(name: str, value: object, count: int) -> list[object]:
+    """Describe a member: its kind, and its value or a hash of it."""
+    said: list[object] | None = ["none"] if value is None else _stated_number(value)
+    if said is None and name in _DESCRIBED:
+        said = _DESCRIBED[name](value, count)
+    return said or ["unknown", value.name if isinstance(value, Inert) else type(value).__name__]
+
+
+def _lengths(value: object, _count: int) -> list[object] | None:
+    if type(value) is list and all(type(length) is int for length in value):
+        return ["lengths", hashed(value)]
+    return None
+
+
+def _frequencies(value: object, _count: int) -> list[object] | None:
+    if type(value) is list and all(map(_is_counts, value)):
+        return ["frequencies", *digests(value)]
+    return None
+
+
+def _weights(value: object, _count: int) -> list[object] | None:
+    if type(value) is dict and all(type(word) is str for word in value):
+        weights = [(word, _stated_number(value[word])) for word in sorted(value)]
+        return ["weights", hashed(weights)] if all(weight for _word, weight in weights) else None
+    return None
+
+
+def _stated_index(value: object, count: int) -> list[object] | None:
+    if isinstance(value, Inert):
+        return ["index", _recipe(value, count)]
+    documents = _documents(value, count) if type(value) is dict else None
+    return None if documents is None else ["postings", *digests(documents)]
+
+
+_DESCRIBED = {"doc_len": _lengths, "doc_freqs": _frequencies, "idf": _weights, "index": _stated_index}
+
+
+def _documents(index: dict[Any, Any], count: int) -> list[dict[str, int]] | None:
+    """Turn postings, from words to documents to numbers, into the words of each document."""
+    documents: list[dict[str, int]] = [{} for _ in range(count)]
+    for word, postings in index.items():
+        if type(word) is not str or type(postings) is not dict:
+            return None
+        for document, times in postings.items():
+            if type(document) is not int or not 0 <= document < count or type(times) is not int:
+                return None
+            documents[document][word] = times
+    return documents
+
+
+def _is_counts(value: object) -> bool:
+    return type(value) is dict and all(type(word) is str and type(times) is int for word, times in value.items())
+
+
+def _stated_number(value: object) -> list[object] | None:
+    """Describe a number of Python, or the stand-in for one of numpy."""
+    if type(value) in (int, float):
+        return [type(value).__name__, repr(value)]
+    code, data = _scalar(value)
+    if (code, len(data)) in (("f8", 8), ("f4", 4)):
+        return [code, repr(struct.unpack("<d" if code == "f8" else "<f", data)[0])]
+    return None
+
+
+def digests(documents: Iterable[Mapping[str, int]]) -> tuple[str, str]:
+    """Hash how often each word is in each document: of the first documents, and of all."""
+    whole = hashlib.sha256()
+    head = whole.hexdigest()
+    for number, words in enumerate(documents, start=1):
+        whole.update(json.dumps(sorted(words.items())).encode() + b"\n")
+        if number <= FEW:
+            head = whole.hexdigest()
+    return head, whole.hexdigest()
+
+
+def hashed(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 
 from novabackup.components import child
+from novabackup.components._pickle_child import FEW, digests, hashed
 from novabackup.components._prefix import corpus_size
-from novabackup.components._recipe_child import FEW, digests, hashed
 from novabackup.components.base import (
     Answers,
     Component,
@@ -107,19 +107,21 @@ class _Pickle(Component):
 
     def _count(self, reader: Reader, report: Report, start: _Start) -> Report:
         """Let the child read the pickle; the report has its findings."""
-        return self._found(report, self._run(reader, start, {}, self._seconds(reader)))
+        return self._read(reader, report, start, {})[0]
 
-    def _seconds(self, reader: Reader) -> float:
-        return self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
-
-    def _found(self, report: Report, outcome: child.Outcome) -> Report:
+    def _read(
+        self, reader: Reader, report: Report, start: _Start, more: Mapping[str, object]
+    ) -> tuple[Report, Mapping[str, Any]]:
+        """Let the child read the pickle; give the report with its findings, and all that it said."""
+        seconds = self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
+        outcome = self._run(reader, start, more, seconds)
         if outcome.failure is not None:
-            return self._wrong(report, f"{_UNREADABLE}{outcome.failure}")
+            return self._wrong(report, f"{_UNREADABLE}{outcome.failure}"), {}
         kind, count = outcome.answer["kind"], outcome.answer["count"]
         report = self._counted(report, str(kind), count)
         for text in outcome.answer["wrong"]:
             report = self._wrong(report, str(text))
-        return report
+        return report, outcome.answer
 
     def probe(self, reader: Reader, questions: Questions) -> Answers:
         """Find out what the pickle asks for, and put words of its documents to a BM25 index, in a child process.
@@ -149,18 +151,11 @@ class _Pickle(Component):
             return Answers(problems=(damage(self.path, f"{_UNREADABLE}{outcome.failure}. {_AGAIN}"),))
         return answers(self.path, outcome.answer)
 
-    def _run(
-        self,
-        reader: Reader,
-        start: _Start,
-        more: Mapping[str, object],
-        seconds: float,
-        script: str = "_pickle_child.py",
-    ) -> child.Outcome:
+    def _run(self, reader: Reader, start: _Start, more: Mapping[str, object], seconds: float) -> child.Outcome:
         size = reader.entry.size
         limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
         arguments = {"size": size, "start": start.offset, "shape": self._shape(), **more}
-        return child.run(script, reader, arguments, limits)
+        return child.run("_pickle_child.py", reader, arguments, limits)
 
     def _counted(self, report: Report, kind: str, count: int | None) -> Report:
         """Note what was found; every entry takes a byte at least, so a larger number is made up."""
@@ -317,8 +312,7 @@ class Bm25(_Pickle):
         report, start = self._start(reader)
         said: Mapping[str, Any] = {}
         if start is not None:
-            outcome = self._run(reader, start, {}, self._seconds(reader), "_recipe_child.py")
-            report, said = self._found(report, outcome), outcome.answer
+            report, said = self._read(reader, report, start, {"shape": "recipe"})
         if start is None or report.problems or report.count is None:
             raise IntegrityError(f"{self.path}: expected a BM25 index that can be read", report.problems)
         return Recipe(

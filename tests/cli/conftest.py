@@ -84,8 +84,8 @@ class Screen:
         self._stream = pyte.ByteStream(self._screen)
         self.raw = b""
         self.child = pexpect.spawn(
-            sys.executable,
-            ["-m", "novabackup", *map(str, arguments)],
+            "env",  # a shell has what it starts in the background ignore what is typed, and tests can be started so
+            ["--default-signal=INT,QUIT,HUP", sys.executable, "-m", "novabackup", *map(str, arguments)],
             dimensions=(60, columns),
             env={**os.environ, "TERM": "xterm-256color", **environment},
             timeout=60,

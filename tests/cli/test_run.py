@@ -14,13 +14,16 @@ import pytest
 import nova
 from novabackup import IndexStore, Repository
 
+AS_USUAL = ("env", "--default-signal=INT,QUIT,HUP")
+"""A shell has what it starts in the background ignore what is typed, and tests can be started so."""
+
 BREAK = "echo '[' > vector_db/metadata.json"
 
 
 def start(*arguments, **options):
     """Start novabackup in a session of its own, without a terminal."""
     return subprocess.Popen(
-        [sys.executable, "-m", "novabackup", *arguments],
+        [*AS_USUAL, sys.executable, "-m", "novabackup", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -167,7 +170,7 @@ def test_ctrl_c_reaches_the_command_once(terminal, store, place, before):
 
 
 def test_ctrl_c_ends_a_command_that_does_not_care(terminal, store, before):
-    screen = terminal("run", "--", "sh", "-c", f"{BREAK}; echo ready; sleep 600")
+    screen = terminal("run", "--", "sh", "-c", f"{BREAK}; echo ready; exec sleep 600")
     screen.child.expect("ready")
     screen.child.sendintr()
     assert screen.end() == 130

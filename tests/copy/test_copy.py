@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+from datetime import timedelta
 from pathlib import Path
 
 import faiss
@@ -20,6 +21,7 @@ from novabackup import (
     IntegrityError,
     NotFoundError,
     Repository,
+    copying,
     keys,
     packer,
 )
@@ -106,6 +108,24 @@ def test_what_is_there_is_not_sent_again(both):
     growth = stored(target) - before
     assert growth < 1.3 * (stored(source) - before) + 100_000
     assert contents(target) == contents(source)
+
+
+def test_what_went_before_is_not_read_again(both, store):
+    """Also where hashes cannot be compared, since the keys are not the same."""
+    source, target = both
+    source.copy(to=target)
+    grow(store, 3)
+    source.backup(store)
+    for found in (source, target):  # as another program would see them
+        found._objects._tables.clear()
+        found._objects._records.clear()
+    read = []
+    plan = source.plan_copy(to=target)
+    copying.copy(source._objects, plan, target._objects, copying.Paces(reading=read.append), Callback())
+    new = source["latest"].files
+    assert 0 < sum(read) < 0.6 * sum(entry.size for entry in new.values())
+    assert contents(target) == contents(source)
+    assert not target.check(read_data_subset="100%")
 
 
 def test_a_plan_does_nothing(both):
@@ -221,6 +241,49 @@ def test_damage_in_the_source_costs_only_the_snapshots_that_need_it(tmp_path, st
     assert (plan.copy, plan.damaged, len(plan.there)) == ((taken[1].id,), (taken[2].id,), 2)
 
 
+def test_a_damaged_repository_is_mended_from_a_copy(tmp_path, store):
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    grow(store, 0)
+    source.backup(store)
+    source.copy(to=target)
+    pack = max(Path(source.url, "packs").rglob("*"), key=lambda path: path.stat().st_size)
+    whole = bytearray(pack.read_bytes())
+    whole[5000] ^= 1
+    pack.write_bytes(whole)
+    assert source.check(read_data_subset="100%")
+    source.forget([source["latest"]])
+    source.prune(grace=timedelta(0))
+    target.copy(to=source)
+    source["latest"].verify()
+    source.prune(grace=timedelta(0))
+    assert not source.check(read_data_subset="100%")
+
+
+def test_packs_that_are_condemned_during_a_copy_are_not_relied_on(tmp_path, store, monkeypatch):
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    grow(store, 0)
+    point = source.backup(store)
+    source.copy(to=target)
+    loose = {pack for entry in target[point.id].files.values() for pack in entry.packs}
+    target.forget([point.id])
+    objects = target._objects
+    protect = objects.protect
+
+    def condemn_first(packs):
+        if loose.issubset(packs):
+            target.prune(grace=timedelta(0))
+        protect(packs)
+
+    monkeypatch.setattr(objects, "protect", condemn_first)
+    callback = Callback()
+    source.copy(to=target, callback=callback)
+    target.prune(grace=timedelta(0))
+    assert loose.isdisjoint(path.name for path in Path(target.url, "packs").rglob("*"))
+    assert not target.check(read_data_subset="100%")
+    assert contents(target) == contents(source)
+    assert callback.value == callback.size == point.size
+
+
 def test_a_copy_can_be_compressed_otherwise(tmp_path, store):
     source = Repository(tmp_path / "source")
     code = b"".join(path.read_bytes() for path in sorted(Path(keys.__file__).parent.glob("*.py")))
@@ -266,6 +329,9 @@ def test_no_more_goes_through_than_the_limit(tmp_path, store):
     grow(store, 0)
     source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
     source.backup(store)
+    for nothing in (0, -1, float("nan")):
+        with pytest.raises(ConfigurationError, match="more than 0 bytes a second"):
+            source.copy(to=target, limit=nothing)
     source.copy(to=target, limit=1e9)
     assert contents(target) == contents(source)
 

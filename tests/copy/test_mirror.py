@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from novabackup import IndexStore, Policy, Repository
+from novabackup import IndexStore, IntegrityError, Policy, Repository
 from novabackup.components import Files
 from novabackup.model import SnapshotRecord
 
@@ -82,6 +82,31 @@ def test_what_is_gone_here_stays_there(source, target, take):
     source.forget(kept[:2])
     source.mirror(to=target, policy=Policy(daily=30))
     assert names(target) == kept
+
+
+def test_nothing_is_forgotten_there_if_anything_could_not_be_copied(source, target, take):
+    old = take(2)
+    source.mirror(to=target, policy="last 1")
+    new = take(1)
+    for pack in set(source[new].files["a"].packs) - set(source[old].files["a"].packs):
+        path = Path(source.url, "packs", pack[:2], pack)
+        path.write_bytes(path.read_bytes()[:-40] + bytes(40))
+    with pytest.raises(IntegrityError, match="could not be copied"):
+        source.mirror(to=target, policy="last 1")
+    assert names(target) == [old]
+
+
+def test_pins_count_where_they_are(source, target, take):
+    pinned, stays = take(5), take(4)
+    source.mirror(to=target, policy="last 2")
+    source.pin(pinned)
+    target.pin(stays)
+    source.forget([stays])
+    new = take(1)
+    target.forget([pinned])
+    source.mirror(to=target, policy="last 1")
+    assert names(target) == [pinned, stays, new]
+    assert list(target.pins()) == [stays]
 
 
 def test_a_damaged_snapshot_is_not_copied_and_stands_in_nobodys_way(source, target, take):

@@ -13,7 +13,7 @@ from places import EXAMPLES
 
 import fake_nova
 import servers
-from novabackup import IndexStore, Repository
+from novabackup import IndexStore, Repository, keys
 from novabackup.components import Tree
 
 
@@ -67,6 +67,24 @@ def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
 @pytest.fixture
 def s3(bucket) -> dict[str, str]:
     """Provide ``s3://bucket``; nothing has to be moved for it."""
+    return {}
+
+
+@pytest.fixture
+def passphrase(monkeypatch) -> dict[str, str]:
+    """Set the passphrase that programs find by the environment; stretching it is cheap here."""
+    monkeypatch.setenv("NOVABACKUP_PASSPHRASE", "check the brake pads every ten thousand kilometres")
+    monkeypatch.setattr(keys, "_N", 1 << 4)
+    return {}
+
+
+@pytest.fixture
+def key_service(bucket, monkeypatch) -> dict[str, str]:
+    """Provide a key service with a key of the name that the document uses."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    kms = pytest.importorskip("boto3", reason="needs boto3").client("kms")
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName="alias/nova-backups", TargetKeyId=key)
     return {}
 
 

@@ -101,6 +101,7 @@ def test_every_command_is_in_its_document_with_its_exit_codes_and_settings():
     commands = {name for name in app() if not name.startswith("-")}
     assert {name for name in commands if f"$ novabackup {name}" not in text} == set()
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == sorted({*Exit})
+    assert {name for name in config.LAYOUTS if f"`{name}`" not in text} == set()
     for name in attrs.fields_dict(config.Config):
         assert re.search(rf"^\| `{name}\.", text, re.MULTILINE), name
 

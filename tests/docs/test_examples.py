@@ -143,6 +143,26 @@ SCRIPTS = {
         "indexes healthy: True",
         "weekly: data/brakes.txt",
     ],
+    "encrypt": [
+        "Readable for others: []",
+        "Refused: the repository is encrypted. Pass a key that opens it",
+        "Refused: the repository: expected a key that opens it, but this passphrase opens none of its 1 keys",
+        "Restored with the key file: True",
+        "Packs that were rewritten: 0",
+        "Keys to be added again: ('in the safe',)",
+        "Problems: 0 - keys: ['passphrase']",
+    ],
+    "copy_and_mirror": [
+        "To copy: 4, there already: 0",
+        "The same snapshots: True",
+        "bytes of files became",
+        "Next time: 1 copied",
+        "A mirror would copy 0 and forget 3",
+        "Left there: ['with everything', 'one more']",
+        "Forgotten here: 0 forgotten there",
+        "Everything came back: True",
+        "Problems: 0",
+    ],
     "progress": ["Restored 14275 bytes"],
 }
 """What each script must print, in this order."""

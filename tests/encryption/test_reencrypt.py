@@ -100,8 +100,9 @@ def test_whoever_cannot_read_all_does_not_begin(repository, again, store, monkey
 def test_a_program_that_goes_on_meanwhile_seals_with_the_new_key(repository, again, store):
     """What it would seal with the old one could be read by nobody."""
     going_on = again()
-    assert len(going_on.snapshots()) == 3
+    before = {path: going_on["latest"].open(path).read() for path in going_on["latest"].files}
     repository.reencrypt()
+    assert {path: bytes(going_on["latest"].open(path).read()) for path in going_on["latest"].files} == before
     point = going_on.backup(store)
     going_on.keys.add(Passphrase("second"))
     for secret in (SECRET, "second"):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import random
 import shutil
+import socket
 from pathlib import Path
 
+import attrs
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 from telling import SECRET, TEXT
@@ -21,10 +25,12 @@ from novabackup import (
     IntegrityError,
     NovaBackupError,
     Repository,
+    model,
     snapshot,
 )
 from novabackup.components import Files
 from novabackup.keys import Passphrase
+from novabackup.objects import snapshot_key
 from novabackup.sealing import padded
 
 
@@ -43,13 +49,43 @@ def test_what_was_backed_up_comes_back(again, tmp_path):
     assert len({pack for point in repository for pack in point.files["torques.txt"].packs}) == 1, "stored once"
 
 
-def test_nothing_readable_is_in_the_storage(repository, store):
+def test_nothing_readable_is_in_the_storage(repository, store, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "host-of-the-workshop")
+    repository.backup(store)
+    assert repository._objects.record(repository["latest"].id).host == "host-of-the-workshop"
     for point in list(repository)[:1]:
         repository.forget([point.id])
+    repository.pin("latest", "a telling reason")
     repository.prune()
     everything = b"".join(path.read_bytes() for path in objects_of(repository).values())
-    for told in (b"torques", b"wheel nuts", b"telling", b"tag-1", store.url.encode(), SECRET.encode()):
+    for told in (
+        b"torques",
+        b"wheel nuts",
+        b"telling",
+        b"tag-1",
+        store.url.encode(),
+        b"host-of-the-workshop",
+        SECRET.encode(),
+    ):
         assert told not in everything
+
+
+def test_the_same_content_has_other_hashes_in_each_repository(repository, store, tmp_path):
+    """Whoever knows a file cannot look for the hash of it, or of a piece of it, nor find it in two repositories."""
+    others = [Repository(tmp_path / "plain"), Repository(tmp_path / "other", key=Passphrase(SECRET))]
+    for other in others:
+        other.backup(store)
+    hashes = [
+        {bytes(row) for pack, _entry in found._objects.pack_entries() for row in found._objects.table(pack).hashes}
+        for found in (repository, *others)
+    ]
+    assert all(hashes)
+    for one, another in itertools.combinations(hashes, 2):
+        assert one.isdisjoint(another)
+    everything = b"".join(path.read_bytes() for path in objects_of(repository).values())
+    for digest in set.union(*hashes, {blake3(TEXT).digest()}):
+        assert digest not in everything
+        assert digest.hex().encode() not in everything
 
 
 def test_without_the_key_nothing_can_be_had(repository, tmp_path):
@@ -107,6 +143,84 @@ def test_objects_that_change_places_are_noticed(repository, again):
             other.write_bytes(contents[1])
 
 
+def test_objects_that_are_renamed_or_duplicated_are_noticed(repository, again):
+    url = Path(repository.url)
+    names = [point.id for point in repository]
+    before = objects_of(repository)
+    renamed = f"{names[0][:-1]}{int(names[0][-1], 16) ^ 1:x}"
+    record = url / "snapshots" / f"{names[0]}.json"
+    for move in (Path.rename, shutil.copy):
+        move(record, record.with_name(f"{renamed}.json"))
+        found = again()
+        assert {problem.paths for problem in found.check()} >= {(f"snapshots/{renamed}.json",)}
+        assert renamed not in [point.id for point in found.snapshots()]
+        with pytest.raises(IntegrityError, match="is not what was sealed for that place"):
+            found[renamed]
+        shutil.move(record.with_name(f"{renamed}.json"), record)
+    pack = next(path for name, path in before.items() if name.startswith("packs"))
+    copy = url / "packs" / "00" / f"00{pack.name[2:]}"
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy(pack, copy)
+    (problem,) = again().check()
+    assert problem.paths == (f"packs/00/{copy.name}",)
+    copy.unlink()
+    repository.pin(names[0])
+    shutil.copy(url / "pins" / f"{names[0]}.json", url / "pins" / f"{names[1]}.json")
+    (problem,) = again().check()
+    assert problem.paths == (f"pins/{names[1]}.json",)
+
+
+def test_a_frame_fits_in_no_other_place(repository):
+    """Neither in its pack nor in another one, nor behind another table."""
+    objects = repository._objects
+    seal, other = objects.protection.new_pack(), objects.protection.new_pack()
+    closed = bytes(seal.close(0, b"content"))
+    assert seal.open(0, closed) == b"content"
+    for opener, number, data in ((seal, 1, closed), (other, 0, closed), (seal, 0, closed[:-1]), (seal, 0, b"")):
+        with pytest.raises(IntegrityError):
+            opener.open(number, data)
+    table = seal.close_table(b"table", b"footer")
+    assert seal.open_table(table, b"footer") == b"table"
+    for opener, footer in ((seal, b"other"), (other, b"footer")):
+        with pytest.raises(IntegrityError):
+            opener.open_table(table, footer)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"data": b""}, {"data": bytes(11)}, {"data": bytes(40)}, {"key": ""}, {"key": "0" * 16}),
+        *({"key": "x" * 1_000_000}, {"previous": "y" * 1_000_000}, {"previous": "\0\n"}),
+    ],
+    ids=lambda changes: f"{next(iter(changes))}-{len(next(iter(changes.values())))}",
+)
+def test_a_forged_record_is_damage_and_no_long_message(repository, again, changes):
+    for folder, name in (("snapshots", repository["latest"].id), ("forgotten", "20260101T000000Z-0123456789abcdef")):
+        path = Path(repository.url, folder, f"{name}.json")
+        path.parent.mkdir(exist_ok=True)
+        genuine = model.decode(
+            Path(repository.url, snapshot_key(repository["latest"].id)).read_bytes(), model.Sealed, ""
+        )
+        before = path.read_bytes() if path.exists() else b""
+        path.write_bytes(model.encode(attrs.evolve(genuine, **changes)))
+        (problem,) = again().check()
+        assert (problem.code, problem.paths) == ("damaged", (f"{folder}/{name}.json",))
+        assert len(problem.message) < 1000
+        path.unlink()
+        if before:
+            path.write_bytes(before)
+
+
+def test_an_object_that_is_too_large_to_be_true_is_not_read(repository, again):
+    for key in ("snapshots/20260101T000000Z-0123456789abcdef0123.json", "keys/0123456789abcdef.json"):
+        with (Path(repository.url) / key).open("wb") as file:
+            file.truncate(1 << 40)
+        (problem,) = again().check()
+        assert problem.paths == (key,)
+        assert "found 1099511627776" in problem.message
+        (Path(repository.url) / key).unlink()
+
+
 def test_a_snapshot_of_another_repository_with_the_same_passphrase_is_noticed(repository, again, store, tmp_path):
     other = Repository(tmp_path / "other", key=Passphrase(SECRET))
     other.backup(store)
@@ -122,6 +236,47 @@ def test_a_snapshot_that_was_taken_away_is_missed(repository, again, which):
     (Path(repository.url) / "snapshots" / f"{name}.json").unlink()
     (problem,) = again().check()
     assert (problem.code, problem.paths) == ("missing", (f"snapshots/{name}.json",))
+
+
+def test_what_somebody_else_put_there_is_not_remembered_instead(repository, again, store):
+    snapshots = Path(repository.url) / "snapshots"
+    last = repository["latest"].id
+    forged = snapshots / "99990101T000000Z-0123456789abcdef0123.json"
+    forged.write_bytes((snapshots / f"{last}.json").read_bytes())
+    again().backup(store)
+    forged.unlink()
+    assert not again().check()
+    (snapshots / f"{last}.json").unlink()
+    assert [problem.paths for problem in again().check()] == [(f"snapshots/{last}.json",)]
+
+
+def test_what_nobody_notices(repository, again, store, tmp_path):
+    """Without a memory outside of the storage it cannot be; docs/encryption.md says so."""
+    url = Path(repository.url)
+    first, _second, newest = [point.id for point in repository]
+    states = [shutil.copytree(url, tmp_path / "state-0")]
+
+    def put_back(state: Path) -> None:
+        shutil.rmtree(url)
+        shutil.copytree(state, url)
+
+    (url / "snapshots" / f"{newest}.json").unlink()
+    assert not again().check(), "the newest one was taken away"
+    put_back(states[0])
+    again().pin(first)
+    (url / "pins" / f"{first}.json").unlink()
+    assert (not again().check(), again().pins()) == (True, {}), "a pin was taken away"
+    again().forget([first])
+    shutil.copy(states[0] / "snapshots" / f"{first}.json", url / "snapshots")
+    assert again().snapshots()[0].id == first, "what was forgotten came back"
+    assert not again().check(read_data_subset="100%")
+    again().backup(store)
+    put_back(states[0])
+    assert (not again().check(read_data_subset="100%"), len(again())) == (True, 3), "all is as it was"
+    other = Repository(tmp_path / "other", key=Passphrase(SECRET))
+    other.backup(store)
+    put_back(tmp_path / "other")
+    assert (not again().check(), len(again())) == (True, 1), "it is another one that the same key opens"
 
 
 def test_a_snapshot_that_was_forgotten_is_not_missed(repository, again, store):
@@ -208,3 +363,21 @@ def test_sizes_tell_little(store, tmp_path):
 def test_padding_costs_little(size):
     assert size <= padded(size) <= size * 1.12 + 1
     assert padded(padded(size)) == padded(size)
+
+
+def test_padding_of_usual_packs_costs_one_percent():
+    sizes = range(8 << 20, 16 << 20, 4001)
+    assert 1.005 < sum(map(padded, sizes)) / sum(sizes) < 1.012
+    assert len(set(map(padded, sizes))) == 33
+
+
+def test_content_that_is_there_already_lets_the_repository_grow_less(repository, again, store):
+    """So whoever can have something ingested may find out whether it was there; docs/encryption.md says so."""
+    grown = []
+    for name, text in (("new.txt", random.Random(1).randbytes(500_000)), ("old.txt", None)):
+        content = text or (Path(store.url) / "new.txt").read_bytes()
+        (Path(store.url) / name).write_bytes(content)
+        before = again().stored_bytes()
+        again().backup(store)
+        grown.append(again().stored_bytes() - before)
+    assert grown[1] < grown[0] / 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import threading
@@ -100,3 +101,34 @@ def test_buffers_go_round():
     assert buffers.take() is first
     buffers.give_back(bytearray(3))
     assert len(buffers.take()) == 10
+
+
+def test_an_interrupt_while_a_thread_is_started_leaves_nothing_waiting_and_nothing_at_work(monkeypatch):
+    start, begun, let_go = threading.Thread.start, threading.Event(), threading.Event()
+    at_work, ended = [], []
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == "novabackup":
+            raise KeyboardInterrupt
+
+    def slow(number):
+        at_work.append(number)
+        begun.set()
+        assert let_go.wait(60)
+        at_work.remove(number)
+
+    def use():
+        with pytest.raises(KeyboardInterrupt), Lane(3, 6) as lane:
+            lane.submit(functools.partial(slow, 1))
+            assert begun.wait(60)
+            monkeypatch.setattr(threading.Thread, "start", interrupted)
+            threading.Timer(0.1, let_go.set).start()  # while the lane is being left, or before: both are fine
+            lane.submit(functools.partial(slow, 2))
+        assert at_work == []
+        ended.append(True)
+
+    user = threading.Thread(target=use, name="user", daemon=True)
+    user.start()
+    user.join(60)
+    assert ended == [True]

@@ -36,6 +36,7 @@ from novabackup import (
     snapshot,
 )
 from novabackup.components import Bm25, Component, Faiss, Files, Metadata, Sqlite, Tree
+from novabackup.keys import ExternalKey, Key, KeyFile, Passphrase
 from novabackup.storage import Reader
 
 
@@ -137,6 +138,41 @@ assert_type(snap.restore(to="/elsewhere", paths=["metadata.json"]).paths("write"
 snap.restore(to=store)
 snap.restore(to=3)  # type: ignore[arg-type]
 Repository("s3://bucket/backups", storage_options={"anon": True}, storage_class="STANDARD_IA")
+Repository("backups", compression="small")
+Repository("backups", compression=9)  # type: ignore[arg-type]
+
+keys: list[Key] = [
+    Passphrase("a text"),
+    Passphrase.from_env(),
+    Passphrase.from_file(Path("passphrase")),
+    Passphrase.from_command(["pass", "show", "nova"]),
+    KeyFile("key"),
+    ExternalKey(lambda secret: secret[::-1], decrypt=lambda token: token[::-1]),
+]
+assert_type(KeyFile.generate("key"), KeyFile)
+sealed = Repository("sealed", key=keys[0])
+Repository("sealed", key="a text")  # type: ignore[arg-type]
+ExternalKey(str.encode, bytes.decode)  # type: ignore[arg-type]
+for info in sealed.keys:
+    assert_type((info.id, info.kind, info.label, info.time, info.current), tuple[str, str, str, datetime, bool])
+assert_type(sealed.keys.add(keys[1], "in the safe"), str)
+assert_type(sealed.keys.change(keys[2]), str)
+sealed.keys.remove("0123456789abcdef")
+assert_type(len(sealed.keys), int)
+assert_type(sealed.reencrypt(callback=Callback()), tuple[str, ...])
+
+copying = repo.plan_copy([snap, "20260125"], to=sealed)
+assert_type((copying.copy, copying.there, copying.damaged), tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]])
+assert_type(copying.size, int)
+assert_type(repo.copy(copying, to=sealed, limit=1e6, callback=Callback()).copy, tuple[str, ...])
+repo.copy(to=sealed)
+repo.copy(sealed)  # type: ignore[call-arg]
+mirroring = repo.plan_mirror(to=sealed, policy="daily 30")
+assert_type(mirroring.copy.copy, tuple[str, ...])
+assert_type(mirroring.forget.forgotten, tuple[str, ...])
+assert_type(repo.mirror(mirroring, to=sealed).copy.there, tuple[str, ...])
+repo.mirror(to=sealed, policy=Policy(monthly=12), limit=1e6, callback=Callback())
+
 assert_type(snap.plan_thaw().size, int)
 assert_type(snap.thaw(["metadata.json"], days=3, tier="Bulk", timeout=3600).readable, int)
 

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, count, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options
-from novabackup.errors import IntegrityError
+from novabackup.errors import CheckFailedError, IntegrityError
 from novabackup.model import Problem
 
 __all__ = ["check", "verify"]
 
 
-def verify(*snapshots: str, options: Options = BY_DEFAULT) -> Answer:
-    """Read every byte of snapshots and check it against its hashes.
+def verify(
+    *snapshots: str, level: Literal["structure", "hashes", "open", "queries"] = "hashes", options: Options = BY_DEFAULT
+) -> Answer:
+    """Make sure that snapshots can be restored: by default, read every byte and check it against its hashes.
 
     Args:
         snapshots: Ids or the beginnings of ids; by default the latest.
+        level: How thoroughly: structure (all is there), hashes (every byte), open (restored to a folder for temporary
+            files and opened), queries (asked again what it was asked when it was taken).
     """
     with options.open() as work:
         verified = []
+        said: list[str] = []
         for found in [work.snapshot(name) for name in snapshots or ("latest",)]:
             problems: tuple[Problem, ...] = ()
+            notes: tuple[str, ...] = ()
             with work.progress("Verifying") as bar:
                 try:
-                    found.verify(callback=bar)
-                except IntegrityError as error:
+                    notes = found.verify(level, callback=bar).notes
+                except (IntegrityError, CheckFailedError) as error:
                     problems = error.problems
             verified.append((found, problems))
+            said += [f"Note: {note}" for note in notes]
         damaged = [(found, problems) for found, problems in verified if problems]
         return Answer(
             fields={
@@ -45,7 +54,8 @@ def verify(*snapshots: str, options: Options = BY_DEFAULT) -> Answer:
                 f"Snapshot {found.id}: all {size(found.size)} in {count(len(found.files), 'file')} are right"
                 for found, problems in verified
                 if not problems
-            ],
+            ]
+            + said,
             exit=Exit.WRONG if damaged else Exit.OK,
         )
 

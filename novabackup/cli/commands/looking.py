@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from novabackup.cli.output import Answer, Column, Table, count, number, problem_lines, size
+from novabackup.cli.output import Answer, Column, Table, count, number, problem_fields, problem_lines, size
 from novabackup.cli.shapes import file_fields, files_table, snapshot_fields, snapshots_table
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.model import FileEntry
@@ -64,6 +64,9 @@ def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Answe
                     **snapshot_fields(found),
                     "versions": dict(found.versions),
                     "files": [file_fields(entry) for entry in files],
+                    "links": dict(found.links),
+                    "folders": list(found.folders),
+                    "skipped": [problem_fields(problem) for problem in found.skipped],
                 },
             },
             shown=[
@@ -71,6 +74,9 @@ def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Answe
                 "",
                 files_table(files),
                 "",
+                *(f"{path} -> {target}" for path, target in sorted(found.links.items())),
+                *([count(len(found.folders), "folder")] if found.folders else []),
+                *(["Left out:", *problem_lines(found.skipped)] if found.skipped else []),
                 *(["Problems:", *problem_lines(found.problems)] if found.problems else ["No problems"]),
             ],
         )

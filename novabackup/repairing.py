@@ -1,4 +1,4 @@
-"""Mending a damaged repository and a damaged index: the part of a repository's interface that is about that."""
+"""Mending what is damaged, in a repository and in a store: the part of a repository's interface that is about that."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 from novabackup.texts import Tokenize
 
-__all__ = ["Mending"]
+__all__ = ["Repairing"]
 
 
-class Mending(Catalog):
-    """Mends what `check` finds, as far as it can be had back from anywhere."""
+class Repairing(Catalog):
+    """Repairs the repository from copies, and writes the BM25 index of a store anew."""
 
     def plan_repair(
         self,
@@ -143,8 +143,8 @@ class Mending(Catalog):
         wishes = rebuilding.Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)
         rebuilt = self._rebuilt(store, wishes)
         if rebuilt.plan.problems:
-            self._stores[store.url] = store
             asked = request(("before-rebuild",), rebuilt.plan.path)
+            self._stores[store.url] = store
             guard = Snapshot(self._origin(), request=asked, store=store, timeout=timeout)
             rebuilding.execute(store, rebuilt, guard)
         return rebuilt.plan
