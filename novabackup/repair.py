@@ -101,8 +101,8 @@ class _Bench:
         self.lost = self._small.lost
 
     def __enter__(self) -> _Bench:
-        for other in self._others:
-            other.require()
+        for objects in (self._objects, *self._others):
+            objects.require()
         return self
 
     def __exit__(self, *_about: object) -> None:
