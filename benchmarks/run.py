@@ -254,8 +254,8 @@ def s3(bench: Bench, aws: Path, vectors: int, repeat: int) -> None:
             _measure_chain(peers, store, number, samples)
             for peer in _in_turn(peers, number):
                 _add(samples, "copy", peer, _measure_copy(peer, sources[peer.source]))
-        found = {"server": server.name, "tools": tools, "samples": samples}
-        bench.save("s3", "Flat", vectors=vectors, repeat=repeat, store_bytes=store.size, **found)
+            found = {"server": server.name, "tools": tools, "samples": samples}
+            bench.save("s3", "Flat", vectors=vectors, repeat=number + 1, store_bytes=store.size, **found)
 
 
 def _measure_copy(peer: OnS3, source: Peer) -> Measure:

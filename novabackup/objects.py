@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -73,6 +74,8 @@ class Objects(Records):
         self._avoided: frozenset[str] = frozenset()
         self._folder = ""
         self._tables: dict[str, Table] = {}
+        self._reading: dict[str, threading.Lock] = {}
+        self._mutex = threading.Lock()
 
     def forget_cached(self) -> None:
         """Believe nothing any more that has been read."""
@@ -152,14 +155,29 @@ class Objects(Records):
         Raises:
             IntegrityError: The pack is gone or damaged, or has fewer chunks.
         """
-        if pack_id not in self._tables:
-            self._tables[pack_id] = _twice(
-                lambda: read_table(pack_id, self.protection, lambda length: self._read(pack_id, -length, length))
-            )
-        table = self._tables[pack_id]
+        table = self._tables.get(pack_id)
+        if table is None:
+            table = self._table(pack_id)
         if reaching > len(table):
             raise IntegrityError(f"pack {pack_id} has {len(table)} chunks; a snapshot names {reaching}")
         return table
+
+    def _table(self, pack_id: str) -> Table:
+        """Read the table of a pack, once for all threads that ask for it at the same time."""
+        with self._mutex:
+            reading = self._reading.setdefault(pack_id, threading.Lock())
+        try:
+            with reading:
+                table = self._tables.get(pack_id)
+                if table is None:
+                    table = self._tables[pack_id] = _twice(
+                        lambda: read_table(
+                            pack_id, self.protection, lambda length: self._read(pack_id, -length, length)
+                        )
+                    )
+                return table
+        finally:
+            self._reading.pop(pack_id, None)
 
     def frames(self, pack_id: str, frames: Sequence[Frame]) -> list[memoryview]:
         """Read neighbouring frames of a pack by one request.

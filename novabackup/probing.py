@@ -43,7 +43,8 @@ class Probing:
         number: How many questions are put to each index.
         nearest: How many results are kept of each.
         seconds: How long one file may take; one that takes longer is not asked, and the snapshot is taken all the same.
-        largest: Bytes of the largest file that is asked, since it is read once more for that.
+        largest: Bytes of the largest file that is asked, since it is read once more for that: a large index takes
+            seconds, which is more than the backup of what has changed in it.
         on: When: ``backup`` (plain backups) or ``guard`` (the snapshot before a guarded block, which waits for it).
         queries: Questions that `ask` is asked, such as those that users put.
         ask: The user's own search.
@@ -55,8 +56,8 @@ class Probing:
     nearest: int = attrs.field(
         default=5, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(100))
     )
-    seconds: float = attrs.field(default=5.0, validator=attrs.validators.gt(0.0))
-    largest: int = attrs.field(default=256 << 20, validator=attrs.validators.ge(0))
+    seconds: float = attrs.field(default=20.0, validator=attrs.validators.gt(0.0))
+    largest: int = attrs.field(default=16 << 20, validator=attrs.validators.ge(0))
     on: tuple[Occasion, ...] = attrs.field(default=("backup",), converter=tuple)
     queries: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     ask: Ask | None = None

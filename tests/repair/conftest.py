@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from damaging import Case
 
@@ -11,21 +9,25 @@ from novabackup import keys, packer
 from novabackup.packs import builder
 
 
-@pytest.fixture(scope="session")
-def small() -> Iterator[None]:
+def make_small(patch: pytest.MonkeyPatch) -> None:
     """Cheap passphrases, packs of a few frames, frames of a few chunks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "_N", 1 << 4)
-        patch.setattr(builder, "PACK_SIZE", 150_000)
-        patch.setattr(builder, "FRAME_SIZE", 1 << 16)
-        patch.setattr(packer, "FRAME_SIZE", 1 << 16)
-        yield
+    patch.setattr(keys, "_N", 1 << 4)
+    patch.setattr(builder, "PACK_SIZE", 150_000)
+    patch.setattr(builder, "FRAME_SIZE", 1 << 16)
+    patch.setattr(packer, "FRAME_SIZE", 1 << 16)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch) -> None:
+    make_small(monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def cases(small, tmp_path_factory) -> dict[str, Case]:
+def cases(tmp_path_factory) -> dict[str, Case]:
     secrets = {"plain": None, "sealed": "one"}
-    return {name: Case(tmp_path_factory.mktemp(name), secret) for name, secret in secrets.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        return {name: Case(tmp_path_factory.mktemp(name), secret) for name, secret in secrets.items()}
 
 
 @pytest.fixture(params=["plain", "sealed"])

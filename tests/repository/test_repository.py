@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,8 @@ from novabackup import (
 )
 from novabackup.components import Files
 from novabackup.journal import JOURNAL_KEY
-from novabackup.storage import LocalStorage, Reader
+from novabackup.storage import LocalStorage, Reader, open_storage
+from novabackup.testing import FaultyStorage
 
 
 def grown(folder: Path, size: int) -> int:
@@ -172,6 +176,28 @@ def test_a_change_that_keeps_size_and_mtime_is_seen(repository, store, folder):
     path.write_bytes(path.read_bytes().replace(b"brake", b"fake!"))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert repository.backup(store).open("b.txt").read().startswith(b"check the fake! pads")
+
+
+class Rendezvous(FaultyStorage):
+    """A storage in which each read of a pack waits for another one for a moment."""
+
+    def read_part(self, key, start, length):
+        if key.startswith("packs/"):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                self.meeting.wait(0.2)
+        return super().read_part(key, start, length)
+
+
+def test_threads_that_need_one_table_read_it_once(repository, store):
+    pack = next(pack for entry in repository.backup(store).files.values() for pack in entry.packs)
+    storage = Rendezvous(open_storage(repository.url))
+    storage.meeting = threading.Barrier(2)
+    objects = Repository(storage)._objects
+    objects.require()
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(objects.table, [pack, pack])
+    assert one is other
+    assert [line for line in storage.log if "packs/" in line] == [f"read part packs/{pack[:2]}/{pack}"]
 
 
 def test_an_edit_is_stored_and_the_rest_is_shared(repository, store, folder):
