@@ -8,7 +8,6 @@ import itertools
 import logging
 import posixpath
 import socket
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -40,12 +39,6 @@ _NAMED = 5
 """How many files an error names, at most."""
 _RECENT = 4
 """Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
-
-COMMIT_WITHIN = 600.0
-"""Seconds between reading what is condemned and the commit; much less than the shortest grace period of `prune`."""
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -193,7 +186,6 @@ def _read_all(
         except (ChangedError, FileNotFoundError) as error:
             return printable(str(error))
         objects.protect(packer.shared)
-        looked = time.clock_gettime(_CLOCK)
         if packer.condemned_meanwhile():
             return "content that it shares with older snapshots is about to be pruned"
         if not _still(objects, store, files, entries):
@@ -225,9 +217,7 @@ def _read_all(
         record = _as_it_was(record, request.past)
     for problem in record.skipped:
         _LOG.warning("%s: %s", store.url, problem)
-    # A process that stood still for hours just here could commit content that `prune` has deleted by now.
-    late = time.clock_gettime(_CLOCK) - looked >= COMMIT_WITHIN
-    return "this process stood still for long" if late else record
+    return "this process stood still for long" if packer.too_late() else record
 
 
 @attrs.frozen

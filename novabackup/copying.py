@@ -29,6 +29,8 @@ _LOG = logging.getLogger("novabackup")
 _RECENT = 4
 """Snapshots of each store whose packs are searched for what is there already."""
 _TRIES = 3
+_NAMED = 5
+_ARCHIVED = "archived"
 _LOADS_AHEAD = 2
 
 
@@ -111,15 +113,17 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
 
     Raises:
         IntegrityError: Content of the source is damaged; what does not need it was copied.
+        ArchivedError: Content of the source has to be thawed first; what does not need it was copied.
         ChangedError: Somebody prunes the target all the time.
         ConfigurationError: Files hold secrets, and others could read them where they would go.
     """
-    _refuse_secrets(source, todo, target)
+    unread = _refuse_secrets(source, todo, target)
     target.ensure()
     callback.set_size(todo.size)
-    left = {name: source.record(name) for name in todo.copy}
+    left = {name: source.record(name) for name in todo.copy if name not in unread}
     alike = source.protection.key == target.protection.key
     problems = [_problem(name, "its record cannot be read") for name in todo.damaged]
+    problems += [_problem(name, error) for name, error in unread.items()]
     for _try in range(_TRIES):
         stores = {record.store for record in left.values()}
         recent = _recent(target, stores)
@@ -130,8 +134,8 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
                 try:
                     if not _carry(copier, source, name, record, target, callback):
                         break
-                except (IntegrityError, FormatError) as error:
-                    problems.append(_problem(name, str(error.args[0])))
+                except (ArchivedError, IntegrityError, FormatError) as error:
+                    problems.append(_problem(name, error))
                 del left[name]
                 callback.absolute_update(todo.size - sum(entry.size for one in left.values() for entry in one.files))
         if not left:
@@ -141,12 +145,16 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
             f"{target.url}: expected packs that stay, found that some were condemned in each of {_TRIES} tries. Let no "
             "prune run beside a copy"
         )
-    if problems:
-        raise IntegrityError(
-            f"{len(problems)} of {len(todo.copy) + len(todo.damaged)} snapshots of {source.url} could not be copied to "
-            f"{target.url}; the others were. Mend the source from another copy, or forget what is damaged",
-            problems,
-        )
+    if not problems:
+        return
+    failed = (
+        f"{len(problems)} of {len(todo.copy) + len(todo.damaged)} snapshots of {source.url} could not be copied to "
+        f"{target.url}; the others were."
+    )
+    if all(problem.code == _ARCHIVED for problem in problems):
+        names = ", ".join(path for problem in problems[:_NAMED] for path in problem.paths)
+        raise ArchivedError(f"{failed} Thaw those whose content lies in an archive first: {names}")
+    raise IntegrityError(f"{failed} Mend the source from another copy, or forget what is damaged", problems)
 
 
 def _carry(
@@ -154,8 +162,8 @@ def _carry(
 ) -> bool:
     """Copy one snapshot; False if that has to be begun anew."""
     copied = copier.bring(record, callback)
-    if copied is None:
-        _LOG.info("packs of %s were condemned meanwhile: once more", target.url)
+    if copied is None or copier.too_late():
+        _LOG.info("packs of %s were condemned meanwhile, or may have been: once more", target.url)
         return False
     if snapshot_id(copied) != name:
         raise FormatError(
@@ -167,14 +175,17 @@ def _carry(
     return True
 
 
-def _problem(name: str, message: str) -> Problem:
-    return Problem(code="damaged", paths=(snapshot_key(name),), message=message)
+def _problem(name: str, what: Exception | str) -> Problem:
+    code = _ARCHIVED if isinstance(what, ArchivedError) else "damaged"
+    message = what if isinstance(what, str) else str(what.args[0])
+    return Problem(code=code, paths=(snapshot_key(name),), message=message)
 
 
-def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> None:
-    """Look for passwords and keys, where others could read them."""
+def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[str, Exception]:
+    """Look for passwords and keys, where others could read them; give the snapshots that cannot be looked into."""
+    unread: dict[str, Exception] = {}
     if not target.exposed:
-        return
+        return unread
     secrets: dict[str, str] = {}
     looked: dict[tuple[str, str], str | None] = {}
     for name in todo.copy:
@@ -182,10 +193,16 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> None:
             known = (entry.path, entry.blake3)
             if known not in looked:
                 small = entry.size <= LOOKED_INTO
-                looked[known] = secret_content(entry.path, _all(source, entry)) if small else secret_name(entry.path)
+                try:
+                    content = _all(source, entry) if small else b""
+                except (ArchivedError, IntegrityError, FormatError) as error:
+                    unread[name] = error
+                    continue
+                looked[known] = secret_content(entry.path, content) if small else secret_name(entry.path)
             if what := looked[known]:
                 secrets[entry.path] = what
     require_leave(secrets, target.plaintext_secrets, target.url)
+    return unread
 
 
 def _all(source: Objects, entry: FileEntry) -> bytes:
@@ -285,6 +302,10 @@ class Copier:
             for entry, location in zip(record.files, locations, strict=True)
         )
         return attrs.evolve(record, files=files, added=self._packer.added - before)
+
+    def too_late(self) -> bool:
+        """Tell whether what `bring` gave last must not be committed any more; see `Packer.too_late`."""
+        return self._packer.too_late()
 
     def _file(self, entry: FileEntry) -> Places:
         """Bring a file over; give where its chunks are in the target."""

@@ -8,11 +8,12 @@ from datetime import datetime
 import attrs
 
 from novabackup import _html, founding
-from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import Opened
 from novabackup.keys import Key
 from novabackup.model import KeySlot
 from novabackup.objects import Objects
+from novabackup.sealing import OtherKeyError
 
 __all__ = ["KeyInfo", "KeyRing"]
 
@@ -79,8 +80,10 @@ class KeyRing:
 
         Raises:
             NotFoundError: There is none.
-            ConfigurationError: It is the last one, without which nobody could read anything.
+            ConfigurationError: It is the last one, or the only one that is known to open everything: without it,
+                nobody could read that any more.
         """
+        opened = self._opened()
         there = {key.id for key in self}
         if id not in there:
             raise NotFoundError(f"{self._objects.url} has no key {id!r}; it has {', '.join(sorted(there))}")
@@ -88,7 +91,28 @@ class KeyRing:
             raise ConfigurationError(
                 f"{id} is the last key of {self._objects.url}: add another one before you remove it"
             )
+        if id == opened.slot and len(opened.data_keys) > 1:
+            raise ConfigurationError(
+                f"{id} alone opens everything in {self._objects.url}, whose data key is just being replaced: finish "
+                "that with reencrypt() first"
+            )
+        if id != opened.slot and (name := self._not_opened()):
+            raise ConfigurationError(
+                f"{self._objects.url}: {name} is sealed with a data key that this key does not open, and {id} may be "
+                "the only one that does. If somebody is replacing the data key, let reencrypt() be finished first"
+            )
         founding.remove_slot(self._objects.storage, id)
+
+    def _not_opened(self) -> str:
+        """Name a snapshot that needs another key; empty if there is none."""
+        for name in self._objects.names():
+            try:
+                self._objects.record(name)
+            except OtherKeyError:
+                return name
+            except (ArchivedError, IntegrityError, FormatError, NotFoundError):
+                continue  # damaged or gone, whatever the key
+        return ""
 
     def change(self, key: Key, label: str | None = None) -> str:
         """Replace the key that opened the repository; no data are rewritten.

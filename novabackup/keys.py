@@ -147,7 +147,11 @@ class Passphrase(Key):
         if memory > _MOST_MEMORY or memory * slot.p > _MOST_WORK:
             _LOG.warning("a key that asks for %d times %d bytes of memory is passed over", slot.p, memory)
             return None
-        return self._derive(slot.salt, slot.n, slot.r, slot.p)
+        try:
+            return self._derive(slot.salt, slot.n, slot.r, slot.p)
+        except (MemoryError, ValueError) as error:  # costs that do not go together, or no memory for them
+            _LOG.warning("the key %r is passed over: %s", slot.label, type(error).__name__)
+            return None
 
     def _derive(self, salt: bytes, n: int, r: int, p: int) -> bytes:
         return bytes(_aead().stretch(self._secret, salt, n, r, p))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -49,6 +50,12 @@ __all__ = ["Location", "Packer", "Stored"]
 
 MOST_RUNS = 256
 """A file of more runs keeps their list in a pack, so that a snapshot stays small enough to read thousands of them."""
+
+COMMIT_WITHIN = 600.0
+"""Seconds between reading what is condemned and the commit; much less than the shortest grace period of `prune`."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
 
 _BLOCKS_AHEAD = 2
 _PACKS_AHEAD = 1
@@ -130,6 +137,7 @@ class Packer:
         self._stock = Stock(objects, recent, loose, avoid)
         self._new: list[_NewPack] = []
         self._named: set[str] = set()
+        self._looked = time.clock_gettime(_CLOCK)
         self._exit = ExitStack()
         enter = self._exit.enter_context
         self._whole = enter(Lane(1, _BLOCKS_AHEAD))
@@ -349,7 +357,15 @@ class Packer:
 
     def condemned_meanwhile(self) -> bool:
         """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
+        self._looked = time.clock_gettime(_CLOCK)
         return any(not self._named.isdisjoint(record.packs) for _entry, record in self._objects.condemned())
+
+    def too_late(self) -> bool:
+        """Tell whether it is too long ago that this was looked at; if so, the snapshot must not be committed.
+
+        A process that stood still for hours just there could commit content that `prune` has deleted by now.
+        """
+        return time.clock_gettime(_CLOCK) - self._looked >= COMMIT_WITHIN
 
     def _finish_packs(self) -> None:
         if len(self._builder):

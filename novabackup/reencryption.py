@@ -65,11 +65,13 @@ def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
     for pack in loose_packs(objects):
         if _is_old(objects, pack):  # asked while the old key is still at hand
             objects.delete_pack(pack)
-    objects.replace_slot(newest)
     slots = founding.slots(objects.storage, opened.repository)
     others = [(name, slot) for name, slot in slots if name != opened.slot]
-    for name, _slot in others:
+    # While the key at hand still says that this is not finished: nobody must rely on keys that open nothing.
+    for name, slot in others:
+        _LOG.warning("key %s (%r) does not open %s any more", name, slot.label, objects.url)
         founding.remove_slot(objects.storage, name)
+    objects.replace_slot(newest)
     return tuple(slot.label for _name, slot in others)
 
 

@@ -18,6 +18,7 @@ from novabackup.objects import Objects, pack_key, snapshot_key
 from novabackup.packer import Location
 from novabackup.records import PACK_NAME, SNAPSHOT_NAME
 from novabackup.repair_plan import Action, Loss, RepairPlan, Step, Work
+from novabackup.sealing import OtherKeyError
 from novabackup.small_objects import SmallObjects
 from novabackup.storage import Entry
 from novabackup.store import IndexStore
@@ -100,8 +101,8 @@ class _Bench:
         self.lost = self._small.lost
 
     def __enter__(self) -> _Bench:
-        for other in self._others:
-            other.require()
+        for objects in (self._objects, *self._others):
+            objects.require()
         return self
 
     def __exit__(self, *_about: object) -> None:
@@ -145,6 +146,10 @@ class _Bench:
         except FormatError as error:
             self.lost.append(Loss(key=key, message=f"{error.args[0]}. It stays as it is"))
             return
+        except OtherKeyError as error:
+            if not needed:  # by a snapshot that this key opens
+                self.lost.append(Loss(key=key, message=f"{error.args[0]}. It stays as it is"))
+                return
         if needed:
             for other in self._others:
                 if self._has_whole(other, pack):
@@ -160,9 +165,12 @@ class _Bench:
 
         Raises:
             FormatError: It is one of a newer version, and may be as it should be.
+            OtherKeyError: It may be so for whoever has another key.
         """
         try:
             verification.check_pack(objects, pack, entry, whole=True)
+        except OtherKeyError:
+            raise
         except IntegrityError:
             return True
         except ArchivedError:
@@ -178,7 +186,7 @@ class _Bench:
             return not other.storage.frozen([pack_key(pack)]) and not self._is_damaged(
                 other, pack, other.storage.entry(pack_key(pack))
             )
-        except (FileNotFoundError, FormatError):
+        except (FileNotFoundError, FormatError, OtherKeyError):
             return False
 
     def _copy_pack(self, other: Objects, pack: str) -> None:
@@ -193,11 +201,14 @@ class _Bench:
 
     def _snapshot(self, name: str) -> Iterator[Work]:
         key = snapshot_key(name)
+        reasons: list[str] = []
         try:
             self._objects.record(name)
         except NotFoundError:
             if self._was_forgotten(name):
                 return
+        except OtherKeyError as error:
+            reasons.append(str(error.args[0]))
         except IntegrityError:
             pass
         except (ArchivedError, FormatError) as error:
@@ -205,7 +216,6 @@ class _Bench:
             return
         else:
             return
-        reasons: list[str] = []
         for other, record in self._copies(name, reasons):
             action = Action(step=Step.COPY, key=key, source=other.url)
             yield Work(action=action, do=functools.partial(self._copy_snapshot, other, name, record))
@@ -295,13 +305,13 @@ class _Bench:
         files = tuple(mended if other.path == path else other for other in record.files)
         changed = attrs.evolve(record, files=files)
         self._refuse_unknown(name, changed)
+        if name not in self._kept:
+            aside.keep(self._objects.storage, key)
+            self._kept.add(name)
         fresh = set(changed.packs).difference(record.packs)
         self._objects.protect(fresh)
         if any(not fresh.isdisjoint(condemned.packs) for _entry, condemned in self._objects.condemned()):
             raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
-        if name not in self._kept:
-            aside.keep(self._objects.storage, key)
-            self._kept.add(name)
         self._objects.replace(name, changed)
 
     def _go(self, entry: FileEntry, ways: Sequence[Way]) -> Location:

@@ -215,6 +215,9 @@ class Repository(Imports, Drilling, Repairing):
     def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
         """Replace the data key, for when a key or passphrase may have become known, and seal everything anew.
 
+        The key that opened the repository opens it as before. If that is the one that may have become known, call
+        ``keys.change`` first; call it afterwards in any case.
+
         Interrupted, it goes on when it is called again. Nobody else may write to the repository meanwhile.
 
         Args:

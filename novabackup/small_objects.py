@@ -13,6 +13,7 @@ from novabackup.objects import Objects
 from novabackup.records import PIN_NAME
 from novabackup.repair_plan import Action, Loss, Step, Work
 from novabackup.rescue import EXTRACT_KEY
+from novabackup.sealing import OtherKeyError
 
 __all__ = ["SmallObjects"]
 
@@ -51,12 +52,25 @@ class SmallObjects:
             yield self._write(key, self._write_readme)
         elif key == EXTRACT_KEY:
             yield self._write(key, self._write_script)
+        elif why := self._sealed_otherwise(key):
+            self.lost.append(Loss(key=key, message=f"{why}. It stays as it is"))
         elif pin := PIN_NAME.fullmatch(key):
             yield from self._pin(key, pin[1])
         elif folder in (KEYS, _FORGOTTEN, _DRILLS):
             yield from self._record(key, folder)
         elif folder == "condemned":  # one that cannot be read condemns nothing
             yield self._set_aside(key)
+
+    def _sealed_otherwise(self, key: str) -> str:
+        """Say why a record is not damaged but sealed with a data key that is not at hand; empty if it is not."""
+        try:
+            where = f"{self._objects.url}/{key}"
+            self._objects.protection.open_record(self._objects.storage.read(key), key, where)
+        except OtherKeyError as error:
+            return str(error.args[0])
+        except (FileNotFoundError, IntegrityError, FormatError):
+            pass
+        return ""
 
     def _write(self, key: str, do: Callable[[], object], source: str = "") -> Work:
         step = Step.COPY if source else Step.WRITE

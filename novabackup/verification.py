@@ -97,21 +97,29 @@ def small_objects(objects: Objects) -> list[Problem]:
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
     try:
-        if not readme_intact(objects.storage.read(README_KEY)):
+        if not readme_intact(_text(objects, README_KEY)):
             problems.append(Problem(code="damaged", paths=(README_KEY,), message="its text was altered"))
     except FileNotFoundError:
         problems.append(Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people"))
     return [*problems, *_script(objects)]
 
 
+def _text(objects: Objects, key: str) -> bytes:
+    """Read a text for people; nothing of what is too long to be one."""
+    try:
+        return objects.storage.read(key)
+    except IntegrityError:
+        return b""
+
+
 def _script(objects: Objects) -> Iterator[Problem]:
     """Check the script for people; repositories that were made before there was one have none."""
     try:
-        if not script_intact(objects.storage.read(EXTRACT_KEY)):
+        if not script_intact(_text(objects, EXTRACT_KEY)):
             message = "its text was altered: do not run it, and take the one from the package novabackup"
             yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
     except FileNotFoundError:
-        if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in objects.storage.read(README_KEY):
+        if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in _text(objects, README_KEY):
             message = "it gets the data out without novabackup. The package novabackup has another copy"
             yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from novabackup.errors import IntegrityError
 from novabackup.model import Problem, Sealed, decode, encode
-from novabackup.sealing.base import MARK, PackSeal, Protection, padded
+from novabackup.sealing.base import MARK, OtherKeyError, PackSeal, Protection, padded
 
 __all__ = ["ENCRYPTION", "KEY", "DataKey", "Sealing", "decrypt", "derive", "encrypt", "stretch"]
 
@@ -132,8 +132,9 @@ class Sealing(Protection):
     def open_record(self, data: bytes, place: str, where: str) -> tuple[bytes, str]:
         """Undo `close_record`."""
         sealed = decode(data, Sealed, where)
+        key = self.named(sealed.key, where)
         try:
-            content = self.named(sealed.key, where).open(sealed.data, _context(place, sealed.previous))
+            content = key.open(sealed.data, _context(place, sealed.previous))
             (length,) = _LENGTH.unpack_from(content)
             packed = content[_LENGTH.size : _LENGTH.size + length]
             if zstandard.frame_content_size(packed) > _LARGEST_RECORD:
@@ -154,15 +155,16 @@ class Sealing(Protection):
             what: That needs it, for messages.
 
         Raises:
-            IntegrityError: There is none of that id.
+            OtherKeyError: There is none of that id.
         """
         try:
             return self.keys[key]
         except KeyError:
-            raise IntegrityError(
+            raise OtherKeyError(
                 f"{what}: expected something sealed with one of the data keys {', '.join(self.keys)}, found the key "
                 f"{key[: 2 * _KEY_ID]!r}. It comes from another repository, or was sealed before the data key was "
-                "replaced"
+                "replaced",
+                [Problem(code="damaged", paths=(what,), message="it is sealed with a data key that is not at hand")],
             ) from None
 
 

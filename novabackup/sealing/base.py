@@ -8,10 +8,14 @@ from blake3 import blake3
 
 from novabackup.errors import IntegrityError
 
-__all__ = ["MARK", "PLAIN", "PackSeal", "Protection", "padded"]
+__all__ = ["MARK", "PLAIN", "OtherKeyError", "PackSeal", "Protection", "padded"]
 
 MARK = 12
 """Bytes in the footer of a pack that say how it is sealed."""
+
+
+class OtherKeyError(IntegrityError):
+    """It is sealed with a data key that is not at hand: of no use to whoever reads, and perhaps as it should be."""
 
 
 class PackSeal(abc.ABC):

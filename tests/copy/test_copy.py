@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 from fsspec.callbacks import Callback
 
-from novabackup import ConfigurationError, IndexStore, IntegrityError, NotFoundError, Repository, copying, keys
+from novabackup import (
+    ArchivedError,
+    ChangedError,
+    ConfigurationError,
+    IndexStore,
+    IntegrityError,
+    NotFoundError,
+    Repository,
+    copying,
+    keys,
+    packer,
+)
 from novabackup.components import Files
 from novabackup.keys import Passphrase
 from novabackup.pace import Pace
@@ -323,3 +334,68 @@ def test_no_more_goes_through_than_the_limit(tmp_path, store):
             source.copy(to=target, limit=nothing)
     source.copy(to=target, limit=1e9)
     assert contents(target) == contents(source)
+
+
+def test_a_copy_that_stood_still_before_its_commit_does_not_commit(both, monkeypatch):
+    source, target = both
+    monkeypatch.setattr(packer, "COMMIT_WITHIN", -1.0)
+    with pytest.raises(ChangedError):
+        source.copy(to=target)
+    assert len(target.snapshots()) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(keys, "_N", 1 << 4)
+    source.copy(to=target)
+    assert contents(target) == contents(source)
+
+
+class Elsewhere(FaultyStorage):
+    """A place that others can read, or that has some objects in an archive."""
+
+    def __init__(self, url, frozen=()):
+        super().__init__(open_storage(url))
+        self.cold = frozenset(frozen)
+
+    def local_path(self, key):
+        return None
+
+    def read_part(self, key, start, length):
+        if key in self.cold:
+            raise ArchivedError(f"{key} lies in an archive")
+        return super().read_part(key, start, length)
+
+
+@pytest.fixture
+def two(tmp_path, store) -> tuple[Repository, set[str]]:
+    """A repository with two snapshots, of which the first alone has what is in some packs; gives these."""
+    folder = Path(store.url)
+    source = Repository(tmp_path / "source")
+    (folder / "noise.bin").write_bytes(random.Random(3).randbytes(300_000))
+    first = source.backup(store)
+    (folder / "noise.bin").write_bytes(random.Random(4).randbytes(300_000))
+    second = source.backup(store)
+    return source, {pack for entry in first.files.values() for pack in entry.packs} - {
+        pack for entry in second.files.values() for pack in entry.packs
+    }
+
+
+def test_what_lies_in_an_archive_keeps_nothing_else_from_being_copied(tmp_path, two):
+    source, cold = two
+    target = Repository(tmp_path / "target")
+    names = [point.id for point in source]
+    frozen = Repository(Elsewhere(source.url, [f"packs/{pack[:2]}/{pack}" for pack in cold]))
+    with pytest.raises(ArchivedError, match=f"1 of 2 snapshots .* Thaw .*{names[0]}"):
+        frozen.copy(to=target)
+    assert [point.id for point in target] == names[1:]
+    target[names[1]].verify()
+
+
+def test_damage_keeps_nothing_else_from_being_copied_to_where_others_can_read(tmp_path, two):
+    source, bad = two
+    names = [point.id for point in source]
+    for pack in bad:
+        path = Path(source.url, "packs", pack[:2], pack)
+        path.write_bytes(path.read_bytes()[:-1])
+    target = Repository(Elsewhere(tmp_path / "target"))
+    with pytest.raises(IntegrityError, match="1 of 2 snapshots"):
+        Repository(source.url).copy(to=target)
+    assert [point.id for point in target] == names[1:]

@@ -112,6 +112,11 @@ ABSURD = [
 ]
 
 
+def test_a_slot_with_costs_that_do_not_go_together_locks_nobody_out():
+    slot = wrap(Passphrase(SECRET), [bytes(32)], "here", "")
+    assert unwrap(Passphrase(SECRET), attrs.evolve(slot, n=1 << 17, r=1)) is None
+
+
 @pytest.mark.parametrize("costs", ABSURD, ids=str)
 def test_a_slot_that_asks_for_absurd_costs_takes_neither_memory_nor_time(monkeypatch, costs):
     slot = wrap(Passphrase(SECRET), [bytes(32)], "here", "")

@@ -321,6 +321,15 @@ def test_small_objects_are_mended(case, copied):
         check_nothing_is_deleted(case, damaged)
 
 
+def test_texts_for_people_that_are_far_too_long_are_mended(plain):
+    for name in ("README.txt", "extract.py"):
+        with (plain.url / name).open("r+b") as file:
+            file.truncate(65 << 20)
+    assert {path for problem in plain.open().check() for path in problem.paths} == {"README.txt", "extract.py"}
+    assert not plain.open().repair().lost
+    plain.is_whole()
+
+
 def test_a_damaged_pin_gets_its_message_back(case):
     case.open().pin("latest", "as delivered")
     copy = case.byte_copy()
