@@ -18,6 +18,7 @@ import attrs
 from blake3 import blake3
 
 from novabackup import _html, _text, checks
+from novabackup._paths import printable
 from novabackup.bm25_writing import PARAMETERS, require_writable, write
 from novabackup.components import Bm25, Component, JsonLines, Metadata
 from novabackup.components.pickles import FEW, Recipe, digests, hashed, sign
@@ -93,8 +94,8 @@ class RebuildPlan:
 
     def __str__(self) -> str:
         if not self.problems:
-            return _text.plain(f"{self.store}: nothing is wrong with {self.path}")
-        return "\n".join([_text.plain(f"{self.store}: {self.path} is written anew"), *_text.aligned(self._rows())])
+            return printable(f"{self.store}: nothing is wrong with {self.path}")
+        return "\n".join([printable(f"{self.store}: {self.path} is written anew"), *_text.aligned(self._rows())])
 
     def _rows(self) -> list[tuple[str, str]]:
         return [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from novabackup import _html, _text
+from novabackup._paths import printable
 from novabackup.model import Problem
 
 __all__ = ["Action", "Loss", "RepairPlan", "Step", "Work"]
@@ -83,7 +84,7 @@ class RepairPlan:
         return f"{_counted(len(self.problems), 'problem')}, {_counted(len(self.actions), 'step')}; {lost} lost"
 
     def __str__(self) -> str:
-        lines = [_text.plain(self.repository), *_text.aligned(map(_cells, self.actions))]
+        lines = [printable(self.repository), *_text.aligned(map(_cells, self.actions))]
         if self.lost:
             lines += ["", "cannot be had back:", *_text.aligned((*_what(loss), loss.message) for loss in self.lost)]
         return "\n".join([*lines, "", self.summary])

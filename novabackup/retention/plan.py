@@ -8,6 +8,7 @@ from enum import Enum
 import attrs
 
 from novabackup import _html, _text
+from novabackup._paths import printable
 
 __all__ = ["ForgetPlan", "State", "Verdict"]
 
@@ -84,9 +85,9 @@ class ForgetPlan:
         for store in stores:
             rows = [_cells(verdict) for verdict in self.verdicts if verdict.store == store]
             columns = [*_COLUMNS[:3], *_COLUMNS[4:]]
-            lines += [_text.plain(store), *_text.aligned([columns, *([*row[:3], *row[4:]] for row in rows)]), ""]
-        lines += [f"warning: {_text.plain(warning)}" for warning in self.warnings]
-        return "\n".join([*lines, _text.plain(self.summary)])
+            lines += [printable(store), *_text.aligned([columns, *([*row[:3], *row[4:]] for row in rows)]), ""]
+        lines += [f"warning: {printable(warning)}" for warning in self.warnings]
+        return "\n".join([*lines, printable(self.summary)])
 
     def _repr_html_(self) -> str:
         caption = "; ".join([self.summary, *(f"warning: {warning}" for warning in self.warnings)])
