@@ -299,6 +299,17 @@ class FullWhenTold(FaultyStorage):
     is_full = False
 
     def write(self, key, blocks, attributes=None):
+        self.need_space(key)
+        return super().write(key, blocks, attributes)
+
+    def add(self, key, blocks):
+        self.need_space(key)
+        return super().add(key, blocks)
+
+    def create(self, key, data):
+        self.need_space(key)
+        return super().create(key, data)
+
+    def need_space(self, key):
         if self.is_full:
             raise OSError(errno.ENOSPC, "no space left on device", key)
-        return super().write(key, blocks, attributes)
