@@ -89,6 +89,11 @@ ENTRIES = {
             "do.",
             "commands.restoring:recover",
         ),
+        Entry(
+            "repair",
+            "Mend the repository from copies and live files; with --bm25, write the BM25 index of the store anew.",
+            "commands.mending:repair",
+        ),
     ),
     "Make room": (
         Entry(
