@@ -9,8 +9,11 @@ from novabackup.cli.output import Answer, count, problem_fields, problem_lines, 
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.errors import CheckFailedError, IntegrityError
 from novabackup.model import Problem
+from novabackup.snapshots import Snapshot
 
 __all__ = ["check", "verify"]
+
+_MENDED = "What can be had back, and from where: novabackup repair --dry-run"
 
 
 def verify(
@@ -25,7 +28,6 @@ def verify(
     """
     with options.open() as work:
         verified = []
-        said: list[str] = []
         for found in [work.snapshot(name) for name in snapshots or ("latest",)]:
             problems: tuple[Problem, ...] = ()
             notes: tuple[str, ...] = ()
@@ -34,15 +36,20 @@ def verify(
                     notes = found.verify(level, callback=bar).notes
                 except (IntegrityError, CheckFailedError) as error:
                     problems = error.problems
-            verified.append((found, problems))
-            said += [f"Note: {note}" for note in notes]
-        damaged = [(found, problems) for found, problems in verified if problems]
+            verified.append((found, problems, notes))
+        damaged = [(found, problems) for found, problems, _notes in verified if problems]
         return Answer(
             fields={
                 "repository": work.repository.url,
+                "level": level,
                 "snapshots": [
-                    {"id": found.id, "size": found.size, "problems": [problem_fields(problem) for problem in problems]}
-                    for found, problems in verified
+                    {
+                        "id": found.id,
+                        "size": found.size,
+                        "problems": [problem_fields(problem) for problem in problems],
+                        "notes": list(notes),
+                    }
+                    for found, problems, notes in verified
                 ],
             },
             shown=[
@@ -51,13 +58,23 @@ def verify(
                 for line in (f"Snapshot {found.id} is damaged:", *problem_lines(problems))
             ],
             done=[
-                f"Snapshot {found.id}: all {size(found.size)} in {count(len(found.files), 'file')} are right"
-                for found, problems in verified
-                if not problems
-            ]
-            + said,
+                line
+                for found, problems, notes in verified
+                for line in (*([] if problems else [_right(found, level)]), *(f"Note: {note}" for note in notes))
+            ],
             exit=Exit.WRONG if damaged else Exit.OK,
         )
+
+
+def _right(found: Snapshot, level: str) -> str:
+    amount, files = size(found.size), count(len(found.files), "file")
+    said = {
+        "structure": f"all of its content is there ({amount} in {files})",
+        "hashes": f"all {amount} in {files} are right",
+        "open": f"all {amount} in {files} are right, and the index files were opened",
+        "queries": f"all {amount} in {files} are right, and the indexes answer as they did",
+    }
+    return f"Snapshot {found.id}: {said[level]}"
 
 
 def check(*, read_data_subset: str | None = None, live: bool = False, options: Options = BY_DEFAULT) -> Answer:
@@ -73,7 +90,7 @@ def check(*, read_data_subset: str | None = None, live: bool = False, options: O
             problems = work.repository.check(read_data_subset=read_data_subset, callback=bar)
         many = len(work.repository)
         done = [] if problems else [f"Repository {work.repository.url}: no problems; {count(many, 'snapshot')}"]
-        shown = [f"Problems in {work.repository.url}:", *problem_lines(problems)] if problems else []
+        shown = [f"Problems in {work.repository.url}:", *problem_lines(problems), _MENDED] if problems else []
         fields: dict[str, object] = {
             "repository": work.repository.url,
             "problems": [problem_fields(problem) for problem in problems],
