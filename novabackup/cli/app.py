@@ -13,7 +13,8 @@ __all__ = ["ENTRIES", "Entry", "app"]
 _EXIT_CODES = (
     "Exit codes: 0 all is well; 1 something is wrong with the files or the backup; 2 wrong usage or configuration; "
     "3 another writer is at work; 4 rolled back, as the files did not agree; 5 run novabackup recover; 6 the disk, the "
-    "network or a server refused; 130 interrupted. run also ends with the code of the command that it guards."
+    "network or a server refused; 7 a hook, the service or its health check failed; 130 interrupted. run also ends "
+    "with the code of the command that it guards."
 )
 
 
@@ -88,6 +89,11 @@ ENTRIES = {
             "Put back what an ingestion or a restore that died left half-written; do nothing if there is nothing to "
             "do.",
             "commands.restoring:recover",
+        ),
+        Entry(
+            "full-recovery",
+            "Bring a whole installation back, onto an empty machine or in place of a broken one, which is set aside.",
+            "commands.recovering:full_recovery",
         ),
         Entry(
             "repair",
