@@ -24,6 +24,7 @@ from novabackup.cli.commands.measuring import metrics
 from novabackup.cli.commands.pinning import pin, unpin
 from novabackup.cli.commands.recovering import full_recovery
 from novabackup.cli.commands.restoring import recover, restore
+from novabackup.cli.commands.scheduling import schedule_commands
 from novabackup.cli.commands.shell import completion_of
 from novabackup.cli.commands.taking import init, snapshot
 from novabackup.cli.exits import Exit, exit_of
@@ -84,6 +85,12 @@ def app() -> App:
     every.command(_several("import", "Take in archives, or copies that a script made.", imports, elsewhere))
     of_keys = {name.strip("_"): getattr(keys, name) for name in keys.__all__}
     every.command(_several("key", "Manage the keys that open the repository.", of_keys, Group("Keys", sort_key=7)))
+
+    def understand(line: Sequence[str]) -> object:
+        return every.parse_args(line, exit_on_error=False, print_error=False)
+
+    scheduling = schedule_commands(understand)
+    every.command(_several("schedule", "Do things again and again.", scheduling, Group("Operate", sort_key=8)))
     return every
 
 
