@@ -10,7 +10,7 @@ import re
 import pytest
 
 from novabackup import Repository
-from novabackup.cli.commands import scheduling
+from novabackup.cli import scheduling
 
 SCHEDULE = """
 [schedule]

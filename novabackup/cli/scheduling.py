@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import attrs
 from cyclopts import CycloptsError, Parameter
 
+from novabackup.cli.app import app
 from novabackup.cli.child import run_to_end
 from novabackup.cli.exits import Exit
 from novabackup.cli.operations import state_folder
@@ -34,7 +35,7 @@ from novabackup.integrations.installing import (
 )
 from novabackup.integrations.schedule import Job, Scheduler
 
-__all__ = ["remove", "run", "schedule_commands"]
+__all__ = ["install", "remove", "run", "show"]
 
 _RUNS_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _LINGERING = Path("/var/lib/systemd/linger")
@@ -42,45 +43,33 @@ _SIGNALLED = 128
 
 Kind = Literal["systemd", "cron"]
 _OTHER: Mapping[Kind, Kind] = {"systemd": "cron", "cron": "systemd"}
-Understand = Callable[[Sequence[str]], object]
 
 
-def schedule_commands(understand: Understand) -> dict[str, Callable[..., Answer]]:
-    """Make the commands.
+def show(*, options: Options = BY_DEFAULT) -> Answer:
+    """Show what is done when, by which command, how it went last, and who starts it."""
+    with options.open() as work:
+        return _shown(work, _checked(work))
+
+
+def install(
+    *,
+    with_: Annotated[Kind | None, Parameter(name="--with")] = None,
+    user: bool = False,
+    dry_run: bool = False,
+    options: Options = BY_DEFAULT,
+) -> Answer:
+    """Let systemd timers or cron start what [schedule] in the configuration says.
+
+    What was missed while the machine was off is caught up, and no two jobs run at a time. What an earlier schedule of
+    this configuration has left is removed. Run it again when the schedule has changed.
 
     Args:
-        understand: Reads a command line of novabackup, and raises an error of cyclopts if it is none.
-
-    Returns:
-        The commands by their names.
+        with_: By default systemd where it runs, else cron.
+        user: For this user alone; always so for others than root.
+        dry_run: Show what would be written and run, and do nothing.
     """
-
-    def show(*, options: Options = BY_DEFAULT) -> Answer:
-        """Show what is done when, by which command, how it went last, and who starts it."""
-        with options.open() as work:
-            return _shown(work, _checked(work, understand))
-
-    def install(
-        *,
-        with_: Annotated[Kind | None, Parameter(name="--with")] = None,
-        user: bool = False,
-        dry_run: bool = False,
-        options: Options = BY_DEFAULT,
-    ) -> Answer:
-        """Let systemd timers or cron start what [schedule] in the configuration says.
-
-        What was missed while the machine was off is caught up, and no two jobs run at a time. What an earlier schedule
-        of this configuration has left is removed. Run it again when the schedule has changed.
-
-        Args:
-            with_: By default systemd where it runs, else cron.
-            user: For this user alone; always so for others than root.
-            dry_run: Show what would be written and run, and do nothing.
-        """
-        with options.open() as work:
-            return _installed(work, _checked(work, understand), with_, user=_alone(user), dry_run=dry_run)
-
-    return {"show": show, "install": install, "remove": remove, "run": run}
+    with options.open() as work:
+        return _installed(work, _checked(work), with_, user=_alone(user), dry_run=dry_run)
 
 
 def remove(*, user: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT) -> Answer:
@@ -158,11 +147,11 @@ def _jobs(work: Work) -> tuple[Job, ...]:
     return work.config.schedule.jobs
 
 
-def _checked(work: Work, understand: Understand) -> tuple[Job, ...]:
+def _checked(work: Work) -> tuple[Job, ...]:
     """Find mistakes in the command lines of jobs now, and not at three in the morning."""
     for job in _jobs(work):
         try:
-            understand(job.command)
+            app().parse_args(job.command, exit_on_error=False, print_error=False)
         except CycloptsError as error:
             raise ConfigurationError(
                 f"{work.found}: schedule.{job.name}: {_typed(job)}: {str(error).rstrip()}"
