@@ -10,17 +10,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import attrs
 from cyclopts import CycloptsError, Parameter
 
 from novabackup.cli.app import app
 from novabackup.cli.child import run_to_end
 from novabackup.cli.exits import Exit
-from novabackup.cli.operations import state_folder
+from novabackup.cli.operations import secrets_in, state_folder
 from novabackup.cli.output import Answer, Column, Table, local
-from novabackup.cli.secrets import Secret
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError
 from novabackup.integrations.installing import (
@@ -245,26 +243,14 @@ def _listed(lines: Sequence[str]) -> list[str]:
 
 
 def _warnings(work: Work, kind: Kind, *, user: bool) -> Iterator[str]:
-    for found in _from_environment(work.config):
-        yield (
-            f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
-            '{ file = "/path" }'
-        )
+    for found in secrets_in(work.config):
+        if found.form == "env":
+            yield (
+                f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
+                '{ file = "/path" }'
+            )
     if kind == "systemd" and user and not (_LINGERING / getpass.getuser()).exists():
         yield "your timers run only while you are logged in. To have them run always: loginctl enable-linger"
-
-
-def _from_environment(value: Any) -> Iterator[Secret]:
-    """Find the secrets that a configuration expects in variables."""
-    if isinstance(value, Secret):
-        if value.form == "env":
-            yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _from_environment(one)
-    elif attrs.has(type(value)) and type(value).__module__.startswith("novabackup.cli."):
-        for said in attrs.asdict(value, recurse=False).values():
-            yield from _from_environment(said)
 
 
 # -- what it looks like ------------------------------------------------------------------------------------------------
