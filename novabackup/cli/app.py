@@ -175,6 +175,30 @@ ENTRIES = {
             ),
         ),
     ),
+    "Operate": (
+        Entry(
+            "schedule",
+            "Do things again and again.",
+            commands=(
+                Entry(
+                    "show",
+                    "Show what is done when, by which command, how it went last, and who starts it.",
+                    "scheduling:show",
+                ),
+                Entry(
+                    "install",
+                    "Let systemd timers or cron start what [schedule] in the configuration says.",
+                    "scheduling:install",
+                ),
+                Entry("remove", "Take away what install has written; what was backed up stays.", "scheduling:remove"),
+                Entry(
+                    "run",
+                    "Do what is due, one job after the other; this is what timers and cron start.",
+                    "scheduling:run",
+                ),
+            ),
+        ),
+    ),
     "Shell": (
         Entry(
             "completion",

@@ -55,7 +55,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(cli, live, snapshot, place):
     assert (said.code, said.err) == (0, "")
     for step in RecoveryStep:
         assert re.search(rf"^ *\d +{step.value} +\S", said.out, re.MULTILINE), step
-    assert "/health is healthy within 120 s" in said.out
+    assert "/health says that all is well" in said.out
     assert "/api/ask answers with 'brake'" in said.out
     plan = cli("full-recovery", "--dry-run", "--json").json
     assert (plan["dry_run"], plan["snapshot"], plan["to"]) == (True, snapshot.id, str(live.folder))
@@ -129,6 +129,7 @@ def test_the_newest_healthy_snapshot_is_taken_unless_another_is_named(cli, live,
     ("arguments", "said"),
     [
         (["latest", "--at", "2026-01-25"], "expected either a snapshot or --at, found both"),
+        (["--to", "."], "the configuration"),
         (["--to", "s3://bucket/nova"], "expected a folder of this host, found a place of s3"),
         (["--owner", "nobody-of-that-name"], "expected an owner that is known on this host"),
         (["--at", "1999-01-01"], "has no snapshot"),

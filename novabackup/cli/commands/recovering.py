@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from novabackup.cli.around import around, probes_of
 from novabackup.cli.durations import moment
 from novabackup.cli.exits import Exit
+from novabackup.cli.operations import secrets_in
 from novabackup.cli.output import Answer, Column, Table, local, problem_lines
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError
@@ -122,7 +124,29 @@ def _folder(work: Work, to: str | None) -> Path:
             f"expected a folder of this host, found a place of {parts.scheme}. Name a folder with --to; a store "
             "elsewhere is brought back by: novabackup restore"
         )
-    return Path(parts.path if parts.scheme == "file" else named)
+    folder = Path(parts.path if parts.scheme == "file" else named).absolute()
+    for what, path in _needed(work):
+        if path.is_relative_to(folder):
+            raise ConfigurationError(
+                f"{what} {path} lies in {folder}, which is set aside, so that a recovery could not go on. "
+                "Copy it to another place and name it there"
+            )
+    return folder
+
+
+def _needed(work: Work) -> Iterator[tuple[str, Path]]:
+    """Name what a recovery reads, also when it goes on after an interruption."""
+    if work.found is not None:
+        yield "the configuration", work.found.absolute()
+    url = work.repository.url
+    if "://" not in url:
+        yield "the repository", Path(url).absolute()
+    key = work.config.repository.key
+    if key is not None and key.keyfile is not None:
+        yield "the key", Path(key.keyfile)
+    for found in secrets_in(work.config):
+        if found.form == "file":
+            yield "the secret", Path(found.where)
 
 
 def _snapshot(work: Work, name: str | None, at: str | None, begun: str) -> Snapshot:
