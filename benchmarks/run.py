@@ -237,7 +237,7 @@ def s3(bench: Bench, aws: Path, vectors: int, repeat: int, rate: str) -> None:
     samples: Samples = {}
     arguments = {NovabackupS3: [bench.tiny()], AwsSync: [aws]}
     with ExitStack() as stack:
-        home = bench.scratch / f"s3 {rate}"
+        home = bench.scratch / f"s3-{rate or 'direct'}"
         server = stack.enter_context(best_server(home / "server"))
         say(f"s3: {server.name}, {rate or 'no network between'}")
         if rate:
