@@ -150,7 +150,7 @@ class TestLooking:
         cli("snapshot")
         (fields,) = cli("list", "--json").json["snapshots"]
         assert list(fields) == [
-            *("id", "time", "store", "tags", "message", "files", "size", "added", "healthy", "problems")
+            *("id", "time", "store", "tags", "message", "files", "size", "added", "healthy", "problems", "pin")
         ]
         assert datetime.fromisoformat(fields["time"]).tzinfo == UTC
 
