@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -19,6 +20,8 @@ _MARKS = {Light.GOOD: "✓", Light.SOON: "!", Light.NOW: "✗"}
 _CLASSES = {Light.GOOD: "good", Light.SOON: "soon", Light.NOW: "now"}
 
 _KINDS = {">": ' class="right"', "~": ' class="said"'}
+
+_COMMAND = re.compile(r"\bnovabackup [a-z]+(?: (?:--[a-z0-9-]+|latest|\d+%))*")
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1c2126; --faint: #5b6670; --line: #d9dee3; --good: #19713b;
@@ -44,7 +47,7 @@ dt { color: var(--faint); font-size: .85rem } dd { margin: 0; overflow-wrap: any
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .87rem }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: break-word }
-td.said { min-width: 13rem; overflow-wrap: anywhere } td code { white-space: nowrap }
+td.said { min-width: 13rem; overflow-wrap: anywhere } td code, b code, span code { white-space: nowrap }
 th { color: var(--faint); font-weight: 600 } .right { text-align: right; white-space: nowrap }
 thead { display: table-header-group } tr { break-inside: avoid } code { font-size: .95em; overflow-wrap: anywhere }
 li { margin: .35rem 0; overflow-wrap: anywhere }
@@ -93,6 +96,11 @@ def _text(value: object) -> str:
     return escape(printable(str(value)))
 
 
+def _sentence(value: str) -> str:
+    """Escape a sentence, and let commands in it stand out."""
+    return _COMMAND.sub(r"<code>\g<0></code>", _text(value))
+
+
 def _when(time: datetime) -> str:
     return f'<span class="whole">{time.astimezone(UTC):%Y-%m-%d %H:%M}</span>'
 
@@ -105,13 +113,13 @@ def _top(seen: Seen) -> str:
     about = f"Backups of {seen.store}" if seen.store else f"Backups in {seen.repository}"
     head = f'<h1>{_text(about)}</h1><p class="faint">As of {seen.time.astimezone(UTC):%Y-%m-%d %H:%M} UTC</p>'
     word = f"{_MARKS[light]} {light.value.capitalize()}"
-    sign = f'<div class="light {_CLASSES[light]}"><strong>{word}</strong><span>{_text(sentence)}</span></div>'
+    sign = f'<div class="light {_CLASSES[light]}"><strong>{word}</strong><span>{_sentence(sentence)}</span></div>'
     findings = judge(seen)
     if len(findings) < 2:
         return head + sign
     items = "".join(
         f'<li><b class="{_CLASSES[one.light]}">{one.light.value.capitalize()}.</b> '
-        f"{_text(one.what)} <b>{_text(one.advice)}</b></li>"
+        f"{_text(one.what)} <b>{_sentence(one.advice)}</b></li>"
         for one in findings
     )
     return f"{head}{sign}<h2>What to do</h2><ol>{items}</ol>"
