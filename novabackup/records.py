@@ -261,15 +261,17 @@ class Records(Opening):
         """List the results of drills that are there, oldest first, readable or not."""
         return sorted(filter(_DRILL_NAME.fullmatch, self.storage.keys("drills")))
 
-    def drills(self) -> Iterator[Drill]:
+    def drills(self) -> list[Drill]:
         """Read how drills went, oldest first; results that cannot be read are passed over with a warning."""
+        found = []
         for key in self.drill_keys():
             try:
-                yield self.read_record(key, Drill)[0]
+                found.append(self.read_record(key, Drill)[0])
             except (IntegrityError, FormatError) as error:
                 _LOG.warning("%s is passed over: %s", key, error)
             except FileNotFoundError:
                 continue
+        return sorted(found, key=lambda drill: drill.time)  # keys tell seconds, in which several may fit
 
     def note_drill(self, record: Drill) -> str:
         """Note how a drill went; give the key of the note. The oldest of many notes go."""
