@@ -28,6 +28,7 @@ from novabackup.integrations.installing import (
     Crontab,
     Installation,
     cron_table,
+    crontab,
     systemd_of_user,
     systemd_units,
 )
@@ -197,7 +198,9 @@ def _plan(work: Work, jobs: Sequence[Job], kind: Kind, *, user: bool) -> Install
         units = systemd_units(jobs, program, name=name, of=of)
         return Installation.plan(systemd_of_user() if user else SYSTEMD, units, of=of)
     if user:
-        return Crontab.plan(program if jobs else (), of=of)
+        if jobs and not shutil.which("crontab"):
+            raise ConfigurationError("expected the program crontab, found none. Install cron, or use --with systemd")
+        return Crontab.plan(crontab(), program if jobs else (), of=of)
     file = f"novabackup-{name}" if name else "novabackup"
     return Installation.plan(CRON, {file: cron_table(program, getpass.getuser(), of=of)} if jobs else {}, of=of)
 
