@@ -6,6 +6,7 @@ import getpass
 import os
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -252,6 +253,12 @@ def _warnings(work: Work, kind: Kind, *, user: bool) -> Iterator[str]:
                 f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
                 '{ file = "/path" }'
             )
+    about = _configuration(work).stat()
+    if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield (
+            f"{_configuration(work)} can be changed by other users, who thus can have commands run as "
+            f"{getpass.getuser()}. Let it belong to that user alone: chown and chmod go-w"
+        )
     if kind == "systemd" and user and not (_LINGERING / getpass.getuser()).exists():
         yield "your timers run only while you are logged in. To have them run always: loginctl enable-linger"
 
