@@ -63,6 +63,11 @@ ENTRIES = {
             "Measure the repository for Prometheus: print the metrics, or hand them over.",
             "commands.measuring:metrics",
         ),
+        Entry(
+            "report",
+            "Report whether all is well, for somebody who must decide what to do; as an HTML file, too.",
+            "commands.reporting:report",
+        ),
     ),
     "Check": (
         Entry(
