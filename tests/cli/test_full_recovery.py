@@ -84,7 +84,7 @@ def test_one_that_failed_names_the_step_and_goes_on_with_it(cli, live, snapshot,
     said = cli("full-recovery")
     assert said.code == 7
     assert "the step 'check' of the recovery" in said.err
-    assert "run the same command again: it goes on with this step" in said.err
+    assert "Remove the cause, then run the recovery again: it goes on with this step" in said.err
     (place / "novabackup.toml").write_text(live.configuration)
     cli("snapshot")  # a newer snapshot does not lead it astray
     assert "done, " in cli("full-recovery", "--dry-run").out
