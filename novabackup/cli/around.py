@@ -10,6 +10,7 @@ import attrs
 from novabackup.cli.operations import state_folder
 from novabackup.cli.output import Terminal
 from novabackup.cli.work import Work
+from novabackup.integrations.errors import ServiceError, UnhealthyError
 from novabackup.integrations.hooks import Occasion
 from novabackup.integrations.monitoring import Monitor, Observation
 from novabackup.integrations.runs import Kind, RunLog
@@ -43,11 +44,13 @@ class Around:
         failure: Set by the block to what it found wrong, where it tells that in its answer and raises nothing: the run
             has failed, for hooks and for metrics.
         complaint: The same, where the work itself went well: for hooks only.
+        done: Set by the block to what it has done, in a sentence, for when the service is not back afterwards.
     """
 
     snapshot: Snapshot | None = None
     failure: Exception | None = None
     complaint: Exception | None = None
+    done: str = ""
 
 
 @contextmanager
@@ -74,6 +77,10 @@ def around(work: Work, command: str, store: IndexStore | None = None, *, changes
         try:
             with _stopped(work, command) if changes else nullcontext():
                 yield seen
+        except (ServiceError, UnhealthyError) as error:
+            if seen.done:
+                error.add_note(f"only the service is not as it should be: {seen.done}")
+            raise
         finally:
             run.snapshot = seen.snapshot
             occasion.snapshot = seen.snapshot or ""

@@ -61,7 +61,7 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
     (errors.CheckFailedError, Exit.ROLLED_BACK, "look at what was written: novabackup list --tag failed-ingest"),
     (errors.RollbackError, Exit.RECOVER, "when the cause is removed: novabackup recover"),
     (errors.IntegrityError, Exit.WRONG, ""),
-    (RecoveryError, Exit.AROUND, "when the cause is removed, run the same command again: it goes on with this step"),
+    (RecoveryError, Exit.AROUND, ""),
     (HookError, Exit.AROUND, "nothing was done; when the hook is mended, run the command again"),
     (ServiceError, Exit.AROUND, ""),
     (UnhealthyError, Exit.AROUND, ""),

@@ -6,6 +6,7 @@ import getpass
 import os
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -28,6 +29,7 @@ from novabackup.integrations.installing import (
     Crontab,
     Installation,
     cron_table,
+    crontab,
     systemd_of_user,
     systemd_units,
 )
@@ -197,7 +199,9 @@ def _plan(work: Work, jobs: Sequence[Job], kind: Kind, *, user: bool) -> Install
         units = systemd_units(jobs, program, name=name, of=of)
         return Installation.plan(systemd_of_user() if user else SYSTEMD, units, of=of)
     if user:
-        return Crontab.plan(program if jobs else (), of=of)
+        if jobs and not shutil.which("crontab"):
+            raise ConfigurationError("expected the program crontab, found none. Install cron, or use --with systemd")
+        return Crontab.plan(crontab(), program if jobs else (), of=of)
     file = f"novabackup-{name}" if name else "novabackup"
     return Installation.plan(CRON, {file: cron_table(program, getpass.getuser(), of=of)} if jobs else {}, of=of)
 
@@ -249,6 +253,12 @@ def _warnings(work: Work, kind: Kind, *, user: bool) -> Iterator[str]:
                 f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
                 '{ file = "/path" }'
             )
+    about = _configuration(work).stat()
+    if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield (
+            f"{_configuration(work)} can be changed by other users, who thus can have commands run as "
+            f"{getpass.getuser()}. Let it belong to that user alone: chown and chmod go-w"
+        )
     if kind == "systemd" and user and not (_LINGERING / getpass.getuser()).exists():
         yield "your timers run only while you are logged in. To have them run always: loginctl enable-linger"
 

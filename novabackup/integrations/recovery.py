@@ -249,7 +249,7 @@ class FullRecovery:
             except Exception as error:
                 raise RecoveryError(
                     f"{self._to}: the step {step.value!r} of the recovery from snapshot {self._snapshot.id} failed: "
-                    f"{told(error)}. Remove the cause, then run the recovery again: it goes on with this step"
+                    f"{told(error)}\nRemove the cause, then run the recovery again: it goes on with this step"
                     + (f". The former installation is {state.aside}" if state.aside else "")
                 ) from error
             seconds = time.monotonic() - start

@@ -186,6 +186,7 @@ class TestService:
         assert said.code == said.error["exit"] == 7
         assert said.error["kind"] == "UnhealthyError"
         assert "the indexes do not agree" in said.error["message"]
+        assert f"only the service is not as it should be: {live.folder} is at snapshot" in said.error["hint"]
 
     def test_it_is_down_while_a_guarded_command_runs_and_back_when_that_has_failed(self, cli, live, place):
         configuration = live.configuration.replace("[service]\n", '[service]\nduring = ["run"]\n')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 
@@ -83,7 +84,7 @@ def test_one_that_failed_names_the_step_and_goes_on_with_it(cli, live, snapshot,
     said = cli("full-recovery")
     assert said.code == 7
     assert "the step 'check' of the recovery" in said.err
-    assert "run the same command again: it goes on with this step" in said.err
+    assert "Remove the cause, then run the recovery again: it goes on with this step" in said.err
     (place / "novabackup.toml").write_text(live.configuration)
     cli("snapshot")  # a newer snapshot does not lead it astray
     assert "done, " in cli("full-recovery", "--dry-run").out
@@ -112,6 +113,7 @@ def test_damage_in_the_snapshot_is_found_before_anything_is_touched(cli, live, s
     said = cli("full-recovery", "--json")
     assert said.code == said.error["exit"] == 1
     assert "the step 'verify'" in said.error["message"]
+    assert said.error["hint"] == "choose another snapshot: novabackup list"
     assert contents(live.folder) == before
     assert live.running()
 
@@ -161,3 +163,21 @@ def test_commands_of_the_configuration_make_the_environment(cli, live, snapshot,
     (place / "novabackup.toml").write_text(alone + recovery)
     assert cli("full-recovery").code == 0
     assert (place / "opt/nova/made").exists()
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does_so(terminal, cli, live, snapshot, place):
+    os.mkfifo(place / "ready")
+    waiting = '[recovery]\nenvironment = [["sh", "-c", "test -e go || { echo > ../ready; exec sleep 600; }"]]\n'
+    (place / "novabackup.toml").write_text(f"{live.configuration}\n{waiting}")
+    screen = terminal("full-recovery", "--yes", columns=240)
+    (place / "ready").read_text()
+    screen.child.expect("Making the environment")
+    screen.child.sendintr()
+    assert screen.end() == 130
+    assert "Hint: to go on where it was, run the same command again" in screen.text
+    assert not live.running()
+    (live.folder / "go").touch()
+    said = cli("full-recovery")
+    assert said.code == 0
+    assert (said.err.count("(done before, "), said.err.count("(done, ")) == (5, 3)
+    assert live.running()

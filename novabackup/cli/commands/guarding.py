@@ -73,6 +73,7 @@ def run(
                 f"{command[0]} ended well, and the index files agree",
                 f"To go back ({count(len(guard.files), 'file')}, {size(guard.size)}): novabackup restore {guard.id}",
             ]
+        seen.done = said[0]
         return Answer(
             fields={
                 "repository": work.repository.url,

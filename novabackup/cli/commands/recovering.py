@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,8 +15,10 @@ from novabackup.cli.durations import moment
 from novabackup.cli.exits import Exit
 from novabackup.cli.operations import secrets_in
 from novabackup.cli.output import Answer, Column, Table, local, problem_lines
+from novabackup.cli.unseen import Unseen
 from novabackup.cli.work import BY_DEFAULT, Options, Work
-from novabackup.errors import ConfigurationError
+from novabackup.errors import ConfigurationError, IntegrityError
+from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.recovery import (
     FullRecovery,
     RecoveryPlan,
@@ -29,6 +32,7 @@ from novabackup.snapshots import Snapshot
 
 __all__ = ["full_recovery"]
 
+_WITH_BYTES = (RecoveryStep.VERIFY, RecoveryStep.RESTORE)
 _DOING = {
     RecoveryStep.VERIFY: "Verifying",
     RecoveryStep.STOP: "Stopping",
@@ -95,20 +99,44 @@ def full_recovery(
                     shown=["Nothing was done"],
                     exit=Exit.INTERRUPTED,
                 )
-            steps = list(RecoveryStep)
-
-            def told(step: StepReport) -> None:
-                later = steps[steps.index(step.step) + 1 :]
-                bar.rest(_DOING[later[0]] if later else "")
-                work.terminal.step(_line(step, "done"))
-
-            for step in plan.steps:
-                if step.seconds is not None:
-                    work.terminal.step(_line(step, "done before"))
             with around(work, "full-recovery", work.store_of(found)) as seen:
                 seen.snapshot = found
-                report = recovery.run(told)
+                report = _run(work, recovery, plan, bar)
         return Answer(fields={"dry_run": False, **_report_fields(report)}, done=_report_lines(report))
+
+
+def _run(work: Work, recovery: FullRecovery, plan: RecoveryPlan, bar: Unseen) -> RecoveryReport:
+    """Recover, and tell of each step."""
+    for step in plan.steps:
+        if step.seconds is not None:
+            work.terminal.step(_line(step, "done before"))
+    coming = iter([step.step for step in plan.steps if step.seconds is None])
+    with ExitStack() as shown:
+
+        def begin() -> None:
+            shown.close()
+            step = next(coming, None)
+            if step in _WITH_BYTES:
+                bar.rest(_DOING[step])
+            elif step is not None:
+                shown.enter_context(work.terminal.waiting(_DOING[step]))
+
+        def told(step: StepReport) -> None:
+            shown.close()
+            work.terminal.step(_line(step, "done"))
+            begin()
+
+        begin()
+        try:
+            return recovery.run(told)
+        except RecoveryError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                error.add_note("choose another snapshot: novabackup list")
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, or another signal
+                error.add_note("to go on where it was, run the same command again")
+            raise
 
 
 def _folder(work: Work, to: str | None) -> Path:
@@ -191,8 +219,8 @@ def _question(plan: RecoveryPlan) -> str:
 
 
 def _line(step: StepReport, done: str) -> str:
-    number = list(RecoveryStep).index(step.step) + 1
-    return f"{number}/{len(RecoveryStep)} {step.step.value}: {step.says} ({done}, {step.seconds or 0.0:.1f} s)"
+    place = f"{list(RecoveryStep).index(step.step) + 1}/{len(RecoveryStep)}"
+    return f"{place} {step.step.value}: {step.says} ({done}, {step.seconds or 0.0:.1f} s)"
 
 
 def _steps(steps: tuple[StepReport, ...]) -> list[dict[str, object]]:

@@ -68,6 +68,7 @@ def restore(
         with around(work, "restore", own, changes=own is not None) as seen, work.progress("Restoring") as bar:
             seen.snapshot = found
             done = found.restore(target, path, timeout=work.timeout(timeout), callback=bar)
+            seen.done = _summary(done)
         return Answer.of_plan(plan_fields(done), [_summary(done)], dry_run=False)
 
 

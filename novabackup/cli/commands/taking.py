@@ -54,7 +54,7 @@ def snapshot(
                 taken = work.repository.backup(
                     work.store, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
                 )
-            seen.snapshot, problems = taken, taken.problems
+            seen.snapshot, seen.done, problems = taken, f"snapshot {taken.id} was taken", taken.problems
             if problems:
                 seen.complaint = CheckFailedError(f"snapshot {taken.id} has problems", problems)
         amount = f"{count(len(taken.files), 'file')}, {size(taken.size)}"
