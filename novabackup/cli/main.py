@@ -21,6 +21,7 @@ from novabackup.cli.commands.forgetting import forget, prune
 from novabackup.cli.commands.guarding import run as guard
 from novabackup.cli.commands.looking import diff, list_, show, stats
 from novabackup.cli.commands.measuring import metrics
+from novabackup.cli.commands.monitoring import monitoring
 from novabackup.cli.commands.pinning import pin, unpin
 from novabackup.cli.commands.restoring import recover, restore
 from novabackup.cli.commands.shell import completion_of
@@ -68,7 +69,7 @@ def app() -> App:
     elsewhere = Group("Elsewhere", sort_key=6)
     groups: dict[Group, list[Callable[..., Answer]]] = {
         Group("Take", sort_key=1): [init, snapshot, guard],
-        Group("Look", sort_key=2): [list_, show, diff, stats, metrics],
+        Group("Look", sort_key=2): [list_, show, diff, stats, metrics, monitoring],
         Group("Check", sort_key=3): [verify, check, drill],
         Group("Bring back", sort_key=4): [restore, recover],
         Group("Make room", sort_key=5): [forget, prune, pin, unpin],

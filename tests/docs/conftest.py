@@ -114,18 +114,7 @@ def nova_service(beside_a_store, operations, tmp_path, monkeypatch):
     port = servers.free_port()
     commands = fake_nova.commands(beside_a_store, port, tmp_path / "nova.pid")
     programs = tmp_path / "programs"
-    programs.mkdir()
-    systemctl = programs / "systemctl"
-    systemctl.write_text(
-        f"#!{sys.executable}\nimport subprocess, sys\n"
-        "*_options, verb, unit = [word for word in sys.argv[1:] if not word.startswith('--')]\n"
-        f"done = subprocess.run({commands!r}[verb.replace('show', 'running')])\n"
-        "if verb == 'show':\n"
-        "    print('LoadState=loaded', 'ActiveState=' + ('inactive' if done.returncode else 'active'), sep='\\n')\n"
-        "else:\n"
-        "    sys.exit(done.returncode)\n"
-    )
-    systemctl.chmod(0o755)
+    fake_nova.systemctl(programs, commands)
     (programs / "logger").symlink_to("/bin/true")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     subprocess.run(commands["start"], check=True)
