@@ -1,0 +1,134 @@
+"""Each disaster is played on an installation with a running service, and recovered from by commands.
+
+The recovery time of each is shown at the end of a test run.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import nova
+
+BRAKES = nova.MANUALS[0]
+OTHERS = "The brake pads of another car are never to be checked: how do they check? Brake pads, brake pads."
+
+
+def test_a_corrupted_index(machine):
+    good = machine.files()
+    assert machine.type("novabackup", "snapshot").code == 0
+    (machine.indexes / "faiss_index.bin").write_bytes(good["vector_db/faiss_index.bin"][1][:500])
+    machine.restart()
+    assert machine.health()["status"] == "unhealthy"
+    assert machine.ask("How do I check brake pads?") == ""
+
+    with machine.recovery(answers=BRAKES):
+        checked = machine.type("novabackup", "check", "--live")
+        assert (checked.code, "damaged (faiss_index.bin)" in checked.out + checked.err) == (1, True)
+        machine.type("systemctl", "stop", "nova-nic")
+        restored = machine.type("novabackup", "restore", "latest", "--yes", "--json")
+        assert restored.code == 0
+        machine.type("systemctl", "start", "nova-nic")
+
+    written = [action["path"] for action in restored.json["actions"] if action["step"] == "write"]
+    assert written == ["faiss_index.bin"], "nothing else was touched"
+    assert machine.files() == good
+    kept = machine.type("novabackup", "list", "--tag", "before-restore", "--json").json["snapshots"]
+    assert [problem["code"] for problem in kept[0]["problems"]] == ["damaged"], "to find out what had happened"
+
+
+def test_the_server_is_lost(machine, bucket, new_machine):
+    good = machine.files()
+    mirrored = machine.installation("mirror", "s3")
+    assert mirrored.code == 0, mirrored.err
+    machine = new_machine()
+    assert not machine.folder.exists()
+
+    with machine.recovery(answers=BRAKES):
+        s3 = ("--repository", "s3://bucket/nova-nic")
+        assert "daily" in machine.installation("list", *s3).out
+        restored = machine.installation("restore", "latest", *s3, "--yes")
+        assert restored.code == 0, restored.err
+        machine.type("systemctl", "start", "nova-nic")
+
+    assert machine.files() == good
+    assert good[".env"][0] & 0o777 == 0o600
+    assert machine.installation("check", "--live", *s3).code == 0
+
+
+def test_data_are_deleted_by_accident(machine):
+    good = machine.files()
+    (machine.folder / "data/manuals/brakes.txt").unlink()
+    nova.build(machine.indexes, [text for text in nova.texts(16) if not text.startswith(BRAKES)])
+    (machine.folder / "config/nova.toml").write_text("changed since, on purpose\n")
+    machine.restart()
+    assert machine.health()["status"] == "healthy", "nothing is corrupt"
+    assert not machine.ask("How do I check brake pads?").startswith(BRAKES)
+
+    with machine.recovery(answers=BRAKES):
+        before = machine.installation("list", "--tag", "daily", "--json").json["snapshots"][-1]["id"]
+        now = machine.installation("snapshot", "--tag", "deleted", "--json").json["snapshot"]["id"]
+        difference = machine.installation("diff", before, now, "--json").json
+        assert difference["removed"] == ["data/manuals/brakes.txt"]
+        assert {f"vector_db/{name}" for name in nova.FILES} < {*difference["changed"]}
+        machine.type("systemctl", "stop", "nova-nic")
+        paths = ("--path", "data/**", "--path", "vector_db/**")
+        assert machine.installation("restore", before, *paths, "--yes").code == 0
+        machine.type("systemctl", "start", "nova-nic")
+
+    found = machine.files()
+    assert {path for path in good if found.get(path) != good[path]} == {"config/nova.toml"}, "it stays as it was meant"
+
+
+def test_a_bad_ingestion_is_undone_before_anyone_notices(machine):
+    good = machine.files()
+    with machine.recovery(answers=BRAKES):
+        failed = machine.type("novabackup", "run", "--", "python", "ingest.py", "--broken", OTHERS)
+        machine.restart()
+    assert (failed.code, "every file was put back" in failed.err) == (4, True)
+    assert machine.files() == good
+
+    kept = machine.type("novabackup", "list", "--tag", "failed-ingest", "--json").json["snapshots"][0]["id"]
+    looked = machine.root / "what it had written"
+    assert machine.type("novabackup", "restore", kept, "--to", looked, "--yes").code == 0
+    assert (looked / "metadata.json").read_text() == "["
+
+    assert machine.type("novabackup", "run", "--", "python", "ingest.py", "Grease the hinges.").code == 0
+    machine.restart()
+    assert machine.ask("Grease the hinges.") == "Grease the hinges."
+
+
+def test_a_bad_ingestion_is_undone_when_it_is_noticed(machine):
+    good = machine.files()
+    assert machine.type("novabackup", "run", "--", "python", "ingest.py", OTHERS).code == 0
+    machine.restart()
+    assert machine.health()["status"] == "healthy", "the indexes agree; it is what they say that is wrong"
+    assert machine.ask("How do I check brake pads?") == OTHERS
+
+    with machine.recovery(answers=BRAKES):
+        before = machine.type("novabackup", "list", "--tag", "pre-ingest", "--json").json["snapshots"][-1]["id"]
+        machine.type("systemctl", "stop", "nova-nic")
+        assert machine.type("novabackup", "restore", before, "--yes").code == 0
+        machine.type("systemctl", "start", "nova-nic")
+
+    assert machine.files() == good
+
+
+def test_an_ingestion_that_was_killed_is_recovered_from(machine):
+    good = machine.files()
+    script = machine.root / "killed.py"
+    script.write_text(
+        "import os, pathlib\n"
+        "pathlib.Path('vector_db/faiss_index.bin').write_bytes(b'half')\n"
+        f"os.kill(os.getppid(), {signal.SIGKILL:d})\n"
+        "while True:\n    pass\n"  # until it is killed, too
+    )
+    killed = machine.type("novabackup", "run", "--", "python", script)
+    assert killed.code == -signal.SIGKILL
+    machine.restart()
+    assert machine.health()["status"] == "unhealthy"
+
+    with machine.recovery(answers=BRAKES):
+        assert machine.type("novabackup", "recover").code == 0
+        machine.restart()
+
+    assert machine.files() == good
