@@ -23,6 +23,7 @@ from novabackup.cli.commands.looking import diff, list_, show, stats
 from novabackup.cli.commands.measuring import metrics
 from novabackup.cli.commands.monitoring import monitoring
 from novabackup.cli.commands.pinning import pin, unpin
+from novabackup.cli.commands.recovering import full_recovery
 from novabackup.cli.commands.restoring import recover, restore
 from novabackup.cli.commands.shell import completion_of
 from novabackup.cli.commands.taking import init, snapshot
@@ -38,7 +39,8 @@ _END = "--"
 _EXIT_CODES = (
     "Exit codes: 0 all is well; 1 something is wrong with the files or the backup; 2 wrong usage or configuration; "
     "3 another writer is at work; 4 rolled back, as the files did not agree; 5 run novabackup recover; 6 the disk, the "
-    "network or a server refused; 130 interrupted. run also ends with the code of the command that it guards."
+    "network or a server refused; 7 a hook, the service or its health check failed; 130 interrupted. run also ends "
+    "with the code of the command that it guards."
 )
 
 
@@ -71,7 +73,7 @@ def app() -> App:
         Group("Take", sort_key=1): [init, snapshot, guard],
         Group("Look", sort_key=2): [list_, show, diff, stats, metrics, monitoring],
         Group("Check", sort_key=3): [verify, check, drill],
-        Group("Bring back", sort_key=4): [restore, recover],
+        Group("Bring back", sort_key=4): [restore, recover, full_recovery],
         Group("Make room", sort_key=5): [forget, prune, pin, unpin],
         elsewhere: [copy, mirror, export],
         Group("Shell", sort_key=9): [completion_of(every)],

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from novabackup.cli.exits import Exit, exit_of, hint_of
+from novabackup.cli.exits import Exit, besides, exit_of, hint_of
 from novabackup.components.base import printable
 from novabackup.model import Problem
 
@@ -184,6 +184,7 @@ class Terminal:
         """
         problems: Sequence[Problem] = getattr(error, "problems", ())
         message = message or (str(error.args[0]) if problems else _message(error))
+        message = "\n".join([message, *besides(error)])
         hint = hint or hint_of(error)
         if debug:
             sys.stderr.write("".join(traceback.format_exception(error)))
@@ -209,6 +210,11 @@ class Terminal:
             sys.stderr.write(json.dumps({"warning": message}) + "\n")
         else:
             self._line("Warning: ", "yellow", message)
+
+    def step(self, line: str) -> None:
+        """Tell of a step of something long that is done, to whoever watches or keeps what is printed."""
+        if not (self._as_json or self._quiet):
+            self._print(self.err, Text(printable(line)))
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:

@@ -233,11 +233,16 @@ class Work:
                 f"some of {', '.join(others)}: name one with --store, or a snapshot by its id"
             ) from None
 
+    def store_of(self, snapshot: Snapshot) -> IndexStore | None:
+        """Give the configured store if a snapshot is one of it."""
+        own = self.known_store
+        return own if own is not None and own.url == snapshot.store else None
+
     def target(self, snapshot: Snapshot, to: str | None) -> IndexStore | str | None:
         """Say where a snapshot is restored to: with the settings of the configured store, if it is that one."""
-        own = self.known_store
         if to is None:
-            return own if own is not None and own.url == snapshot.store else None
+            return self.store_of(snapshot)
+        own = self.known_store
         if own is not None and own.storage_options and protocol(to) == protocol(own.url):
             return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)
         return to
