@@ -23,6 +23,7 @@ from novabackup.cli.commands.looking import diff, list_, show, stats
 from novabackup.cli.commands.measuring import metrics
 from novabackup.cli.commands.monitoring import monitoring
 from novabackup.cli.commands.pinning import pin, unpin
+from novabackup.cli.commands.probing import probe
 from novabackup.cli.commands.recovering import full_recovery
 from novabackup.cli.commands.restoring import recover, restore
 from novabackup.cli.commands.shell import completion_of
@@ -72,7 +73,7 @@ def app() -> App:
     groups: dict[Group, list[Callable[..., Answer]]] = {
         Group("Take", sort_key=1): [init, snapshot, guard],
         Group("Look", sort_key=2): [list_, show, diff, stats, metrics, monitoring],
-        Group("Check", sort_key=3): [verify, check, drill],
+        Group("Check", sort_key=3): [verify, check, drill, probe],
         Group("Bring back", sort_key=4): [restore, recover, full_recovery],
         Group("Make room", sort_key=5): [forget, prune, pin, unpin],
         elsewhere: [copy, mirror, export],

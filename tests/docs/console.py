@@ -27,6 +27,7 @@ SHOWN_HOME = "/home/nova"
 
 _MASKS = (
     (r"\d{8}T\d{6}Z-[0-9a-f]{20}", r"\d{8}T\d{6}Z-[0-9a-f]{20}"),
+    (r"\d{8}T\d{6}Z", r"\d{8}T\d{6}Z"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", r"\d{4}-\d\d-\d\dT[\d:.]+Z"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?", r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?"),
     (r"\d\d:\d\d:\d\d", r"\d\d:\d\d:\d\d"),
@@ -37,6 +38,7 @@ _MASKS = (
     (r"\b[0-9a-f]{8}\b", r"[0-9a-f]{8,20}"),
     (r"\b[\d.]+ (?:B|KiB|MiB)(?![\w])", r"[\d.]+ (?:B|KiB|MiB)"),
     (r"\b[\d.]+ times", r"[\d.]+ times"),
+    (r"\b\d+\.\d s\b", r"\d+\.\d s"),
     (r"(?<=size\": )\d+|(?<=added\": )\d+|(?<=_bytes\": )\d+", r"\d+"),
     (r"\b\w[\w-]* \d+(?:\.\d+)+(?=,|$)", r"[\w-]+ [\d.]+"),
     (r" +", r" +"),

@@ -131,6 +131,7 @@ def place(request, tmp_path, monkeypatch, passphrase) -> Iterator[Place]:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "var/lib"))
     programs = f"{tmp_path}/programs:{Path(sys.executable).parent}"
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     port = servers.free_port()
@@ -157,6 +158,8 @@ def place(request, tmp_path, monkeypatch, passphrase) -> Iterator[Place]:
     made.repository.backup(IndexStore(made.indexes), tags=["hourly"])
     commands = fake_nova.commands(made.indexes, port, tmp_path / "nova.pid")
     fake_nova.systemctl(tmp_path / "programs", commands)
+    (tmp_path / "programs/logger").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    (tmp_path / "programs/logger").chmod(0o755)
     yield made
     subprocess.run(commands["stop"], check=True)
     assert made.tried.count("type") == made.tried.count("call") == 1, "its commands and its call are to be tried"
@@ -251,6 +254,7 @@ def test_another_server(place):
 
 def test_quick_recovery(place):
     good = place.files()
+    control(place, "start")
     for again in (place.type, place.call):
         place.damage()
         again()
@@ -258,19 +262,19 @@ def test_quick_recovery(place):
 
 
 def lose_everything(place: Place) -> None:
+    os.chdir(place.root)
     shutil.rmtree(place.folder)
-    place.folder.mkdir()
-    os.chdir(place.folder)
 
 
 def test_full_recovery(place):
     good = place.files()
     for again in (place.type, place.call):
-        lose_everything(place)
+        place.damage()
         printed = again()
         assert place.files() == good
-    assert "recovery time" in printed
-    assert health(place) == 200
+        assert "recovery time" in printed.lower()
+        assert health(place) == 200
+    assert len([*place.folder.parent.glob("nova-nic.old.*")]) == 2, "what was there is set aside"
 
 
 def only_in_s3(place: Place) -> None:
@@ -294,8 +298,8 @@ def test_server_lost(place):
         lose_everything(place)
         printed = again()
         assert place.files() == good
-    assert "recovery time" in printed
-    assert health(place) == 200
+        assert "recovery time" in printed.lower()
+        assert health(place) == 200
 
 
 def test_after_a_backup(place):
@@ -306,6 +310,7 @@ def test_after_a_backup(place):
 def test_after_a_recovery(place):
     control(place, "start")
     assert "no problems" in place.type()
+    assert health(place) == 200
     assert "brake" in place.call()
 
 
@@ -371,7 +376,19 @@ def test_monthly_drill(place):
     assert [drill.good for drill in place.repository.drills()] == [True, True]
 
 
+def test_contacts(place):
+    packs = place.root / "var/backups/nova-nic/packs"
+    packs.rename(packs.with_name("moved"))
+    packs.write_text("no folder")
+    nova.ingest(place.indexes, ["what is new has nowhere to go"])
+    assert "exit code 6" in place.type()
+    with pytest.raises(OSError, match="packs"):
+        place.call()
+    told = (place.root / "told").read_text().splitlines()
+    assert [line.rpartition(" ask ")[2] for line in told] == ["the on-call engineer"] * 2
+
+
 def test_documentation(place):
     place.type()
     place.call()
-    assert len([*(place.folder / "archives").iterdir()]) == 2
+    assert len([*(place.folder / "archives").iterdir()]) == 2, "the same archive, with its sum"
