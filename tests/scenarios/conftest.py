@@ -25,6 +25,18 @@ import servers
 from novabackup.keys import KeyFile
 
 ROOT = Path(__file__).parents[2]
+SERVICE = """
+[service]
+unit = "nova-nic"
+
+[health]
+url = "{url}/health"
+
+[query]
+url = "{url}/api/ask"
+question = "How do I check brake pads?"
+expect = "brake pads"
+"""
 INDEXES = """
 [store]
 url = "vector_db"
@@ -77,10 +89,14 @@ class Machine:
         fake_nova.systemctl(self.root / "bin", self.services)
         for folder in ("etc", "opt"):
             (self.root / folder).mkdir(exist_ok=True)
-        (self.root / "etc/novabackup.toml").write_text(INSTALLATION.format(root=self.root))
+        (self.root / "etc/novabackup.toml").write_text(self.configuration(INSTALLATION))
         keyfile = self.root / "etc/novabackup.key"
         keyfile.write_bytes(key)
         keyfile.chmod(0o600)
+
+    def configuration(self, text: str) -> str:
+        """Put in where things are on this machine."""
+        return (text + SERVICE).format(root=self.root, url=self._url)
 
     def type(self, *command: object, folder: Path | None = None) -> Said:
         """Type a command; ``novabackup`` is that of this source tree."""
@@ -159,7 +175,7 @@ def machine(tmp_path, record_property) -> Iterator[Machine]:
     KeyFile.generate(tmp_path / "safe")  # where the machine does not burn
     machine.set_up((tmp_path / "safe").read_bytes())
     nova.install(machine.folder, nova.texts(16))
-    (machine.folder / "novabackup.toml").write_text(INDEXES.format(root=root))
+    (machine.folder / "novabackup.toml").write_text(machine.configuration(INDEXES))
     said = machine.installation("snapshot", "--tag", "daily")
     assert said.code == 0, said.err
     machine.restart()

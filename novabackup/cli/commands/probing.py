@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
 from novabackup.cli.around import probes_of
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Column, Table, count, problem_fields, problem_lines
-from novabackup.cli.work import BY_DEFAULT, Options, Work
+from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.integrations.errors import ServiceError, UnhealthyError
 
 __all__ = ["probe"]
 
 _LONGEST_SHOWN = 100
+_PATIENCE = 5.0
+"""Seconds that a service is asked for; whoever has just started it may say more."""
+_ONE_POLL = 1.0
 
 
-def probe(*, options: Options = BY_DEFAULT) -> Answer:
+def probe(*, timeout: Span | None = None, options: Options = BY_DEFAULT) -> Answer:
     """Look whether all works, as after a recovery: the live files, the service, its health, and its answer.
 
     Opens the live files of the store and compares what is in them. What is asked beside that is said by [service],
     [health] and [query] in the configuration. Ends with 1 if the files are wrong, and with 7 if the service is.
+
+    Args:
+        timeout: How long to go on asking a service that is not healthy, such as 5m; by default five
+            seconds.
     """
     with options.open() as work:
         with work.progress("Looking", lambda amount: f"{amount:.0f} files") as bar:
@@ -27,7 +36,7 @@ def probe(*, options: Options = BY_DEFAULT) -> Answer:
         wrong = f"{count(len(problems), 'problem')}, listed above" if problems else ""
         rows = [("", work.store.url, wrong or "no problems")]
         asked = []
-        for name, ask in _questions(work):
+        for name, ask in _questions(work, timeout):
             said, error = _put(ask)
             asked.append({"probe": name, "said": said, "error": error})
             rows.append(("", name, error or _shown(said)))
@@ -45,7 +54,7 @@ def probe(*, options: Options = BY_DEFAULT) -> Answer:
         )
 
 
-def _questions(work: Work) -> list[tuple[str, Callable[[], object]]]:
+def _questions(work: Work, timeout: float | None) -> list[tuple[str, Callable[[], object]]]:
     """Name what is asked: whether the service runs, then whether it is well."""
     found: list[tuple[str, Callable[[], object]]] = []
     if work.config.service is not None:
@@ -57,6 +66,10 @@ def _questions(work: Work) -> list[tuple[str, Callable[[], object]]]:
             return "it runs"
 
         found.append((service.name, runs))
+    health = work.config.health
+    if health is not None:
+        asked = attrs.evolve(health, timeout=_PATIENCE if timeout is None else max(timeout, _ONE_POLL))
+        work = attrs.evolve(work, config=attrs.evolve(work.config, health=asked))
     return [*found, *((str(probe), probe) for probe in probes_of(work))]
 
 
