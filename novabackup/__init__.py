@@ -7,31 +7,77 @@
 """
 
 import logging
+from typing import TYPE_CHECKING
 
-from novabackup import archives, checks, components, errors, layouts, retention
-from novabackup.errors import (
-    ArchivedError,
-    ChangedError,
-    CheckFailedError,
-    ConfigurationError,
-    DecryptionError,
-    FormatError,
-    IntegrityError,
-    NotFoundError,
-    NovaBackupError,
-    RollbackError,
-    StoreBusyError,
-)
-from novabackup.guard import plan_recover, recover, snapshot
-from novabackup.model import Drill, Pin, Problem, Report
-from novabackup.probing import Probing
-from novabackup.repository import Repository
-from novabackup.retention import Policy
-from novabackup.session import Recovery
-from novabackup.snapshots import Snapshot
-from novabackup.store import IndexStore
-from novabackup.trial import Level, Verification
-from novabackup.usage import Usage
+if TYPE_CHECKING:
+    from novabackup import archives, checks, components, errors, layouts, retention
+    from novabackup.errors import (
+        ArchivedError,
+        ChangedError,
+        CheckFailedError,
+        ConfigurationError,
+        DecryptionError,
+        FormatError,
+        IntegrityError,
+        NotFoundError,
+        NovaBackupError,
+        RollbackError,
+        StoreBusyError,
+    )
+    from novabackup.guard import plan_recover, recover, snapshot
+    from novabackup.model import Drill, Pin, Problem, Report
+    from novabackup.probing import Probing
+    from novabackup.repository import Repository
+    from novabackup.retention import Policy
+    from novabackup.session import Recovery
+    from novabackup.snapshots import Snapshot
+    from novabackup.store import IndexStore
+    from novabackup.trial import Level, Verification
+    from novabackup.usage import Usage
+else:
+    # Each name is imported when it is first asked for: all of them together load numpy and more, which a command that
+    # only shows its help, or a child process that reads one index, need not wait for.
+    from importlib import import_module as _import_module
+
+    _MODULES = {
+        "novabackup": ("archives", "checks", "components", "errors", "layouts", "retention"),
+        "novabackup.errors": (
+            "ArchivedError",
+            "ChangedError",
+            "CheckFailedError",
+            "ConfigurationError",
+            "DecryptionError",
+            "FormatError",
+            "IntegrityError",
+            "NotFoundError",
+            "NovaBackupError",
+            "RollbackError",
+            "StoreBusyError",
+        ),
+        "novabackup.guard": ("plan_recover", "recover", "snapshot"),
+        "novabackup.model": ("Drill", "Pin", "Problem", "Report"),
+        "novabackup.probing": ("Probing",),
+        "novabackup.repository": ("Repository",),
+        "novabackup.retention": ("Policy",),
+        "novabackup.session": ("Recovery",),
+        "novabackup.snapshots": ("Snapshot",),
+        "novabackup.store": ("IndexStore",),
+        "novabackup.trial": ("Level", "Verification"),
+        "novabackup.usage": ("Usage",),
+    }
+    _HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = _import_module(f"{home}.{name}") if home == __name__ else getattr(_import_module(home), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ArchivedError",

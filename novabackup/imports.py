@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup.archives import importing
-from novabackup.archives.importing import Archive, PreIngest
-from novabackup.archives.planning import ImportPlan
 from novabackup.backup import request
 from novabackup.catalog import Catalog
 from novabackup.model import SnapshotRecord
 from novabackup.snapshots import Snapshot, Snapshots
 from novabackup.store import IndexStore
 
+if TYPE_CHECKING:
+    from novabackup.archives.importing import Archive, PreIngest
+    from novabackup.archives.planning import ImportPlan
+
 __all__ = ["Imports"]
 
-_Described = TypeVar("_Described", Archive, PreIngest)
+_Described = TypeVar("_Described", "Archive", "PreIngest")
 
 
 class Imports(Catalog):
@@ -32,7 +33,9 @@ class Imports(Catalog):
             archive: Path or URL, or an `Archive` that says more.
             store: The store whose state it holds.
         """
-        return importing.plan_archive(_described(Archive, archive), store, self._objects.url)
+        from novabackup.archives import importing  # noqa: PLC0415 - only who calls this waits for it
+
+        return importing.plan_archive(_described(importing.Archive, archive), store, self._objects.url)
 
     def import_archive(
         self,
@@ -64,15 +67,19 @@ class Imports(Catalog):
             NotFoundError: It holds no file of the store.
             ConfigurationError: It goes beyond the bounds, or its time cannot be.
         """
+        from novabackup.archives import importing  # noqa: PLC0415 - only who calls this waits for it
+
         asked = request(tags, message)
-        taken = importing.import_archive(self._objects, _described(Archive, archive), store, asked, callback)
+        taken = importing.import_archive(self._objects, _described(importing.Archive, archive), store, asked, callback)
         return self._taken_in(store, taken)
 
     def plan_import_pre_ingest(
         self, folder: str | os.PathLike[str] | PreIngest, store: IndexStore
     ) -> tuple[ImportPlan, ...]:
         """Say which snapshots `import_pre_ingest` would make, oldest first, and do nothing."""
-        return importing.plan_pre_ingest(_described(PreIngest, folder), store)
+        from novabackup.archives import importing  # noqa: PLC0415 - only who calls this waits for it
+
+        return importing.plan_pre_ingest(_described(importing.PreIngest, folder), store)
 
     def import_pre_ingest(
         self,
@@ -100,7 +107,9 @@ class Imports(Catalog):
         Raises:
             ChangedError: Somebody changed a file meanwhile.
         """
-        described, asked = _described(PreIngest, folder), request(tags, message)
+        from novabackup.archives import importing  # noqa: PLC0415 - only who calls this waits for it
+
+        described, asked = _described(importing.PreIngest, folder), request(tags, message)
         taken = importing.import_pre_ingest(self._objects, described, store, asked, callback)
         return Snapshots(self._taken_in(store, one) for one in taken)
 

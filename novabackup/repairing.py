@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import rebuilding, repair
 from novabackup.backup import request
 from novabackup.busy import refuse_if_interrupted
 from novabackup.catalog import Catalog
 from novabackup.model import Problem
 from novabackup.objects import Objects
 from novabackup.owner import whereabouts
-from novabackup.rebuilding import RebuildPlan
-from novabackup.repair_plan import RepairPlan
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
-from novabackup.texts import Tokenize
+
+if TYPE_CHECKING:
+    from novabackup.rebuilding import RebuildPlan, Rebuilt, Wishes
+    from novabackup.repair_plan import RepairPlan
+    from novabackup.texts import Tokenize
 
 __all__ = ["Repairing"]
 
@@ -49,6 +51,8 @@ class Repairing(Catalog):
         Raises:
             NotFoundError: There is no repository here, or at a place to repair from.
         """
+        from novabackup import repair  # noqa: PLC0415 - only who calls this waits for it
+
         return repair.plan(self._objects, _several(from_), store, problems, callback)
 
     def repair(
@@ -79,6 +83,8 @@ class Repairing(Catalog):
             NotFoundError: There is no repository here, or at a place to repair from.
             ChangedError: Somebody prunes here meanwhile.
         """
+        from novabackup import repair  # noqa: PLC0415 - only who calls this waits for it
+
         others = _several(from_)
         todo = plan or repair.plan(self._objects, others, store, None, DEFAULT_CALLBACK)
         return repair.execute(self._objects, others, store, todo, callback)
@@ -107,7 +113,9 @@ class Repairing(Catalog):
             NotFoundError: No snapshot has a healthy one to learn from.
             RollbackError: An interrupted ingest left the store half-written: call ``recover(store)`` first.
         """
-        return self._rebuilt(store, rebuilding.Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)).plan
+        from novabackup.rebuilding import Wishes  # noqa: PLC0415 - only who calls this waits for it
+
+        return self._rebuilt(store, Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)).plan
 
     def rebuild_bm25(
         self,
@@ -140,6 +148,8 @@ class Repairing(Catalog):
             StoreBusyError: Another writer is at work in the store.
             ChangedError: The metadata was changed meanwhile.
         """
+        from novabackup import rebuilding  # noqa: PLC0415 - only who calls this waits for it
+
         wishes = rebuilding.Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)
         rebuilt = self._rebuilt(store, wishes)
         if rebuilt.plan.problems:
@@ -149,7 +159,9 @@ class Repairing(Catalog):
             rebuilding.execute(store, rebuilt, guard)
         return rebuilt.plan
 
-    def _rebuilt(self, store: IndexStore, wishes: rebuilding.Wishes) -> rebuilding.Rebuilt:
+    def _rebuilt(self, store: IndexStore, wishes: Wishes) -> Rebuilt:
+        from novabackup import rebuilding  # noqa: PLC0415 - only who calls this waits for it
+
         refuse_if_interrupted(store, context=whereabouts(), timeout=None)
         self._objects.require()
         return rebuilding.build(store, self._objects, wishes)

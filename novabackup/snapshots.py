@@ -11,13 +11,12 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import _html, compatibility, session, thaw, trial
-from novabackup.archives.exporting import Exported, export
 from novabackup.backup import Request
 from novabackup.comparison import Diff, compare
 from novabackup.compatibility import Compatibility, Severity, here
@@ -33,6 +32,9 @@ from novabackup.storage import Storage
 from novabackup.store import IndexStore
 from novabackup.thaw import ThawPlan
 from novabackup.trial import Level, Verification
+
+if TYPE_CHECKING:
+    from novabackup.archives.exporting import Exported
 
 __all__ = ["Diff", "Snapshot", "Snapshots"]
 
@@ -265,7 +267,9 @@ class Snapshot:
             ConfigurationError: Something else is there under that name; it is not replaced.
             IntegrityError: Content is damaged; nothing was written.
         """
-        return export(self._origin.objects, *self._point, to, storage_options, callback)
+        from novabackup.archives import exporting  # noqa: PLC0415 - only who calls this waits for it
+
+        return exporting.export(self._origin.objects, *self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file and link by link."""

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import attrs
 from rich.box import SIMPLE_HEAD
@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from novabackup._paths import printable
 from novabackup.cli.exits import Exit, besides, exit_of, hint_of
-from novabackup.components.base import printable
-from novabackup.model import Problem
+
+if TYPE_CHECKING:
+    from novabackup.model import Problem
 
 __all__ = [
     "Answer",

@@ -6,25 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fsspec.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from novabackup.cli.output import Terminal, size
+from novabackup.cli.unseen import Unseen
 
-__all__ = ["Unseen", "progress"]
-
-
-class Unseen(Callback):  # type: ignore[misc]
-    """A callback that shows nothing, for when nobody watches."""
-
-    def rest(self, label: str = "") -> None:
-        """Stop showing anything until there is something new to tell of.
-
-        Args:
-            label: What will be done then; by default the same.
-        """
+__all__ = ["progress"]
 
 
 class _Bar(Unseen):
@@ -105,16 +94,13 @@ def progress(terminal: Terminal, label: str, show: Callable[[float], str] = size
     """Give a callback for one long call.
 
     Args:
-        terminal: Where somebody may watch.
+        terminal: Where somebody watches.
         label: What is being done.
         show: Turns an amount into text; by default it is bytes.
 
     Yields:
-        A bar where somebody watches, and elsewhere a callback that does nothing.
+        A bar, which is there as long as there is something to tell of.
     """
-    if not terminal.shows_progress:
-        yield Unseen()
-        return
     bar = _Bar(terminal.err, label, show)
     try:
         yield bar

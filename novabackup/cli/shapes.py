@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from novabackup.cli.output import Column, Table, local, number, problem_fields, size
-from novabackup.model import FileEntry, Report
+from novabackup.model import FileEntry, Pin, Report
 from novabackup.restore import Kind, RestorePlan, Step
 from novabackup.snapshots import Snapshot
 
 __all__ = [
     "file_fields",
     "files_table",
+    "pin_fields",
+    "pinned",
     "plan_fields",
     "plan_table",
     "short_ids",
@@ -50,12 +52,31 @@ def snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str]) -> Table:
+Pins = Mapping[str, Pin | None]
+"""Pins by the ids of their snapshots; None for one that is damaged, and that counts all the same."""
+
+
+def pin_fields(pins: Pins, name: str) -> dict[str, object] | None:
+    """Say to programs how a snapshot is pinned; None if it is not."""
+    if name not in pins:
+        return None
+    pin = pins[name]
+    return {"time": pin and pin.time, "message": pin and pin.message}
+
+
+def pinned(pins: Pins, name: str) -> str:
+    """Say to people why a snapshot is pinned; nothing if it is not."""
+    pin = pins.get(name)
+    return (pin.message if pin else "") or ("yes" if name in pins else "")
+
+
+def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str], pins: Pins) -> Table:
     """Show snapshots to people.
 
     Args:
         snapshots: Those that are shown.
         names: Ids of all that are there, among which a short id must be the only one.
+        pins: Which of them are pinned.
     """
     short = short_ids(names)
     several = len({snapshot.store for snapshot in snapshots}) > 1
@@ -67,6 +88,7 @@ def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str]) -> Tabl
         Column("New", right=True),
         Column("Files", right=True),
         Column("Tags"),
+        Column("Pinned"),
         Column("Health"),
     ]
     rows = [
@@ -78,6 +100,7 @@ def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str]) -> Tabl
             size(snapshot.added),
             number(len(snapshot.files)),
             ", ".join(snapshot.tags),
+            pinned(pins, snapshot.id),
             _health(snapshot),
         )
         for snapshot in snapshots

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +16,8 @@ from novabackup.cli import config as _config
 from novabackup.cli.config import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
 from novabackup.cli.durations import seconds_of
 from novabackup.cli.output import Terminal, size
-from novabackup.cli.progress import Unseen, progress
 from novabackup.cli.secrets import revealed
+from novabackup.cli.unseen import Unseen
 from novabackup.components import Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.keys import Key, KeyFile, Passphrase
@@ -253,6 +253,10 @@ class Work:
 
     def progress(self, label: str, show: Callable[[float], str] = size) -> AbstractContextManager[Unseen]:
         """Give a callback for one long call, which shows a bar where somebody watches."""
+        if not self.terminal.shows_progress:
+            return nullcontext(Unseen())
+        from novabackup.cli.progress import progress  # noqa: PLC0415 - only who watches waits for it
+
         return progress(self.terminal, label, show)
 
 

@@ -150,7 +150,7 @@ class TestLooking:
         cli("snapshot")
         (fields,) = cli("list", "--json").json["snapshots"]
         assert list(fields) == [
-            *("id", "time", "store", "tags", "message", "files", "size", "added", "healthy", "problems")
+            *("id", "time", "store", "tags", "message", "files", "size", "added", "healthy", "problems", "pin")
         ]
         assert datetime.fromisoformat(fields["time"]).tzinfo == UTC
 
@@ -207,6 +207,34 @@ class TestLooking:
         assert f"It has some of {place}/other, {store}: name one with --store" in said.err
 
 
+class TestPins:
+    def test_lists_show_which_snapshots_are_pinned_and_why(self, cli, store, place):
+        cli("snapshot", "--tag", "first")
+        cli("snapshot")
+        cli("snapshot")
+        first, second, _third = Repository(place / "backups")
+        assert "Pinned" not in cli("list").out
+        cli("pin", first.id, "--message", "before the move")
+        cli("pin", second.id)
+        rows = cli("list").out.splitlines()[2:]
+        assert [bool(re.search(r"before the move +healthy$", row)) for row in rows] == [True, False, False]
+        assert [bool(re.search(r"yes +healthy$", row)) for row in rows] == [False, True, False]
+        pins = [one["pin"] for one in cli("list", "--json").json["snapshots"]]
+        assert [pin and pin["message"] for pin in pins] == ["before the move", "", None]
+        assert pins[0]["time"].endswith("Z")
+        assert "Pinned:       before the move\n" in cli("show", first.id).out
+        assert cli("show", first.id, "--json").json["snapshot"]["pin"] == pins[0]
+        assert cli("show", "--json").json["snapshot"]["pin"] is None
+
+    def test_a_damaged_pin_counts_all_the_same(self, cli, store, place):
+        cli("snapshot")
+        cli("pin", "--message", "before the move")
+        (pin,) = (place / "backups/pins").iterdir()
+        pin.write_bytes(b"garbage")
+        assert re.search(r"yes +healthy$", cli("list").out.rstrip())
+        assert cli("list", "--json").json["snapshots"][0]["pin"] == {"time": None, "message": None}
+
+
 class TestChecking:
     def test_a_healthy_repository(self, cli, store):
         cli("snapshot")
@@ -223,6 +251,21 @@ class TestChecking:
         assert said.code == 1
         (snapshot,) = said.json["snapshots"]
         assert {problem["code"] for problem in snapshot["problems"]} == {"damaged"}
+
+    def test_it_is_said_how_thoroughly_and_what_could_not_be_tried(self, cli, store):
+        cli("snapshot")
+        for level, told in [
+            ("structure", "all of its content is there"),
+            ("queries", "the indexes answer as they did"),
+        ]:
+            assert told in cli("verify", "--level", level).out
+            said = cli("verify", "--level", level, "--json").json
+            assert (said["level"], said["snapshots"][0]["notes"]) == (level, [])
+        nova.write_metadata(store, nova.texts(3))
+        cli("snapshot")
+        (notes,) = [found["notes"] for found in cli("verify", "--level", "queries", "--json").json["snapshots"]]
+        assert notes
+        assert f"Note: {notes[0]}" in cli("verify", "--level", "queries").out
 
     def test_live_files_are_checked_if_asked_for(self, cli, store):
         cli("snapshot")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import nova
 from novabackup import Repository
 from novabackup.cli import main
+from novabackup.cli.app import ENTRIES
 from novabackup.cli.exits import Exit
 
 SNAPSHOT = r"\d{8}T\d{6}Z-[0-9a-f]{20}"
@@ -36,7 +38,18 @@ class TestHelp:
     def test_the_commands_are_listed_in_groups_with_the_exit_codes(self, cli, place):
         shown = cli("--help").out
         groups = re.findall(r"─ ([A-Z][a-z ]+) ─", shown)
-        assert groups == ["Take", "Look", "Check", "Bring back", "Make room", "Elsewhere", "Keys", "Shell", "Help"]
+        assert groups == [
+            "Take",
+            "Look",
+            "Check",
+            "Bring back",
+            "Make room",
+            "Elsewhere",
+            "Keys",
+            "Operate",
+            "Shell",
+            "Help",
+        ]
         for command in ("init", "snapshot", "run", "list", "show", "diff", "stats", "verify", "check", "restore"):
             assert re.search(rf"^│ {command} +\S", shown, re.MULTILINE), command
         said = " ".join(shown.split())
@@ -52,14 +65,36 @@ class TestHelp:
             assert "--json" in said.out
             assert "[default: ]" not in said.out
 
-    def test_help_does_not_load_what_it_does_not_need(self, place):
+    @pytest.mark.parametrize(
+        ("command", "also"),
+        [
+            ("--help", {"numpy", "fsspec", "asyncio", "msgspec", "novabackup.repository", "novabackup.cli.commands"}),
+            (
+                "--version",
+                {"numpy", "fsspec", "asyncio", "msgspec", "novabackup.repository", "novabackup.cli.commands"},
+            ),
+            ("list", {"novabackup.archives", "novabackup.repair", "novabackup.rebuilding", "tarfile", "rich.progress"}),
+        ],
+    )
+    def test_a_command_does_not_load_what_it_does_not_need(self, cli, store, command, also):
+        heavy = {"faiss", "s3fs", "aiobotocore", "rank_bm25", "asyncssh", "cryptography", "IPython", "pytest", *also}
         code = (
-            "import sys; from novabackup.cli.main import run; run(['--help'])\n"
-            "heavy = {'faiss', 's3fs', 'aiobotocore', 'rank_bm25', 'asyncssh', 'cryptography', 'IPython', 'pytest'}\n"
-            "print(*sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+            f"import sys; from novabackup.cli.main import run; run([{command!r}])\n"
+            f"print(*sorted({heavy!r} & sys.modules.keys()), file=sys.stderr)"
         )
+        assert cli("init").code == 0
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         assert done.stderr.strip() == ""
+
+    def test_the_summaries_are_what_the_commands_themselves_say(self):
+        def each(entries):
+            for entry in entries:
+                yield from each(entry.commands) if entry.commands else [entry]
+
+        for entry in each(entry for entries in ENTRIES.values() for entry in entries):
+            module, _, name = entry.where.partition(":")
+            said = getattr(import_module(f"novabackup.cli.{module}"), name).__doc__
+            assert entry.summary == " ".join(said.split("\n\n")[0].split()), entry.name
 
     def test_version(self, cli, place):
         assert re.match(r"\d+\.|unknown", cli("--version").out)
@@ -174,7 +209,7 @@ class TestCompletion:
             subprocess.run([shell, "-n", place / "script"], check=True, timeout=60)
 
     @pytest.mark.parametrize(
-        ("typed", "offered"), [(["re"], {"restore", "recover"}), (["restore", "--dr"], {"--dry-run"})]
+        ("typed", "offered"), [(["re"], {"restore", "recover", "repair"}), (["restore", "--dr"], {"--dry-run"})]
     )
     def test_bash_completes_commands_and_options(self, cli, place, typed, offered):
         (place / "script").write_text(cli("completion", "bash").out)

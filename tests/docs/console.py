@@ -103,11 +103,11 @@ class Session:
         if shown == ["…"]:
             return
         at = 0
-        for line in shown:
+        for number, line in enumerate(shown):
             rest = "\n".join(printed)
             assert at < len(printed), f"{where}: nothing is printed for {line!r} any more; all of it:\n{rest}"
             if line == "…":
-                following = shown[shown.index(line) + 1] if line != shown[-1] else None
+                following = shown[number + 1] if number + 1 < len(shown) else None
                 while at < len(printed) and (following is None or not _pattern(following).fullmatch(printed[at])):
                     at += 1
                 continue

@@ -14,16 +14,14 @@ from hypothesis import strategies as st
 
 from novabackup import ConfigurationError
 from novabackup.integrations.errors import ServiceError
-from novabackup.integrations.schedule import (
+from novabackup.integrations.installing import (
     CRON,
     SYSTEMD,
     Installation,
-    Job,
-    Scheduler,
-    When,
     cron_table,
     systemd_units,
 )
+from novabackup.integrations.schedule import Job, Scheduler, When
 
 NOW = datetime(2026, 1, 25, 14, 30, tzinfo=timezone(timedelta(hours=1)))  # a Sunday
 WHENS = st.builds(

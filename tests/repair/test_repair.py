@@ -13,7 +13,9 @@ import pytest
 from blake3 import blake3
 from damaging import DAMAGES, Case, contents, flip, flip_table, grow, objects, opened, put_back, tree
 
-from novabackup import IntegrityError, NotFoundError, Repository, packer
+import nova
+from novabackup import IndexStore, IntegrityError, NotFoundError, Repository, packer
+from novabackup.components import Bm25, Faiss, Tree
 from novabackup.errors import ArchivedError
 from novabackup.keys import Passphrase
 from novabackup.storage import open_storage
@@ -489,3 +491,49 @@ def test_prune_leaves_alone_what_was_set_aside(case):
         case.open().prune(grace=timedelta(0))
     assert aside.items() <= tree(case.url).items()
     case.is_whole()
+
+
+# -- what a snapshot says besides its files ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installation(tmp_path) -> Repository:
+    """A snapshot of a folder with indexes that were asked, links and empty folders; and a copy of its repository."""
+    folder = tmp_path / "nova"
+    nova.build(folder / "vector_db", nova.texts(8))
+    (folder / "logs/empty").mkdir(parents=True)
+    (folder / "config").mkdir()
+    (folder / "config/indexes").symlink_to("../vector_db")
+    index = "vector_db/faiss_index.bin"
+    store = IndexStore(
+        folder, components=[Faiss(index), Bm25("vector_db/bm25_index.pkl"), Tree("logs"), Tree("config")]
+    )
+    repository = Repository(tmp_path / "repository")
+    repository.backup(store, tags=["monthly"], message="before the move")
+    repository.copy(to=Repository(tmp_path / "copy", key=Passphrase("another")))
+    return repository
+
+
+@pytest.mark.parametrize("damaged", ["packs", "snapshots"])
+def test_links_folders_and_recorded_questions_of_a_snapshot_stay_as_they_were(installation, damaged, tmp_path):
+    before = installation["latest"]._record
+    assert before.links
+    assert before.folders
+    assert before.probes
+    for path in objects(tmp_path / "repository", damaged):
+        flip(path, 2000)
+    again = Repository(tmp_path / "repository")
+    done = again.repair(from_=Repository(tmp_path / "copy", key=Passphrase("another")))
+    assert done.actions
+    assert not done.lost
+    (point,) = Repository(tmp_path / "repository")
+    for name in attrs.fields_dict(type(before)):
+        if name not in ("files", "added"):  # how much a snapshot added is said of the repository that it comes from
+            assert getattr(point._record, name) == getattr(before, name), name
+    moved = [attrs.evolve(entry, packs=(), runs=()) for entry in point._record.files]
+    assert moved == [attrs.evolve(entry, packs=(), runs=()) for entry in before.files]
+    restored = point.restore(tmp_path / "restored")
+    assert restored.paths("write", "link") == ("config/indexes",)
+    assert (tmp_path / "restored/config/indexes").readlink() == Path("../vector_db")
+    assert (tmp_path / "restored/logs/empty").is_dir()
+    assert point.verify("queries").queries == len(before.probes)

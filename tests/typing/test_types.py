@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+
+import pytest
 
 import novabackup
 
@@ -36,6 +39,32 @@ def test_everything_public_is_there_and_sorted():
     assert list(novabackup.__all__) == sorted(novabackup.__all__)
     for name in novabackup.__all__:
         assert getattr(novabackup, name) is not None
+        assert name in dir(novabackup)
+    with pytest.raises(AttributeError, match="no attribute 'restoer'"):
+        _ = novabackup.restoer
+
+
+def test_every_name_is_imported_from_where_a_type_checker_looks_for_it():
+    tree = ast.parse(Path(novabackup.__file__).read_text())
+    seen = {
+        name.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert seen == novabackup._HOMES
+    assert set(seen) == set(novabackup.__all__)
+
+
+def test_importing_the_package_imports_nothing_but_itself():
+    code = (
+        "import sys, novabackup; print(*sorted(name for name in sys.modules if name.startswith('novabackup.')))\n"
+        "print(*sorted({'numpy', 'fsspec', 'attrs', 'msgspec', 'zstandard', 'asyncio', 'ssl'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=120, check=True)
+    assert done.stdout.split() == []
 
 
 def test_importing_imports_neither_faiss_nor_s3fs_nor_rank_bm25():

@@ -10,8 +10,11 @@ from novabackup.cli.output import Answer, count, problem_fields, problem_lines, 
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.errors import CheckFailedError, IntegrityError
 from novabackup.model import Problem
+from novabackup.snapshots import Snapshot
 
 __all__ = ["check", "verify"]
+
+_MENDED = "What can be had back, and from where: novabackup repair --dry-run"
 
 
 def verify(
@@ -26,7 +29,6 @@ def verify(
     """
     with options.open() as work:
         verified = []
-        said: list[str] = []
         for found in [work.snapshot(name) for name in snapshots or ("latest",)]:
             problems: tuple[Problem, ...] = ()
             notes: tuple[str, ...] = ()
@@ -36,15 +38,20 @@ def verify(
                     notes = found.verify(level, callback=bar).notes
                 except (IntegrityError, CheckFailedError) as error:
                     seen.failure, problems = error, error.problems
-            verified.append((found, problems))
-            said += [f"Note: {note}" for note in notes]
-        damaged = [(found, problems) for found, problems in verified if problems]
+            verified.append((found, problems, notes))
+        damaged = [(found, problems) for found, problems, _notes in verified if problems]
         return Answer(
             fields={
                 "repository": work.repository.url,
+                "level": level,
                 "snapshots": [
-                    {"id": found.id, "size": found.size, "problems": [problem_fields(problem) for problem in problems]}
-                    for found, problems in verified
+                    {
+                        "id": found.id,
+                        "size": found.size,
+                        "problems": [problem_fields(problem) for problem in problems],
+                        "notes": list(notes),
+                    }
+                    for found, problems, notes in verified
                 ],
             },
             shown=[
@@ -53,13 +60,23 @@ def verify(
                 for line in (f"Snapshot {found.id} is damaged:", *problem_lines(problems))
             ],
             done=[
-                f"Snapshot {found.id}: all {size(found.size)} in {count(len(found.files), 'file')} are right"
-                for found, problems in verified
-                if not problems
-            ]
-            + said,
+                line
+                for found, problems, notes in verified
+                for line in (*([] if problems else [_right(found, level)]), *(f"Note: {note}" for note in notes))
+            ],
             exit=Exit.WRONG if damaged else Exit.OK,
         )
+
+
+def _right(found: Snapshot, level: str) -> str:
+    amount, files = size(found.size), count(len(found.files), "file")
+    said = {
+        "structure": f"all of its content is there ({amount} in {files})",
+        "hashes": f"all {amount} in {files} are right",
+        "open": f"all {amount} in {files} are right, and the index files were opened",
+        "queries": f"all {amount} in {files} are right, and the indexes answer as they did",
+    }
+    return f"Snapshot {found.id}: {said[level]}"
 
 
 def check(*, read_data_subset: str | None = None, live: bool = False, options: Options = BY_DEFAULT) -> Answer:
@@ -80,7 +97,7 @@ def check(*, read_data_subset: str | None = None, live: bool = False, options: O
                 seen.failure = IntegrityError(f"problems in {work.repository.url}", problems)
         many = len(work.repository)
         done = [] if problems else [f"Repository {work.repository.url}: no problems; {count(many, 'snapshot')}"]
-        shown = [f"Problems in {work.repository.url}:", *problem_lines(problems)] if problems else []
+        shown = [f"Problems in {work.repository.url}:", *problem_lines(problems), _MENDED] if problems else []
         fields: dict[str, object] = {
             "repository": work.repository.url,
             "problems": [problem_fields(problem) for problem in problems],

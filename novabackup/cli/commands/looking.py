@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from novabackup.cli.output import Answer, Column, Table, count, number, problem_fields, problem_lines, size
-from novabackup.cli.shapes import file_fields, files_table, snapshot_fields, snapshots_table
+from novabackup.cli.shapes import file_fields, files_table, pin_fields, pinned, snapshot_fields, snapshots_table
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.model import FileEntry
 
@@ -30,9 +30,13 @@ def list_(*, tag: tuple[str, ...] = (), last: Count | None = None, options: Opti
         wanted = work.store.url if options.store else None
         found = [one for one in every if set(tag) <= set(one.tags) and wanted in (None, one.store)]
         found = found[-last:] if last else found
+        pins = repository.pins()
         return Answer(
-            fields={"repository": repository.url, "snapshots": [snapshot_fields(one) for one in found]},
-            shown=[snapshots_table(found, [one.id for one in every])]
+            fields={
+                "repository": repository.url,
+                "snapshots": [{**snapshot_fields(one), "pin": pin_fields(pins, one.id)} for one in found],
+            },
+            shown=[snapshots_table(found, [one.id for one in every], pins)]
             if found
             else [f"No snapshots in {repository.url}{' are like that' if every else ' yet'}"],
         )
@@ -47,6 +51,7 @@ def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Answe
     with options.open() as work:
         found = work.snapshot(snapshot)
         files = [found.files[path] for path in sorted(found.files)]
+        pins = work.repository.pins()
         about = [
             ("Snapshot", found.id),
             ("Time", f"{found.time.astimezone():%Y-%m-%d %H:%M:%S} ({found.time:%H:%M:%S} UTC)"),
@@ -55,6 +60,7 @@ def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Answe
             ("Size", f"{size(found.size)}, of which {size(found.added)} were new"),
             ("Tags", ", ".join(found.tags)),
             ("Message", found.message),
+            ("Pinned", pinned(pins, found.id)),
             ("Written with", ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))),
         ]
         return Answer(
@@ -62,6 +68,7 @@ def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Answe
                 "repository": work.repository.url,
                 "snapshot": {
                     **snapshot_fields(found),
+                    "pin": pin_fields(pins, found.id),
                     "versions": dict(found.versions),
                     "files": [file_fields(entry) for entry in files],
                     "links": dict(found.links),
