@@ -12,6 +12,7 @@ import s3fs
 from places import EXAMPLES
 
 import fake_nova
+import nova
 import servers
 from novabackup import IndexStore, Repository, keys
 from novabackup.components import Tree
@@ -43,6 +44,7 @@ def beside_an_ingest(beside_a_store, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    nova.install(tmp_path / "opt/nova-nic", nova.texts(4))
     (tmp_path / "ingest.py").write_text(
         f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n"
         "import pathlib, manuals\n"

@@ -67,13 +67,14 @@ class Session:
         for number, command, shown in _commands(block):
             where = f"{block.path.name}:{number}: $ {command}"
             self.typed.append(command)
-            printed = self._type(self._real(command))
+            printed = self._type(self.real(command))
             for there, real in self._places.items():
                 printed = printed.replace(real, there)
             self.printed.append(printed)
             self._compare(shown, printed.splitlines(), where)
 
-    def _real(self, text: str) -> str:
+    def real(self, text: str) -> str:
+        """Put real places and ids in for those that the document shows."""
         named = "|".join(re.escape(shown) for shown in self._places)
         text = re.sub(named, lambda found: self._places[found[0]], text)
         return _ID.sub(lambda found: self._ids.get(found[0], found[0]), text)
