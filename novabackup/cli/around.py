@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import attrs
 
 from novabackup.cli.operations import state_folder
+from novabackup.cli.output import Terminal
 from novabackup.cli.work import Work
 from novabackup.integrations.hooks import Occasion
 from novabackup.integrations.monitoring import Monitor, Observation
 from novabackup.integrations.runs import Kind, RunLog
-from novabackup.integrations.service import stopped
+from novabackup.integrations.service import Service, stopped
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 
@@ -106,7 +107,43 @@ def _stopped(work: Work, command: str) -> AbstractContextManager[None]:
     said = work.config.service
     if said is None or command not in said.during:
         return nullcontext()
-    return stopped(said.made(), probes=probes_of(work))
+    probes = [_ToldProbe(probe, work.terminal) for probe in probes_of(work)]
+    return stopped(_ToldService(said.made(), work.terminal), probes=probes)
+
+
+@attrs.frozen
+class _ToldService(Service):
+    """A service that somebody watches being stopped and started."""
+
+    service: Service
+    terminal: Terminal
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+    def stop(self) -> None:
+        self.service.stop()
+        self.terminal.step(f"{self.name} is stopped")
+
+    def start(self) -> None:
+        self.service.start()
+        self.terminal.step(f"{self.name} is started again")
+
+    def running(self) -> bool:
+        return self.service.running()
+
+
+@attrs.frozen
+class _ToldProbe:
+    """A probe whose success is told."""
+
+    probe: Callable[[], object]
+    terminal: Terminal
+
+    def __call__(self) -> None:
+        self.probe()
+        self.terminal.step(str(self.probe))
 
 
 def probes_of(work: Work) -> tuple[Callable[[], object], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ __all__ = [
     "ServiceSettings",
     "query",
     "schedule",
+    "secrets_in",
     "service",
     "state_folder",
 ]
@@ -64,6 +65,7 @@ WATCHED = (
 )
 """The commands that hooks run around, and whose runs are remembered."""
 
+_OURS = "novabackup.cli."
 _STOPPING = ("restore", "run", "snapshot")
 _SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
 
@@ -74,6 +76,22 @@ def state_folder() -> Path:
     if named:
         return Path(named, "novabackup").expanduser()
     return Path("/var/lib/novabackup" if os.geteuid() == 0 else "~/.local/state/novabackup").expanduser()
+
+
+def secrets_in(value: Any) -> Iterator[Secret]:
+    """Find where the secrets of a configuration, or of a part of it, are kept.
+
+    Args:
+        value: A configuration, a section of it, or options.
+    """
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from secrets_in(one)
+    elif attrs.has(type(value)) and type(value).__module__.startswith(_OURS):
+        for said in attrs.asdict(value, recurse=False).values():
+            yield from secrets_in(said)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -183,6 +201,7 @@ class ServiceSettings:
         stop: Instead of a unit: the command that returns when the service has ended.
         start: The command that starts it in the background.
         running: The command that ends with 0 when it runs.
+        name: What to call it, where it is no unit.
         timeout: Seconds that stopping or starting may take.
         during: The commands for which it is stopped; for a full recovery it always is.
     """
@@ -192,6 +211,7 @@ class ServiceSettings:
     stop: tuple[str, ...] | None = setting(_command, None)
     start: tuple[str, ...] | None = setting(_command, None)
     running: tuple[str, ...] | None = setting(_command, None)
+    name: str = setting(text, "the service")
     timeout: float = setting(_patience, 90.0)
     during: tuple[str, ...] = setting(_words(*_STOPPING), ("restore",))
 
@@ -199,7 +219,13 @@ class ServiceSettings:
         """Make what stops and starts it."""
         if self.unit is not None:
             return SystemdUnit(self.unit, manager=self.manager, timeout=self.timeout)
-        return Command(stop=self.stop or (), start=self.start or (), running=self.running, timeout=self.timeout)
+        return Command(
+            stop=self.stop or (),
+            start=self.start or (),
+            running=self.running,
+            timeout=self.timeout,
+            label=self.name,
+        )
 
 
 def service(place: Place, value: object) -> ServiceSettings:

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
@@ -217,6 +217,10 @@ class Terminal:
         """Tell of a step of something long that is done, to whoever watches or keeps what is printed."""
         if not (self._as_json or self._quiet):
             self._print(self.err, Text(printable(line)))
+
+    def waiting(self, label: str) -> AbstractContextManager[object]:
+        """Show that something takes its time, of which nothing else can be told, to somebody who watches."""
+        return self.err.status(Text(label)) if self.shows_progress else nullcontext()
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:

@@ -6,21 +6,20 @@ import getpass
 import os
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import attrs
 from cyclopts import CycloptsError, Parameter
 
 from novabackup.cli.app import app
 from novabackup.cli.child import run_to_end
 from novabackup.cli.exits import Exit
-from novabackup.cli.operations import state_folder
+from novabackup.cli.operations import secrets_in, state_folder
 from novabackup.cli.output import Answer, Column, Table, local
-from novabackup.cli.secrets import Secret
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError
 from novabackup.integrations.installing import (
@@ -30,6 +29,7 @@ from novabackup.integrations.installing import (
     Crontab,
     Installation,
     cron_table,
+    crontab,
     systemd_of_user,
     systemd_units,
 )
@@ -199,7 +199,9 @@ def _plan(work: Work, jobs: Sequence[Job], kind: Kind, *, user: bool) -> Install
         units = systemd_units(jobs, program, name=name, of=of)
         return Installation.plan(systemd_of_user() if user else SYSTEMD, units, of=of)
     if user:
-        return Crontab.plan(program if jobs else (), of=of)
+        if jobs and not shutil.which("crontab"):
+            raise ConfigurationError("expected the program crontab, found none. Install cron, or use --with systemd")
+        return Crontab.plan(crontab(), program if jobs else (), of=of)
     file = f"novabackup-{name}" if name else "novabackup"
     return Installation.plan(CRON, {file: cron_table(program, getpass.getuser(), of=of)} if jobs else {}, of=of)
 
@@ -245,26 +247,20 @@ def _listed(lines: Sequence[str]) -> list[str]:
 
 
 def _warnings(work: Work, kind: Kind, *, user: bool) -> Iterator[str]:
-    for found in _from_environment(work.config):
+    for found in secrets_in(work.config):
+        if found.form == "env":
+            yield (
+                f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
+                '{ file = "/path" }'
+            )
+    about = _configuration(work).stat()
+    if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield (
-            f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
-            '{ file = "/path" }'
+            f"{_configuration(work)} can be changed by other users, who thus can have commands run as "
+            f"{getpass.getuser()}. Let it belong to that user alone: chown and chmod go-w"
         )
     if kind == "systemd" and user and not (_LINGERING / getpass.getuser()).exists():
         yield "your timers run only while you are logged in. To have them run always: loginctl enable-linger"
-
-
-def _from_environment(value: Any) -> Iterator[Secret]:
-    """Find the secrets that a configuration expects in variables."""
-    if isinstance(value, Secret):
-        if value.form == "env":
-            yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _from_environment(one)
-    elif attrs.has(type(value)) and type(value).__module__.startswith("novabackup.cli."):
-        for said in attrs.asdict(value, recurse=False).values():
-            yield from _from_environment(said)
 
 
 # -- what it looks like ------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ __all__ = [
     "Installation",
     "Manager",
     "cron_table",
+    "crontab",
     "systemd_of_user",
     "systemd_units",
 ]
@@ -39,7 +40,11 @@ _OF = "# For "
 _END = "# The end of what novabackup schedule has written"
 _TIMEOUT = 30.0
 _LONGEST_LINE = 1024
-_PART = re.compile(rf"^{re.escape(_MARK)}\n(?P<of>{_OF}.*\n)?(?:.*\n)*?{re.escape(_END)}\n", re.MULTILINE)
+_PART = re.compile(
+    rf"^{re.escape(_MARK)}\n(?P<of>{_OF}.*\n)?"
+    rf"(?:(?:\*/\d+ \* \* \* \*|@reboot) .*schedule run.*\n)*(?:{re.escape(_END)}\n)?",  # no line of anybody else
+    re.MULTILINE,
+)
 
 
 # -- what they are told ------------------------------------------------------------------------------------------------
@@ -281,34 +286,15 @@ class Crontab:
     part: str
 
     @classmethod
-    def plan(cls, program: Sequence[str], *, of: str = "") -> Crontab:
+    def plan(cls, before: str, program: Sequence[str], *, of: str = "") -> Crontab:
         """Find out what to change.
 
         Args:
+            before: What the crontab says now, as `crontab` reads it.
             program: What does all that is due, with absolute paths; nothing for taking the schedule away.
             of: The configuration that it is for.
-
-        Raises:
-            ConfigurationError: There is no cron here.
-            ServiceError: The crontab cannot be read.
         """
         part = f"{_head(of)}{_cron_lines(program)}{_END}\n" if program else ""
-        if shutil.which("crontab") is None:
-            if part:
-                raise ConfigurationError("expected the program crontab, found none. Install cron, or use systemd")
-            return cls(before="", after="", part="")
-        done = subprocess.run(
-            ["crontab", "-l"],  # noqa: S607 - as it would be typed
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-            timeout=_TIMEOUT,
-            check=False,
-        )
-        if done.returncode and b"no crontab for" not in done.stderr:
-            said = done.stderr.decode(errors="replace").strip()
-            raise ServiceError(f"crontab -l: expected the crontab, found exit status {done.returncode}: {said}")
-        before = "" if done.returncode else done.stdout.decode(errors="surrogateescape")
         ours = f"{_OF}{of}\n" if of else None
         others = _PART.sub(lambda found: "" if found["of"] == ours else found[0], before)
         if part and others and not others.endswith("\n"):
@@ -350,3 +336,27 @@ class Crontab:
             file.write(self.after)
             file.flush()
             _call(["crontab", file.name])
+
+
+def crontab() -> str:
+    """Read the crontab of this user; nothing where there is none, or no cron.
+
+    Raises:
+        ServiceError: It cannot be read.
+    """
+    if shutil.which("crontab") is None:
+        return ""
+    done = subprocess.run(
+        ["crontab", "-l"],  # noqa: S607 - as it would be typed
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LC_ALL": "C"},
+        timeout=_TIMEOUT,
+        check=False,
+    )
+    if not done.returncode:
+        return done.stdout.decode(errors="surrogateescape")
+    if b"no crontab for" in done.stderr:
+        return ""
+    said = done.stderr.decode(errors="replace").strip()
+    raise ServiceError(f"crontab -l: expected the crontab, found exit status {done.returncode}: {said}")

@@ -50,7 +50,7 @@ class HealthCheck:
     sleep: Callable[[float], object] = attrs.field(default=time.sleep, kw_only=True, repr=False)
 
     def __str__(self) -> str:
-        return f"{_http.shown(self.url)} is healthy within {self.timeout:g} s"
+        return f"{_http.shown(self.url)} says that all is well"
 
     def __call__(self) -> Any:
         """Poll until the service is well.

@@ -157,7 +157,7 @@ def live(place) -> Iterator[LiveNova]:
     said = {name: json.dumps(words) for name, words in commands.items()}
     configuration = (
         '[store]\nurl = "nova-nic"\nlayout = "nova-installation"\n\n[repository]\nurl = "backups"\n\n'
-        f"[service]\nstop = {said['stop']}\nstart = {said['start']}\nrunning = {said['running']}\n"
+        f"[service]\nname = 'nova'\nstop = {said['stop']}\nstart = {said['start']}\nrunning = {said['running']}\n"
         f'\n[health]\nurl = "http://127.0.0.1:{port}/health"\n'
         f'\n[query]\nurl = "http://127.0.0.1:{port}/api/ask"\nquestion = "How do I check brake pads?"\n'
         'expect = "brake"\n'

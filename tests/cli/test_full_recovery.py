@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 
@@ -55,7 +56,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(cli, live, snapshot, place):
     assert (said.code, said.err) == (0, "")
     for step in RecoveryStep:
         assert re.search(rf"^ *\d +{step.value} +\S", said.out, re.MULTILINE), step
-    assert "/health is healthy within 120 s" in said.out
+    assert "/health says that all is well" in said.out
     assert "/api/ask answers with 'brake'" in said.out
     plan = cli("full-recovery", "--dry-run", "--json").json
     assert (plan["dry_run"], plan["snapshot"], plan["to"]) == (True, snapshot.id, str(live.folder))
@@ -112,6 +113,7 @@ def test_damage_in_the_snapshot_is_found_before_anything_is_touched(cli, live, s
     said = cli("full-recovery", "--json")
     assert said.code == said.error["exit"] == 1
     assert "the step 'verify'" in said.error["message"]
+    assert said.error["hint"] == "choose another snapshot: novabackup list"
     assert contents(live.folder) == before
     assert live.running()
 
@@ -129,6 +131,7 @@ def test_the_newest_healthy_snapshot_is_taken_unless_another_is_named(cli, live,
     ("arguments", "said"),
     [
         (["latest", "--at", "2026-01-25"], "expected either a snapshot or --at, found both"),
+        (["--to", "."], "the configuration"),
         (["--to", "s3://bucket/nova"], "expected a folder of this host, found a place of s3"),
         (["--owner", "nobody-of-that-name"], "expected an owner that is known on this host"),
         (["--at", "1999-01-01"], "has no snapshot"),
@@ -160,3 +163,21 @@ def test_commands_of_the_configuration_make_the_environment(cli, live, snapshot,
     (place / "novabackup.toml").write_text(alone + recovery)
     assert cli("full-recovery").code == 0
     assert (place / "opt/nova/made").exists()
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does_so(terminal, cli, live, snapshot, place):
+    os.mkfifo(place / "ready")
+    waiting = '[recovery]\nenvironment = [["sh", "-c", "test -e go || { echo > ../ready; exec sleep 600; }"]]\n'
+    (place / "novabackup.toml").write_text(f"{live.configuration}\n{waiting}")
+    screen = terminal("full-recovery", "--yes", columns=240)
+    (place / "ready").read_text()
+    screen.child.expect("Making the environment")
+    screen.child.sendintr()
+    assert screen.end() == 130
+    assert "Hint: to go on where it was, run the same command again" in screen.text
+    assert not live.running()
+    (live.folder / "go").touch()
+    said = cli("full-recovery")
+    assert said.code == 0
+    assert (said.err.count("(done before, "), said.err.count("(done, ")) == (5, 3)
+    assert live.running()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 
+import attrs
 import pytest
 
 from novabackup import Repository
@@ -130,6 +131,19 @@ class TestInstall:
         assert "crontab -l: expected the crontab" in said.err
         assert (place / "table").read_text() == "mine\n"
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for whom the system is the default")
+    def test_for_the_system_it_is_a_file_of_cron_as_root(self, cli, scheduled, monkeypatch, tmp_path):
+        folder = tmp_path / "cron.d"
+        folder.mkdir()
+        monkeypatch.setattr(scheduling, "CRON", attrs.evolve(scheduling.CRON, folder=folder))
+        monkeypatch.setattr(scheduling, "_RUNS_SYSTEMD", tmp_path / "none")
+        assert cli("schedule", "install").code == 0
+        assert "*/10 * * * * root /" in (folder / "novabackup").read_text()
+        assert f"Started by cron, by files in {folder}: every 10 minutes" in cli("schedule", "show").out
+        assert re.search(r"snapshot +daily 03:30 +never +now ", cli("schedule", "show").out)
+        assert cli("schedule", "remove").code == 0
+        assert list(folder.iterdir()) == []
+
     def test_from_one_to_the_other_leaves_only_one(self, cli, scheduled, units, place):
         cli("schedule", "install", "--user", "--with", "systemd")
         said = cli("schedule", "install", "--user", "--with", "cron")
@@ -158,6 +172,10 @@ class TestInstall:
         )
         said = cli("schedule", "install", "--user", "--with", "systemd", "--dry-run")
         assert "repository.key.passphrase: systemd starts jobs without the variable NOVA_PASS" in said.err
+        assert "can be changed by other users" not in said.err
+        scheduled.chmod(0o666)
+        said = cli("schedule", "install", "--user", "--with", "systemd", "--dry-run")
+        assert "can be changed by other users, who thus can have commands run as" in said.err
         refused = cli("schedule", "install", "--store", "elsewhere", "--dry-run")
         assert refused.code == 2
         assert "expected a store and a repository that the configuration names" in refused.err

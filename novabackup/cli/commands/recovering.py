@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -11,9 +13,12 @@ from cyclopts import Parameter
 from novabackup.cli.around import around, probes_of
 from novabackup.cli.durations import moment
 from novabackup.cli.exits import Exit
+from novabackup.cli.operations import secrets_in
 from novabackup.cli.output import Answer, Column, Table, local, problem_lines
+from novabackup.cli.unseen import Unseen
 from novabackup.cli.work import BY_DEFAULT, Options, Work
-from novabackup.errors import ConfigurationError
+from novabackup.errors import ConfigurationError, IntegrityError
+from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.recovery import (
     FullRecovery,
     RecoveryPlan,
@@ -27,6 +32,7 @@ from novabackup.snapshots import Snapshot
 
 __all__ = ["full_recovery"]
 
+_WITH_BYTES = (RecoveryStep.VERIFY, RecoveryStep.RESTORE)
 _DOING = {
     RecoveryStep.VERIFY: "Verifying",
     RecoveryStep.STOP: "Stopping",
@@ -93,20 +99,44 @@ def full_recovery(
                     shown=["Nothing was done"],
                     exit=Exit.INTERRUPTED,
                 )
-            steps = list(RecoveryStep)
-
-            def told(step: StepReport) -> None:
-                later = steps[steps.index(step.step) + 1 :]
-                bar.rest(_DOING[later[0]] if later else "")
-                work.terminal.step(_line(step, "done"))
-
-            for step in plan.steps:
-                if step.seconds is not None:
-                    work.terminal.step(_line(step, "done before"))
             with around(work, "full-recovery", work.store_of(found)) as seen:
                 seen.snapshot = found
-                report = recovery.run(told)
+                report = _run(work, recovery, plan, bar)
         return Answer(fields={"dry_run": False, **_report_fields(report)}, done=_report_lines(report))
+
+
+def _run(work: Work, recovery: FullRecovery, plan: RecoveryPlan, bar: Unseen) -> RecoveryReport:
+    """Recover, and tell of each step."""
+    for step in plan.steps:
+        if step.seconds is not None:
+            work.terminal.step(_line(step, "done before"))
+    coming = iter([step.step for step in plan.steps if step.seconds is None])
+    with ExitStack() as shown:
+
+        def begin() -> None:
+            shown.close()
+            step = next(coming, None)
+            if step in _WITH_BYTES:
+                bar.rest(_DOING[step])
+            elif step is not None:
+                shown.enter_context(work.terminal.waiting(_DOING[step]))
+
+        def told(step: StepReport) -> None:
+            shown.close()
+            work.terminal.step(_line(step, "done"))
+            begin()
+
+        begin()
+        try:
+            return recovery.run(told)
+        except RecoveryError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                error.add_note("choose another snapshot: novabackup list")
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, or another signal
+                error.add_note("to go on where it was, run the same command again")
+            raise
 
 
 def _folder(work: Work, to: str | None) -> Path:
@@ -122,7 +152,29 @@ def _folder(work: Work, to: str | None) -> Path:
             f"expected a folder of this host, found a place of {parts.scheme}. Name a folder with --to; a store "
             "elsewhere is brought back by: novabackup restore"
         )
-    return Path(parts.path if parts.scheme == "file" else named)
+    folder = Path(parts.path if parts.scheme == "file" else named).absolute()
+    for what, path in _needed(work):
+        if path.is_relative_to(folder):
+            raise ConfigurationError(
+                f"{what} {path} lies in {folder}, which is set aside, so that a recovery could not go on. "
+                "Copy it to another place and name it there"
+            )
+    return folder
+
+
+def _needed(work: Work) -> Iterator[tuple[str, Path]]:
+    """Name what a recovery reads, also when it goes on after an interruption."""
+    if work.found is not None:
+        yield "the configuration", work.found.absolute()
+    url = work.repository.url
+    if "://" not in url:
+        yield "the repository", Path(url).absolute()
+    key = work.config.repository.key
+    if key is not None and key.keyfile is not None:
+        yield "the key", Path(key.keyfile)
+    for found in secrets_in(work.config):
+        if found.form == "file":
+            yield "the secret", Path(found.where)
 
 
 def _snapshot(work: Work, name: str | None, at: str | None, begun: str) -> Snapshot:
@@ -167,8 +219,8 @@ def _question(plan: RecoveryPlan) -> str:
 
 
 def _line(step: StepReport, done: str) -> str:
-    number = list(RecoveryStep).index(step.step) + 1
-    return f"{number}/{len(RecoveryStep)} {step.step.value}: {step.says} ({done}, {step.seconds or 0.0:.1f} s)"
+    place = f"{list(RecoveryStep).index(step.step) + 1}/{len(RecoveryStep)}"
+    return f"{place} {step.step.value}: {step.says} ({done}, {step.seconds or 0.0:.1f} s)"
 
 
 def _steps(steps: tuple[StepReport, ...]) -> list[dict[str, object]]:
