@@ -237,12 +237,13 @@ def s3(bench: Bench, aws: Path, vectors: int, repeat: int, rate: str) -> None:
     samples: Samples = {}
     arguments = {NovabackupS3: [bench.tiny()], AwsSync: [aws]}
     with ExitStack() as stack:
-        server = stack.enter_context(best_server(bench.scratch / "server"))
+        home = bench.scratch / f"s3-{rate or 'direct'}"
+        server = stack.enter_context(best_server(home / "server"))
         say(f"s3: {server.name}, {rate or 'no network between'}")
         if rate:
             stack.enter_context(line(server, rate))
         peers = [
-            stack.enter_context(kind(bench.scratch / f"s3 {kind.name}", server, *arguments.get(kind, [])))
+            stack.enter_context(kind(home / kind.name, server, *arguments.get(kind, [])))
             for kind in (NovabackupS3, NovabackupFreshS3, AwsSync, RcloneSync, ResticS3)
         ]
         sources = {kind: stack.enter_context(bench.peer(kind)) for kind in {peer.source for peer in peers}}
@@ -259,6 +260,7 @@ def s3(bench: Bench, aws: Path, vectors: int, repeat: int, rate: str) -> None:
             found = {"server": server.name, "line": rate, "tools": tools, "samples": samples}
             key = f"Flat, {rate}" if rate else "Flat"
             bench.save("s3", key, vectors=vectors, repeat=number + 1, store_bytes=store.size, **found)
+        _remove(list(sources.values()))
 
 
 def _measure_copy(peer: OnS3, source: Peer) -> Measure:

@@ -68,6 +68,11 @@ ENTRIES = {
             "Print the alert rules for Prometheus, or the dashboard for Grafana.",
             "commands.monitoring:monitoring",
         ),
+        Entry(
+            "report",
+            "Report whether all is well, for somebody who must decide what to do; as an HTML file, too.",
+            "commands.reporting:report",
+        ),
     ),
     "Check": (
         Entry(

@@ -209,7 +209,8 @@ class TestCompletion:
             subprocess.run([shell, "-n", place / "script"], check=True, timeout=60)
 
     @pytest.mark.parametrize(
-        ("typed", "offered"), [(["re"], {"restore", "recover", "repair"}), (["restore", "--dr"], {"--dry-run"})]
+        ("typed", "offered"),
+        [(["re"], {"restore", "recover", "repair", "report"}), (["restore", "--dr"], {"--dry-run"})],
     )
     def test_bash_completes_commands_and_options(self, cli, place, typed, offered):
         (place / "script").write_text(cli("completion", "bash").out)
