@@ -39,3 +39,12 @@ def test_a_service_that_does_not_run_ends_with_7(cli, live, place):
 def test_without_a_service_only_the_files_are_looked_at(cli, store):
     assert cli("probe").code == 0
     assert cli("probe", "--json").json["probes"] == []
+
+
+def test_in_a_terminal_all_of_it_is_to_be_seen(terminal, live, place):
+    screen = terminal("probe", columns=80)
+    assert screen.end() == 0
+    shown = " ".join(screen.text.split())
+    for part in ("State What", "no problems", "it runs", "status healthy", "replace them below three"):
+        assert part in shown
+    assert max(len(line) for line in screen.text.splitlines()) <= 80

@@ -172,6 +172,14 @@ def test_every_extra_in_the_documents_is_there():
         assert set(re.findall(r"novabackup\[([a-z-]+)\]", path.read_text())) <= {*extras}, path
 
 
+def test_every_dependency_has_its_reason():
+    text = (ROOT / "docs/design/0006-dependencies.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    for name in (re.match(r"[\w-]+", one)[0] for one in needed):
+        assert re.search(rf"^\| (\S+, )?{name}[ ,]", text, re.MULTILINE), name
+
+
 def test_every_page_is_linked_in_the_readme():
     linked = re.findall(r"\]\((docs/[\w/.-]+\.md)", README.read_text())
     assert {relative(path) for path in ROOT.glob("docs/*.md")} == set(linked) - {"docs/benchmarks/results.md"}

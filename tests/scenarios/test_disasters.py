@@ -34,6 +34,23 @@ def test_a_corrupted_index(machine):
     assert [problem["code"] for problem in kept[0]["problems"]] == ["damaged"], "to find out what had happened"
 
 
+def test_a_corrupted_bm25_index_is_written_anew_and_nothing_newer_is_lost(machine):
+    assert machine.type("novabackup", "snapshot").code == 0
+    assert machine.type("python", "ingest.py", "Grease the hinges.").code == 0  # by somebody who took no snapshot
+    good = machine.files()
+    (machine.indexes / "bm25_index.pkl").write_bytes(good["vector_db/bm25_index.pkl"][1][:500])
+    machine.restart()
+    assert machine.health()["status"] == "unhealthy"
+
+    with machine.recovery(answers=BRAKES):
+        mended = machine.type("novabackup", "repair", "--bm25", "--yes")
+        assert mended.code == 0, mended.err
+        machine.restart()
+
+    assert machine.files() == good, "to the last byte"
+    assert machine.ask("Grease the hinges.") == "Grease the hinges."
+
+
 def test_the_server_is_lost(machine, bucket, new_machine):
     good = machine.files()
     mirrored = machine.installation("mirror", "s3")
