@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-from report import AWS, FRESH, NOVABACKUP, ON_S3, OPERATIONS, RCLONE, Samples, seconds
+from report import AWS, FRESH, NOVABACKUP, ON_S3, OPERATIONS, RCLONE, Samples, picture_on_s3, seconds
 
 mpl.use("Agg")
 plt.rcParams.update(
@@ -79,7 +79,9 @@ def _operations(kind: str, run: dict[str, Any], out: Path) -> None:
 
 
 def _s3(run: dict[str, Any], out: Path) -> None:
-    _save(_all_bars(run, ON_S3, f"Backups on S3, {run['vectors']:,} vectors"), out / "s3.png")
+    line = f", over a line of {run['line']}" if run["line"] else ""
+    title = f"Backups on S3{line}, {run['vectors']:,} vectors"
+    _save(_all_bars(run, ON_S3, title), out / picture_on_s3(run))
 
 
 def _all_bars(run: dict[str, Any], operations: dict[str, str], title: str) -> Figure:

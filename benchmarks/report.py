@@ -255,8 +255,16 @@ def _s3_targets(part: dict[str, Any]) -> Iterable[Sequence[str]]:
         ratios = {name: found.ratio("first", name) or 0 for name in (AWS, RCLONE, RESTIC)}
         fastest = min(ratios, key=ratios.__getitem__)
         ending = f", {verdict(ratios[fastest] >= 1)}" if counts else ""
-        yield "S3: first snapshot at least as fast as the fastest", f"{times(ratios[fastest])} ({fastest}){ending}"
-        yield "S3: +1 % at least 5× as fast as `aws s3 sync`", _faster(found, "ingest", AWS, 5, counts=counts)
+        place = "S3" + _over(run)
+        yield (
+            f"{place}: first snapshot at least as fast as the fastest",
+            f"{times(ratios[fastest])} ({fastest}){ending}",
+        )
+        yield f"{place}: +1 % at least 5× as fast as `aws s3 sync`", _faster(found, "ingest", AWS, 5, counts=counts)
+
+
+def _over(run: dict[str, Any]) -> str:
+    return f" over a line of {run['line'].replace('gbit', ' Gbit/s').replace('mbit', ' Mbit/s')}" if run["line"] else ""
 
 
 def _ending(snapshots: int, met: bool) -> str:
@@ -311,14 +319,19 @@ def _s3(part: dict[str, Any]) -> str:
     for kind, run in part.items():
         found = Samples(run)
         tools = ", ".join(f"{name} {version}" for name, version in run["tools"].items())
-        text += f"## On S3: {kind}, {run['vectors']:,} vectors\n\n"
+        text += f"## On S3: {kind.partition(',')[0]}, {run['vectors']:,} vectors{_over(run)}\n\n"
         text += f"The store is {size(run['store_bytes'])} after the ingest; it and the repository that is copied are "
         text += f"local, the backups in a bucket. Server: {run['server']}, on the same host, so it shares the "
         text += f"processors with the tools. {tools}. Median (least to most) of {run['repeat']} runs.\n\n"
-        text += "![Time of each operation on S3](s3.png)\n\n"
+        text += f"![Time of each operation on S3]({picture_on_s3(run)})\n\n"
         text += "How many times what novabackup takes in a running process:\n\n" + _ratios_on_s3(found) + "\n"
         text += "What was measured:\n\n" + _measured(found, ON_S3, _NUMBERS_ON_S3) + "\n"
     return text
+
+
+def picture_on_s3(run: dict[str, Any]) -> str:
+    """Name the file of the plot."""
+    return f"s3-{run['line']}.png" if run["line"] else "s3.png"
 
 
 def _ratios_on_s3(found: Samples) -> str:

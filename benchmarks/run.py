@@ -226,21 +226,24 @@ def _compare(expected: Path, found: Path) -> None:
 # -- s3 ----------------------------------------------------------------------------------------------------------------
 
 
-def s3(bench: Bench, aws: Path, vectors: int, repeat: int) -> None:
+def s3(bench: Bench, aws: Path, vectors: int, repeat: int, rate: str) -> None:
     """Measure the tools that can keep backups on S3, all with the same server, which counts what they ask of it."""
     # s3fs is imported only where it is needed.
     from s3 import AwsSync, NovabackupFreshS3, NovabackupS3, RcloneSync, ResticS3, versions  # noqa: PLC0415
-    from s3_servers import best_server  # noqa: PLC0415
+    from s3_servers import best_server, line  # noqa: PLC0415
 
     tools = versions(aws)  # before anything takes time, since it fails if one of them is missing
     store = bench.store("Flat", vectors)
     samples: Samples = {}
     arguments = {NovabackupS3: [bench.tiny()], AwsSync: [aws]}
     with ExitStack() as stack:
-        server = stack.enter_context(best_server(bench.scratch / "server"))
-        say(f"s3: {server.name}")
+        home = bench.scratch / f"s3-{rate or 'direct'}"
+        server = stack.enter_context(best_server(home / "server"))
+        say(f"s3: {server.name}, {rate or 'no network between'}")
+        if rate:
+            stack.enter_context(line(server, rate))
         peers = [
-            stack.enter_context(kind(bench.scratch / f"s3 {kind.name}", server, *arguments.get(kind, [])))
+            stack.enter_context(kind(home / kind.name, server, *arguments.get(kind, [])))
             for kind in (NovabackupS3, NovabackupFreshS3, AwsSync, RcloneSync, ResticS3)
         ]
         sources = {kind: stack.enter_context(bench.peer(kind)) for kind in {peer.source for peer in peers}}
@@ -254,8 +257,10 @@ def s3(bench: Bench, aws: Path, vectors: int, repeat: int) -> None:
             _measure_chain(peers, store, number, samples)
             for peer in _in_turn(peers, number):
                 _add(samples, "copy", peer, _measure_copy(peer, sources[peer.source]))
-            found = {"server": server.name, "tools": tools, "samples": samples}
-            bench.save("s3", "Flat", vectors=vectors, repeat=number + 1, store_bytes=store.size, **found)
+            found = {"server": server.name, "line": rate, "tools": tools, "samples": samples}
+            key = f"Flat, {rate}" if rate else "Flat"
+            bench.save("s3", key, vectors=vectors, repeat=number + 1, store_bytes=store.size, **found)
+        _remove(list(sources.values()))
 
 
 def _measure_copy(peer: OnS3, source: Peer) -> Measure:
@@ -381,7 +386,8 @@ def main() -> None:
         if "many" in chosen.only:
             many(bench, chosen.snapshots)
         if "s3" in chosen.only:
-            s3(bench, chosen.aws, chosen.vectors, chosen.repeat)
+            for rate in chosen.line or [""]:
+                s3(bench, chosen.aws, chosen.vectors, chosen.repeat, rate)
 
 
 def _arguments() -> argparse.Namespace:
@@ -396,6 +402,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=_numbers, default=_numbers(SIZES), help=f"numbers of vectors; {SIZES}")
     parser.add_argument("--snapshots", type=int, default=5000, help="of many")
     parser.add_argument("--aws", type=Path, default=shutil.which("aws"), help="of s3: the command aws; see README.md")
+    parser.add_argument("--line", action="append", help="of s3: such as 1gbit, '' for none; needs root, and tc")
     chosen = parser.parse_args()
     if "s3" in chosen.only and not chosen.aws:
         parser.error("s3 needs the command aws, in an environment of its own: see README.md, and name it by --aws")

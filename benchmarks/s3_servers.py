@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -215,6 +216,31 @@ def _entries(text: str) -> Iterator[dict[str, Any]]:
         entry, start = decoder.raw_decode(text, start)
         yield entry
         start += text[start : start + 1] == "\n"
+
+
+@contextmanager
+def line(server: Server, rate: str) -> Iterator[None]:
+    """Let what goes to a server and comes from it pass no faster than a network would let it; needs root.
+
+    Args:
+        server: On this host.
+        rate: As tc writes it, such as ``1gbit``; all other traffic of the host with itself stays as it is.
+    """
+    port = server.url.rpartition(":")[2]
+
+    def tc(words: str) -> None:
+        subprocess.run(["tc", *words.split()], check=True, capture_output=True)
+
+    tc("qdisc add dev lo root handle 1: htb default 1 r2q 10000")
+    try:
+        tc("class add dev lo parent 1: classid 1:1 htb rate 100gbit burst 10mb cburst 10mb")
+        for number, direction in ((10, "dport"), (11, "sport")):
+            tc(f"class add dev lo parent 1: classid 1:{number} htb rate {rate} burst 128k cburst 128k")
+            wanted = f"match ip {direction} {port} 0xffff flowid 1:{number}"
+            tc(f"filter add dev lo parent 1: protocol ip u32 {wanted}")
+        yield
+    finally:
+        tc("qdisc del dev lo root")
 
 
 def best_server(home: Path) -> Server:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 import attrs
@@ -18,7 +19,19 @@ from novabackup.lanes import Lane, cores
 from novabackup.model import FileEntry, Problem, SnapshotRecord, snapshot_id
 from novabackup.objects import Objects, neighbours, snapshot_key
 from novabackup.packer import Packer
-from novabackup.packs import NOWHERE, UNKNOWN, Frame, Piece, Places, Table, following, split
+from novabackup.packs import (
+    NOWHERE,
+    UNKNOWN,
+    Codec,
+    Compression,
+    Frame,
+    Piece,
+    Places,
+    Table,
+    following,
+    opened_frame,
+    split,
+)
 from novabackup.secrecy import LOOKED_INTO, require_leave, secret_content, secret_name
 from novabackup.storage import Span
 
@@ -289,9 +302,18 @@ class Copier:
             meanwhile.
         """
         before = self._packer.added
+        every = [self._source.runs(entry).tolist() for entry in record.files]
+        # Of the whole snapshot, since small files share frames.
+        needed: dict[str, list[_Range]] = {}
+        for entry, runs in zip(record.files, every, strict=True):
+            for number, first, count in runs:
+                needed.setdefault(entry.packs[number], []).append((first, count))
         places = []
-        for entry in record.files:
-            places.append(self._file(entry))
+        for entry, runs in zip(record.files, every, strict=True):
+            packs = dict.fromkeys(entry.packs[number] for number, _first, _count in runs)
+            self._fetch({pack: needed.pop(pack) for pack in packs if pack in needed})
+            found = [self._places(entry.packs[number])[first : first + count] for number, first, count in runs]
+            places.append(np.concatenate([NOWHERE, *found]))
             callback.relative_update(entry.size)
         locations = self._packer.locate(places)
         self._target.protect(self._packer.shared)
@@ -307,21 +329,19 @@ class Copier:
         """Tell whether what `bring` gave last must not be committed any more; see `Packer.too_late`."""
         return self._packer.too_late()
 
-    def _file(self, entry: FileEntry) -> Places:
-        """Bring a file over; give where its chunks are in the target."""
-        runs = self._source.runs(entry).tolist()
-        needed: dict[str, list[tuple[int, int]]] = {}
-        for number, first, count in runs:
-            needed.setdefault(entry.packs[number], []).append((first, count))
+    def _fetch(self, needed: Mapping[str, list[_Range]]) -> None:
+        """Bring chunks over that are not there yet.
+
+        Args:
+            needed: The ranges of chunks by their packs.
+        """
         loads = [load for pack, ranges in needed.items() for load in self._loads(pack, ranges)]
         parallel = max(cores(), self._source.storage.parallel)
         with Lane(parallel, parallel + _LOADS_AHEAD) as lane:
-            for load, content in lane.each(self._read, loads):
-                self._store(load, content)
-        found = [self._places(entry.packs[number])[first : first + count] for number, first, count in runs]
-        return np.concatenate([NOWHERE, *found])
+            for pack, store in lane.each(self._read, loads):
+                store(self._packer, self._places(pack))
 
-    def _loads(self, pack: str, ranges: list[tuple[int, int]]) -> list[_Load]:
+    def _loads(self, pack: str, ranges: list[_Range]) -> list[_Load]:
         """Find the chunks of a pack that are not in the target yet, and the frames that hold them."""
         table = self._source.table(pack, reaching=max(first + count for first, count in ranges))
         wanted = np.zeros(len(table), np.bool_)
@@ -331,10 +351,23 @@ class Copier:
         starts = np.array([frame.first for frame in table.frames], np.int64)
         numbers = np.unique(np.searchsorted(starts, np.flatnonzero(wanted), side="right") - 1)
         frames = [table.frames[number] for number in numbers.tolist()]
+        kinds: dict[type[_Load], list[Frame]] = {_Whole: [], _Load: []}
+        for frame in frames:
+            kinds[_Whole if self._can_stay(table, frame, wanted) else _Load].append(frame)
         return [
-            _Load(pack=pack, table=table, frames=group, wanted=wanted)
-            for group in neighbours(frames, self._source.storage.block)
+            kind(pack=pack, table=table, frames=group, wanted=wanted)
+            for kind, chosen in kinds.items()
+            for group in neighbours(chosen, self._source.storage.block)
         ]
+
+    def _can_stay(self, table: Table, frame: Frame, wanted: _Wanted) -> bool:
+        """Tell whether a frame may go into a pack of the target as it is, without being compressed once more."""
+        return (
+            table.seal.key == self._target.protection.key
+            and self._target.compression is Compression.FAST  # for what is to be small it would not be good enough
+            and frame.codec in set(Codec)
+            and bool(wanted[frame.first : frame.first + frame.chunks].all())
+        )
 
     def _places(self, pack: str) -> Places:
         """Give where each chunk of a pack of the source is in the target, as far as is known."""
@@ -345,25 +378,66 @@ class Copier:
             self._went[pack] = self._packer.find(table.hashes) if alike else np.full(len(table), UNKNOWN, np.int64)
         return self._went[pack]
 
-    def _read(self, load: _Load) -> tuple[_Load, list[tuple[memoryview, int]]]:
+    def _read(self, load: _Load) -> tuple[str, _Store]:
         self._reading(sum(frame.stored for frame in load.frames))
-        return load, self._source.words(load.pack, load.frames)
+        return load.pack, load.read(self._source)
 
-    def _store(self, load: _Load, content: list[tuple[memoryview, int]]) -> None:
-        went = self._places(load.pack)
-        for frame, (raw, width) in zip(load.frames, content, strict=True):
-            for first, piece in _pieces(load, frame, raw, width):
-                went[first : first + len(piece.ends)] = self._packer.place([piece])
+
+_Range = tuple[int, int]
+"""First chunk, and number of chunks."""
+_Wanted = np.ndarray[tuple[int], np.dtype[np.bool_]]
+_Store = Callable[[Packer, Places], None]
+"""Stores what was read, and notes where each chunk of the pack that it came from went."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Load:
-    """Frames of one pack that are read together, and which chunks of the pack are wanted."""
+    """Frames of one pack that are read together, and which chunks of the pack are wanted.
+
+    They are taken apart, and the chunks go into frames of the target.
+    """
 
     pack: str
     table: Table
     frames: tuple[Frame, ...]
-    wanted: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    wanted: _Wanted
+
+    def read(self, source: Objects) -> _Store:
+        """Read the frames."""
+        return functools.partial(self._store, source.words(self.pack, self.frames))
+
+    def _store(self, content: list[tuple[memoryview, int]], packer: Packer, went: Places) -> None:
+        for frame, (raw, width) in zip(self.frames, content, strict=True):
+            self._take_apart(frame, raw, width, packer, went)
+
+    def _take_apart(self, frame: Frame, raw: memoryview, width: int, packer: Packer, went: Places) -> None:
+        """Store the wanted chunks of a frame."""
+        sizes = self.table.sizes[frame.first : frame.first + frame.chunks]
+        ends = np.cumsum(sizes, dtype=np.int64)
+        wanted = np.flatnonzero(self.wanted[frame.first : frame.first + frame.chunks])
+        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
+            start = int(ends[run[0] - 1]) if run[0] else 0
+            piece = Piece(raw[start : int(ends[run[-1]])], ends[run] - start, width)
+            first = frame.first + int(run[0])
+            went[first : first + len(run)] = packer.place([piece])
+
+
+class _Whole(_Load):
+    """Frames of which every chunk is wanted: they stay as they are, without being compressed once more."""
+
+    def read(self, source: Objects) -> _Store:
+        """Read the frames, still compressed."""
+        return functools.partial(self._keep, source.packed(self.pack, self.frames))
+
+    def _keep(self, content: list[bytes | memoryview], packer: Packer, went: Places) -> None:
+        for frame, packed in zip(self.frames, content, strict=True):
+            chunks = slice(frame.first, frame.first + frame.chunks)
+            places = packer.place_frame(frame, packed, self.table.sizes[chunks], self.table.hashes[chunks])
+            if places is None:  # something of it has gone to the target meanwhile
+                raw, width = opened_frame(self.pack, self.table.seal, frame, packed)
+                self._take_apart(frame, raw, width, packer, went)
+            else:
+                went[chunks] = places
 
 
 def _chunks(objects: Objects, entry: FileEntry, number: Callable[[str], int]) -> tuple[Places, Places]:
@@ -375,14 +449,3 @@ def _chunks(objects: Objects, entry: FileEntry, number: Callable[[str], int]) ->
         places.append(np.full(count, UNKNOWN) if counted == UNKNOWN else following(counted, first, count))
         sizes.append(objects.table(pack, reaching=first + count).sizes[first : first + count].astype(np.int64))
     return np.concatenate(places), np.concatenate(sizes)
-
-
-def _pieces(load: _Load, frame: Frame, raw: memoryview, width: int) -> Iterator[tuple[int, Piece]]:
-    """Cut the wanted chunks out of a frame; give each run of them with the number of its first chunk."""
-    sizes = load.table.sizes[frame.first : frame.first + frame.chunks]
-    ends = np.cumsum(sizes, dtype=np.int64)
-    wanted = np.flatnonzero(load.wanted[frame.first : frame.first + frame.chunks])
-    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
-        start = int(ends[run[0] - 1]) if run[0] else 0
-        piece = Piece(raw[start : int(ends[run[-1]])], ends[run] - start, width)
-        yield frame.first + int(run[0]), piece

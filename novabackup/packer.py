@@ -30,12 +30,14 @@ from novabackup.packs import (
     Chunker,
     Compression,
     Compressor,
+    Frame,
     Hashes,
     PackBuilder,
     Piece,
     Places,
     Runs,
     SealedPack,
+    Sizes,
     SqueezedFrame,
     find_regions,
     following,
@@ -240,6 +242,27 @@ class Packer:
         """Store chunks that are not there yet; give the place of each."""
         return self._place(pieces)
 
+    def place_frame(self, frame: Frame, packed: bytes | memoryview, sizes: Sizes, hashes: Hashes) -> Places | None:
+        """Store a frame of another pack as it is, if none of its chunks is there yet.
+
+        Args:
+            frame: What the table of that pack says of it; the pack has the same key as those that are built here.
+            packed: Its content, unsealed and still compressed.
+            sizes: Bytes of each of its chunks.
+            hashes: The hash of each; shape ``(chunks, 32)``.
+
+        Returns:
+            The place of each chunk; None if nothing was stored, since `place` would store less.
+        """
+        if np.any(self._stock.find(hashes) != UNKNOWN) or _has_twice(hashes):
+            return None
+        if self._builder.full:
+            self._flush()
+        first = self._builder.add_frame(frame, packed, sizes, hashes)
+        places = following(_NEW + len(self._new) - 1, first, len(sizes))
+        self._stock.note(hashes, places)
+        return places
+
     def locate(self, places: Sequence[Places]) -> list[Location]:
         """Store what is left; say where files are, each of which consists of the chunks at the places given."""
         return self.finish([Stored(size=0, blake3="", places=one) for one in places])
@@ -422,6 +445,10 @@ def _parts(segments: Iterable[Segment], most: int) -> Iterator[_Part]:
         part.append(segment)
     if part:
         yield part
+
+
+def _has_twice(hashes: Hashes) -> bool:
+    return len(np.unique(np.ascontiguousarray(hashes).view(f"V{HASH}"))) < len(hashes)
 
 
 def _joined(places: list[Places]) -> Places:

@@ -13,7 +13,8 @@ __all__ = ["ENTRIES", "Entry", "app"]
 _EXIT_CODES = (
     "Exit codes: 0 all is well; 1 something is wrong with the files or the backup; 2 wrong usage or configuration; "
     "3 another writer is at work; 4 rolled back, as the files did not agree; 5 run novabackup recover; 6 the disk, the "
-    "network or a server refused; 130 interrupted. run also ends with the code of the command that it guards."
+    "network or a server refused; 7 a hook, the service or its health check failed; 130 interrupted. run also ends "
+    "with the code of the command that it guards."
 )
 
 
@@ -63,6 +64,11 @@ ENTRIES = {
             "commands.measuring:metrics",
         ),
         Entry(
+            "monitoring",
+            "Print the alert rules for Prometheus, or the dashboard for Grafana.",
+            "commands.monitoring:monitoring",
+        ),
+        Entry(
             "report",
             "Report whether all is well, for somebody who must decide what to do; as an HTML file, too.",
             "commands.reporting:report",
@@ -85,6 +91,11 @@ ENTRIES = {
             "delete it.",
             "commands.drilling:drill",
         ),
+        Entry(
+            "probe",
+            "Look whether all works, as after a recovery: the live files, the service, its health, and its answer.",
+            "commands.probing:probe",
+        ),
     ),
     "Bring back": (
         Entry("restore", "Bring the store, or another folder, to a snapshot.", "commands.restoring:restore"),
@@ -93,6 +104,11 @@ ENTRIES = {
             "Put back what an ingestion or a restore that died left half-written; do nothing if there is nothing to "
             "do.",
             "commands.restoring:recover",
+        ),
+        Entry(
+            "full-recovery",
+            "Bring a whole installation back, onto an empty machine or in place of a broken one, which is set aside.",
+            "commands.recovering:full_recovery",
         ),
         Entry(
             "repair",
@@ -170,6 +186,30 @@ ENTRIES = {
                     "reencrypt",
                     "Encrypt everything anew with a new data key, for when a key may have become known.",
                     "commands.keys:reencrypt",
+                ),
+            ),
+        ),
+    ),
+    "Operate": (
+        Entry(
+            "schedule",
+            "Do things again and again.",
+            commands=(
+                Entry(
+                    "show",
+                    "Show what is done when, by which command, how it went last, and who starts it.",
+                    "scheduling:show",
+                ),
+                Entry(
+                    "install",
+                    "Let systemd timers or cron start what [schedule] in the configuration says.",
+                    "scheduling:install",
+                ),
+                Entry("remove", "Take away what install has written; what was backed up stays.", "scheduling:remove"),
+                Entry(
+                    "run",
+                    "Do what is due, one job after the other; this is what timers and cron start.",
+                    "scheduling:run",
                 ),
             ),
         ),

@@ -13,6 +13,18 @@ import attrs
 
 from novabackup import components, layouts
 from novabackup.cli.amounts import bytes_of
+from novabackup.cli.operations import (
+    HealthSettings,
+    HooksSettings,
+    MetricsSettings,
+    QuerySettings,
+    RecoverySettings,
+    ScheduleSettings,
+    ServiceSettings,
+    query,
+    schedule,
+    service,
+)
 from novabackup.cli.secrets import Secret
 from novabackup.cli.settings import (
     Found,
@@ -114,6 +126,7 @@ class StoreSettings:
         url: Where the index files are.
         layout: Name of a ready-made list of components.
         components: The components themselves, instead of a layout.
+        include: Folders and patterns of what belongs to the store as well.
         exclude: Patterns of what the components' patterns do not select; None for what is usual.
         options: Options of the file system; secrets are told by where they are kept.
         single_writer: Nobody else writes there.
@@ -123,6 +136,7 @@ class StoreSettings:
     url: str | None = setting(location, None)
     layout: str | None = setting(choice(*LAYOUTS), None)
     components: tuple[Component, ...] = setting(_components, ())
+    include: tuple[str, ...] = setting(texts, ())
     exclude: tuple[str, ...] | None = setting(texts, None)
     options: Mapping[str, Any] = setting(options, attrs.Factory(dict))
     single_writer: bool = setting(flag, False)
@@ -199,12 +213,26 @@ class Config:
         repository: Where to.
         retention: What `forget` keeps; None if the file does not say.
         copies: Other repositories by their names.
+        service: What is stopped while files change; None if there is nothing to stop.
+        health: Where the service says whether it is well; None if it is not asked.
+        query: A question to the service; None if none is put.
+        hooks: What runs around commands.
+        metrics: Who is told how backups are; None if runs are not even remembered.
+        recovery: How a whole installation comes back.
+        schedule: What is done again and again.
     """
 
     store: StoreSettings = setting(section(StoreSettings), StoreSettings())
     repository: RepositorySettings = setting(section(RepositorySettings), RepositorySettings())
     retention: Policy | None = setting(_policy, None)
     copies: Mapping[str, CopySettings] = setting(tables(section(CopySettings)), attrs.Factory(dict))
+    service: ServiceSettings | None = setting(service, None)
+    health: HealthSettings | None = setting(section(HealthSettings), None)
+    query: QuerySettings | None = setting(query, None)
+    hooks: HooksSettings = setting(section(HooksSettings), HooksSettings())
+    metrics: MetricsSettings | None = setting(section(MetricsSettings), None)
+    recovery: RecoverySettings = setting(section(RecoverySettings), RecoverySettings())
+    schedule: ScheduleSettings = setting(schedule, ScheduleSettings())
 
 
 def find(named: Path | None) -> Path | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 
 from novabackup import errors
+from novabackup.integrations.errors import HookError, MetricsError, RecoveryError, ServiceError, UnhealthyError
 
-__all__ = ["CannotStartError", "Exit", "exit_of", "hint_of"]
+__all__ = ["CannotStartError", "Exit", "besides", "exit_of", "hint_of"]
 
 
 class Exit(enum.IntEnum):
@@ -27,6 +28,8 @@ class Exit(enum.IntEnum):
     """The store could not be put back, or is half-written: remove the cause, then run `novabackup recover`."""
     STORAGE = 6
     """The disk, the network or the server refused: no space, no rights, no answer."""
+    AROUND = 7
+    """What stands around refused: the service, its health check or question, a hook, a step of a full recovery."""
     BUG = 70
     """A mistake in novabackup itself."""
     NOT_EXECUTABLE = 126
@@ -58,6 +61,11 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
     (errors.CheckFailedError, Exit.ROLLED_BACK, "look at what was written: novabackup list --tag failed-ingest"),
     (errors.RollbackError, Exit.RECOVER, "when the cause is removed: novabackup recover"),
     (errors.IntegrityError, Exit.WRONG, ""),
+    (RecoveryError, Exit.AROUND, ""),
+    (HookError, Exit.AROUND, "nothing was done; when the hook is mended, run the command again"),
+    (ServiceError, Exit.AROUND, ""),
+    (UnhealthyError, Exit.AROUND, ""),
+    (MetricsError, Exit.AROUND, ""),
     (errors.DecryptionError, Exit.USAGE, ""),
     (errors.FormatError, Exit.USAGE, ""),
     (errors.NotFoundError, Exit.USAGE, ""),
@@ -67,15 +75,25 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
     (KeyboardInterrupt, Exit.INTERRUPTED, ""),
 )
 
+_BESIDES = "Besides, "
+
 
 def exit_of(error: BaseException) -> Exit:
     """Give the exit code for an error."""
     if isinstance(error, CannotStartError):
         return error.exit
+    if isinstance(error, RecoveryError) and isinstance(error.__cause__, errors.NovaBackupError | OSError):
+        return exit_of(error.__cause__)  # the step says where, the cause says what a script can do
     return next((code for kind, code, _hint in _BY_ERROR if isinstance(error, kind)), Exit.BUG)
+
+
+def besides(error: BaseException) -> list[str]:
+    """Say what else went wrong on the way out, such as a service that does not start again."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(_BESIDES)]
 
 
 def hint_of(error: BaseException) -> str:
     """Say what to type next, where the message itself speaks to those who call the library."""
-    notes: list[str] = getattr(error, "__notes__", [])  # what a command knows better than the class of the error
+    # What a command knows better than the class of the error. What went wrong besides is no hint.
+    notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith(_BESIDES)]
     return notes[-1] if notes else next((hint for kind, _code, hint in _BY_ERROR if isinstance(error, kind)), "")

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from novabackup._paths import printable
-from novabackup.cli.exits import Exit, exit_of, hint_of
+from novabackup.cli.exits import Exit, besides, exit_of, hint_of
 
 if TYPE_CHECKING:
     from novabackup.model import Problem
@@ -186,6 +186,7 @@ class Terminal:
         """
         problems: Sequence[Problem] = getattr(error, "problems", ())
         message = message or (str(error.args[0]) if problems else _message(error))
+        message = "\n".join([message, *besides(error)])
         hint = hint or hint_of(error)
         if debug:
             sys.stderr.write("".join(traceback.format_exception(error)))
@@ -211,6 +212,15 @@ class Terminal:
             sys.stderr.write(json.dumps({"warning": message}) + "\n")
         else:
             self._line("Warning: ", "yellow", message)
+
+    def step(self, line: str) -> None:
+        """Tell of a step of something long that is done, to whoever watches or keeps what is printed."""
+        if not (self._as_json or self._quiet):
+            self._print(self.err, Text(printable(line)))
+
+    def waiting(self, label: str) -> AbstractContextManager[object]:
+        """Show that something takes its time, of which nothing else can be told, to somebody who watches."""
+        return self.err.status(Text(label)) if self.shows_progress else nullcontext()
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:

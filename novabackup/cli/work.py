@@ -18,6 +18,7 @@ from novabackup.cli.durations import seconds_of
 from novabackup.cli.output import Terminal, size
 from novabackup.cli.secrets import revealed
 from novabackup.cli.unseen import Unseen
+from novabackup.components import Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.keys import Key, KeyFile, Passphrase
 from novabackup.repository import Repository, protocol
@@ -111,9 +112,10 @@ class Work:
         said = self.config.store
         layout = self.options.layout or said.layout or "nova"
         own = said.components if not self.options.layout else ()
+        beside = [Tree(pattern) for pattern in said.include] if not self.options.layout else []
         return IndexStore(
             url,
-            components=own or LAYOUTS[layout],
+            components=[*(own or LAYOUTS[layout]), *beside],
             exclude=said.exclude,
             storage_options=_options_for(url, said),
             single_writer=said.single_writer,
@@ -231,11 +233,16 @@ class Work:
                 f"some of {', '.join(others)}: name one with --store, or a snapshot by its id"
             ) from None
 
+    def store_of(self, snapshot: Snapshot) -> IndexStore | None:
+        """Give the configured store if a snapshot is one of it."""
+        own = self.known_store
+        return own if own is not None and own.url == snapshot.store else None
+
     def target(self, snapshot: Snapshot, to: str | None) -> IndexStore | str | None:
         """Say where a snapshot is restored to: with the settings of the configured store, if it is that one."""
-        own = self.known_store
         if to is None:
-            return own if own is not None and own.url == snapshot.store else None
+            return self.store_of(snapshot)
+        own = self.known_store
         if own is not None and own.storage_options and protocol(to) == protocol(own.url):
             return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)
         return to

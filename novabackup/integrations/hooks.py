@@ -31,6 +31,7 @@ class Event:
 
     Attributes:
         name: When it runs: ``before``, ``success``, ``failure`` or ``after``.
+        work: What the work is, such as ``snapshot``; empty if whoever does it did not say.
         store: URL of the store, without credentials; empty if there is none.
         repository: URL of the repository, without credentials; empty if there is none.
         snapshot: Id of the snapshot that the work was about; empty as long as there is none.
@@ -38,6 +39,7 @@ class Event:
     """
 
     name: Literal["before", "success", "failure", "after"]
+    work: str = ""
     store: str = ""
     repository: str = ""
     snapshot: str = ""
@@ -71,9 +73,9 @@ def _hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
 class Hooks:
     """What runs around a piece of work.
 
-    Commands find ``NOVABACKUP_EVENT``, ``NOVABACKUP_STORE``, ``NOVABACKUP_REPOSITORY``, ``NOVABACKUP_SNAPSHOT`` and
-    ``NOVABACKUP_ERROR`` in their environment, and no other variable that begins with ``NOVABACKUP_``, so that no key of
-    a repository gets to them.
+    Commands find ``NOVABACKUP_EVENT``, ``NOVABACKUP_WORK``, ``NOVABACKUP_STORE``, ``NOVABACKUP_REPOSITORY``,
+    ``NOVABACKUP_SNAPSHOT`` and ``NOVABACKUP_ERROR`` in their environment, and no other variable that begins with
+    ``NOVABACKUP_``, so that no key of a repository gets to them.
 
     Attributes:
         before: Run first. If one fails, the work is not begun.
@@ -90,7 +92,9 @@ class Hooks:
     timeout: float = attrs.field(default=300.0, validator=attrs.validators.gt(0.0))
 
     @contextlib.contextmanager
-    def around(self, store: IndexStore | str = "", repository: Repository | str = "") -> Iterator[Occasion]:
+    def around(
+        self, store: IndexStore | str = "", repository: Repository | str = "", *, work: str = ""
+    ) -> Iterator[Occasion]:
         """Run the hooks around a block.
 
         A hook behind the block that fails makes no failure of work that went well: it is logged as an error, kept in
@@ -100,6 +104,7 @@ class Hooks:
         Args:
             store: What the work is about, for the hooks.
             repository: Where its snapshots are, for the hooks.
+            work: What it is, for the hooks.
 
         Yields:
             The occasion; set its ``snapshot``.
@@ -110,6 +115,7 @@ class Hooks:
         occasion = Occasion()
         event = Event(
             name="before",
+            work=work,
             store=store if isinstance(store, str) else store.url,
             repository=repository if isinstance(repository, str) else repository.url,
         )

@@ -331,6 +331,9 @@ class Textfile:
         if value.suffix != ".prom":
             raise ConfigurationError(f"{value}: expected a name that ends with .prom, since no other is collected")
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def __call__(self, metrics: Sequence[Metric]) -> None:
         """Write the file.
 
@@ -366,6 +369,9 @@ class Pushgateway:
         for name in value or ():
             if not _LABEL.fullmatch(name) or name == "job":
                 raise ConfigurationError(f"expected names of labels other than job, found {name!r}")
+
+    def __str__(self) -> str:
+        return _http.shown(self.url)
 
     def __call__(self, metrics: Sequence[Metric]) -> None:
         """Push, replacing the group.

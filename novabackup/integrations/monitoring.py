@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,10 @@ _LOG = logging.getLogger("novabackup")
 
 def _log(value: RunLog | str | os.PathLike[str]) -> RunLog:
     return value if isinstance(value, RunLog) else RunLog(value)
+
+
+def _sinks(value: Iterable[Sink]) -> tuple[Sink, ...]:
+    return tuple(value)
 
 
 def _now() -> datetime:
@@ -63,7 +67,7 @@ class Monitor:
 
     repository: Repository
     log: RunLog = attrs.field(converter=_log)
-    sinks: Sequence[Sink] = attrs.field(default=(), kw_only=True, converter=tuple)
+    sinks: Sequence[Sink] = attrs.field(default=(), kw_only=True, converter=_sinks)
     store: IndexStore | None = attrs.field(default=None, kw_only=True)
     clock: Callable[[], datetime] = attrs.field(default=_now, kw_only=True, repr=False)
     timer: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True, repr=False)

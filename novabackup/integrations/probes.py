@@ -18,6 +18,7 @@ __all__ = ["HealthCheck", "Query", "healthy"]
 
 _seconds = attrs.validators.gt(0.0)
 _HEALTHY = ("healthy", "ok")
+_ANYTHING = r"\S"
 
 
 def healthy(answer: Any) -> bool:
@@ -47,6 +48,9 @@ class HealthCheck:
     headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True, repr=False)
     sleep: Callable[[float], object] = attrs.field(default=time.sleep, kw_only=True, repr=False)
+
+    def __str__(self) -> str:
+        return f"{_http.shown(self.url)} says that all is well"
 
     def __call__(self) -> Any:
         """Poll until the service is well.
@@ -104,9 +108,13 @@ class Query:
 
     url: str = attrs.field(converter=_http.checked_url)
     payload: Mapping[str, Any]
-    expect: str | Callable[[Any], bool] = r"\S"
+    expect: str | Callable[[Any], bool] = _ANYTHING
     timeout: float = attrs.field(default=60.0, kw_only=True, validator=_seconds)
     headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
+
+    def __str__(self) -> str:
+        wanted = f"with {self.expect!r}" if isinstance(self.expect, str) and self.expect != _ANYTHING else "a question"
+        return f"{_http.shown(self.url)} answers {wanted}"
 
     def __call__(self) -> Any:
         """Put the question.

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
@@ -31,7 +30,7 @@ from novabackup.integrations.service import Service
 from novabackup.snapshots import Snapshot
 from novabackup.storage import open_storage
 
-__all__ = ["FullRecovery", "RecoveryPlan", "RecoveryReport", "RecoveryStep", "StepReport"]
+__all__ = ["FullRecovery", "RecoveryPlan", "RecoveryReport", "RecoveryStep", "StepReport", "unfinished"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -188,12 +187,8 @@ class FullRecovery:
         python = str(self._to / ".venv/bin/python")
         return (
             [sys.executable, "-m", "venv", "--clear", str(self._to / ".venv")],
-            [python, "-m", "pip", "install", "--requirement", str(self._to / _REQUIREMENTS)],
+            [python, "-m", "pip", "install", "--quiet", "--requirement", str(self._to / _REQUIREMENTS)],
         )
-
-    @property
-    def _note(self) -> str:
-        return f".{self._to.name}.recovery.json"
 
     # -- the plan ----------------------------------------------------------------------------------------------------
 
@@ -218,14 +213,14 @@ class FullRecovery:
         else:
             aside = f"{self._to} is renamed" if os.path.lexists(self._to) else "nothing is there"
         return {
-            RecoveryStep.VERIFY: f"{len(self._snapshot.files)} files, {self._snapshot.size} bytes",
+            RecoveryStep.VERIFY: f"{len(self._snapshot.files)} files, {self._snapshot.size:,} bytes",
             RecoveryStep.STOP: service,
             RecoveryStep.ASIDE: aside,
             RecoveryStep.RESTORE: f"to {self._to}",
             RecoveryStep.OWNER: _owner_says(self._owner),
             RecoveryStep.ENVIRONMENT: "; ".join(map(" ".join, self._commands)) or f"there is no {_REQUIREMENTS}",
             RecoveryStep.START: service,
-            RecoveryStep.CHECK: ", ".join(map(repr, self._probes)) or "no probes were named",
+            RecoveryStep.CHECK: ", ".join(map(str, self._probes)) or "no probes were named",
         }[step]
 
     # -- the work ----------------------------------------------------------------------------------------------------
@@ -254,7 +249,7 @@ class FullRecovery:
             except Exception as error:
                 raise RecoveryError(
                     f"{self._to}: the step {step.value!r} of the recovery from snapshot {self._snapshot.id} failed: "
-                    f"{told(error)}. Remove the cause, then run the recovery again: it goes on with this step"
+                    f"{told(error)}\nRemove the cause, then run the recovery again: it goes on with this step"
                     + (f". The former installation is {state.aside}" if state.aside else "")
                 ) from error
             seconds = time.monotonic() - start
@@ -269,7 +264,7 @@ class FullRecovery:
             aside=state.aside,
             steps=self._steps(state),
         )
-        self._storage().delete(self._note)
+        open_storage(self._to.parent).delete(_note(self._to))
         return report
 
     def _do(self, step: RecoveryStep, state: _State) -> _State:
@@ -320,37 +315,61 @@ class FullRecovery:
 
     # -- the note ----------------------------------------------------------------------------------------------------
 
-    def _storage(self) -> Any:
-        return open_storage(self._to.parent)
-
     def _read(self) -> _State:
         if self._owner:
             _ids(self._owner)  # refused before anything is done
-        try:
-            data = self._storage().read(self._note)
-        except FileNotFoundError:
+        state = _noted(self._to)
+        if state is None:
             return _State(snapshot=self._snapshot.id)
-        where = self._to.parent / self._note
-        try:
-            said = json.loads(data)
-            state = _State(
-                snapshot=str(said["snapshot"]),
-                aside=str(said["aside"]),
-                done={RecoveryStep(step).value: float(seconds) for step, seconds in said["done"].items()},
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigurationError(
-                f"{where}: expected what a recovery noted, found something else. Look at the folder, then rename it"
-            ) from error
         if state.snapshot != self._snapshot.id:
             raise ConfigurationError(
-                f"{where}: a recovery from snapshot {state.snapshot} was begun and is not finished. Run that one to "
-                f"its end, or rename this file to begin anew from {self._snapshot.id}"
+                f"{self._to.parent / _note(self._to)}: a recovery from snapshot {state.snapshot} was begun and is not "
+                f"finished. Run that one to its end, or rename this file to begin anew from {self._snapshot.id}"
             )
         return state
 
     def _write(self, state: _State) -> None:
-        self._storage().write(self._note, [json.dumps(attrs.asdict(state), indent=1).encode() + b"\n"])
+        data = json.dumps(attrs.asdict(state), indent=1).encode() + b"\n"
+        open_storage(self._to.parent).write(_note(self._to), [data])
+
+
+def unfinished(to: str | os.PathLike[str]) -> str:
+    """Look whether a recovery of a folder was begun and is not finished.
+
+    Args:
+        to: The folder of the installation.
+
+    Returns:
+        Id of the snapshot that it is from; empty if there is none.
+
+    Raises:
+        ConfigurationError: The file beside the folder holds something else.
+    """
+    state = _noted(Path(to).absolute())
+    return state.snapshot if state else ""
+
+
+def _note(to: Path) -> str:
+    return f".{to.name}.recovery.json"
+
+
+def _noted(to: Path) -> _State | None:
+    try:
+        data = open_storage(to.parent).read(_note(to))
+    except FileNotFoundError:
+        return None
+    try:
+        said = json.loads(data)
+        return _State(
+            snapshot=str(said["snapshot"]),
+            aside=str(said["aside"]),
+            done={RecoveryStep(step).value: float(seconds) for step, seconds in said["done"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{to.parent / _note(to)}: expected what a recovery noted, found something else. Look at the folder, then "
+            "rename it"
+        ) from error
 
 
 def _owner_says(owner: str) -> str:

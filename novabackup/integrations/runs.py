@@ -103,5 +103,8 @@ class RunLog:
                 _LOG.warning("%s/%s is passed over: %s", self._storage.url, key, error)
         return tuple(found)
 
+    def __str__(self) -> str:
+        return self._storage.url
+
     def __repr__(self) -> str:
         return f"RunLog({self._storage.url!r})"

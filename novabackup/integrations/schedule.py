@@ -1,7 +1,4 @@
-"""When work is due, and how systemd or cron are told: a missed run is caught up, and runs do not overlap.
-
-Everything here is a pure function but `Scheduler.run`, which does what is due, and `Installation`, which writes files.
-"""
+"""When work is due, and doing what is: a missed run is caught up, and runs do not overlap."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ import json
 import logging
 import os
 import re
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,31 +18,15 @@ import attrs
 
 from novabackup import _commands
 from novabackup.errors import ConfigurationError
-from novabackup.integrations.errors import ServiceError
 from novabackup.storage import open_storage
 
-__all__ = [
-    "CRON",
-    "SYSTEMD",
-    "Installation",
-    "Job",
-    "Manager",
-    "Period",
-    "Scheduler",
-    "When",
-    "cron_table",
-    "systemd_units",
-]
+__all__ = ["Job", "Period", "Scheduler", "When"]
 
 _LOG = logging.getLogger("novabackup")
 
 _WHEN = re.compile(r"(hourly|daily|weekly|monthly)(?: (\d{1,2}):(\d{2}))?")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
-_MARK = "# Written by novabackup schedule; changes are lost when it is installed again."
 _STATE = "schedule.json"
-_TIMEOUT = 30.0
-_TICK = 10
-"""Minutes between two looks of cron at what is due."""
 
 
 class Period(enum.StrEnum):
@@ -124,6 +104,18 @@ class When:
             return (point - timedelta(days=1)).replace(day=1)
         return point - timedelta(days=7 if self.period is Period.WEEKLY else 1)
 
+    def next(self, now: datetime) -> datetime:
+        """Give the first time after now at which it will be due.
+
+        Args:
+            now: With the time zone of the host.
+        """
+        point = self.last(now)
+        if self.period is Period.MONTHLY:
+            return (point.replace(day=28) + timedelta(days=4)).replace(day=1)
+        days = {Period.HOURLY: 0, Period.DAILY: 1, Period.WEEKLY: 7}[self.period]
+        return point + timedelta(days=days, hours=0 if days else 1)
+
 
 def _is_a_name(_job: object, _field: object, value: str) -> None:
     if not _NAME.fullmatch(value):
@@ -156,162 +148,6 @@ class Job:
         return last_run is None or last_run > now or last_run < self.when.last(now)
 
 
-# -- what systemd and cron are told ----------------------------------------------------------------------------------
-
-
-def systemd_units(jobs: Iterable[Job], program: Sequence[str]) -> dict[str, str]:
-    """Write a timer and a service for each job.
-
-    Args:
-        jobs: The jobs.
-        program: What runs a job whose name follows, with absolute paths.
-
-    Returns:
-        Texts of unit files by their names.
-    """
-    units = {}
-    for job in jobs:
-        command = " ".join(map(_systemd_quoted, (*program, job.name)))
-        units[f"novabackup-{job.name}.service"] = (
-            f"{_MARK}\n[Unit]\nDescription=novabackup: {job.name}\nAfter=network-online.target\n"
-            f"Wants=network-online.target\n\n[Service]\nType=oneshot\nExecStart={command}\nNice=10\n"
-            "IOSchedulingClass=idle\n"
-        )
-        units[f"novabackup-{job.name}.timer"] = (
-            f"{_MARK}\n[Unit]\nDescription=novabackup: {job.name}, {job.when}\n\n[Timer]\n"
-            f"OnCalendar={job.when.calendar}\nPersistent=true\nRandomizedDelaySec=60\n\n"
-            "[Install]\nWantedBy=timers.target\n"
-        )
-    return units
-
-
-def _systemd_quoted(word: str) -> str:
-    # systemd.service(5): % and $ stand for something unless doubled.
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{escaped}"' if re.search(r"[\s\"'\\;]", word) or not word else escaped
-
-
-def cron_table(program: Sequence[str], user: str) -> str:
-    """Write a file for ``/etc/cron.d``: every few minutes, and after a boot, all that is due is done.
-
-    Args:
-        program: What does all that is due, with absolute paths.
-        user: As whom.
-    """
-    line = shlex.join(program).replace("%", r"\%")  # crontab(5): a % is a new line
-    if "\n" in line or not re.fullmatch(r"[A-Za-z0-9_.-]+", user):
-        raise ConfigurationError(f"cron cannot be told {line!r} for the user {user!r}")
-    return f"{_MARK}\nSHELL=/bin/sh\n*/{_TICK} * * * * {user} {line}\n@reboot {user} {line}\n"
-
-
-# -- installing ------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Manager:
-    """Who starts jobs on a host.
-
-    Attributes:
-        name: ``systemd`` or ``cron``.
-        folder: Where its files are.
-        pattern: What ours are called.
-        after: Commands that make it read its files anew; ``{timer}`` stands for each timer.
-    """
-
-    name: str
-    folder: Path
-    pattern: str
-    reload: tuple[tuple[str, ...], ...] = ()
-
-
-SYSTEMD = Manager("systemd", Path("/etc/systemd/system"), "novabackup-*", (("systemctl", "daemon-reload"),))
-CRON = Manager("cron", Path("/etc/cron.d"), "novabackup")
-
-
-@attrs.frozen(kw_only=True)
-class Installation:
-    """What installing a schedule would write and remove.
-
-    Attributes:
-        manager: Who is told.
-        write: Texts of files by their paths.
-        remove: Files of an earlier schedule that are not needed any more.
-        commands: What is run afterwards.
-    """
-
-    manager: Manager
-    write: Mapping[Path, str]
-    remove: tuple[Path, ...]
-    commands: tuple[tuple[str, ...], ...]
-
-    @classmethod
-    def plan(cls, manager: Manager, files: Mapping[str, str]) -> Installation:
-        """Find out what to do so that these files, and no others of ours, are there.
-
-        Args:
-            manager: Who is told.
-            files: Texts by names; nothing for taking the schedule away.
-
-        Raises:
-            ConfigurationError: A file of that name is there which novabackup did not write.
-        """
-        write = {manager.folder / name: text for name, text in files.items()}
-        there = set(manager.folder.glob(manager.pattern))
-        for path in sorted(there):
-            if not _ours(path):
-                if path in write:
-                    raise ConfigurationError(f"{path} is there and was not written by novabackup: rename it first")
-                there.discard(path)
-        remove = tuple(sorted(there - write.keys()))
-        timers = [path.name for path in write if path.suffix == ".timer"]
-        old = [path.name for path in remove if path.suffix == ".timer"]
-        commands = [
-            *([("systemctl", "disable", "--now", *old)] if old else []),
-            *manager.reload,
-            *([("systemctl", "enable", "--now", *timers)] if timers else []),
-        ]
-        return cls(manager=manager, write=write, remove=remove, commands=tuple(commands))
-
-    def __str__(self) -> str:
-        lines = [f"write {path}" for path in self.write] + [f"remove {path}" for path in self.remove]
-        return "\n".join([*lines, *(f"run {shlex.join(command)}" for command in self.commands)])
-
-    def execute(self) -> None:
-        """Write and remove the files, and let the manager read them.
-
-        Raises:
-            ServiceError: The manager refuses; the files are there.
-            OSError: A file cannot be written.
-        """
-        for command in self.commands:
-            if command[1:2] == ("disable",):
-                self._call(command)
-        storage = open_storage(self.manager.folder)
-        for path, text in self.write.items():
-            storage.write(path.name, [text.encode()])
-        for path in self.remove:
-            storage.delete(path.name)
-        for command in self.commands:
-            if command[1:2] != ("disable",):
-                self._call(command)
-
-    def _call(self, command: Sequence[str]) -> None:
-        outcome = _commands.run(command, timeout=_TIMEOUT)
-        if not outcome.good:
-            raise ServiceError(f"{shlex.join(command)}: expected it to end well, found {outcome}. Run it by hand")
-
-
-def _ours(path: Path) -> bool:
-    try:
-        with path.open(errors="replace") as file:
-            return file.readline().rstrip("\n") == _MARK
-    except OSError:
-        return False
-
-
-# -- running ---------------------------------------------------------------------------------------------------------
-
-
 class Scheduler:
     """Does what is due, one job at a time, whoever asks."""
 
@@ -327,7 +163,7 @@ class Scheduler:
 
     def due(self, now: datetime) -> tuple[Job, ...]:
         """Give the jobs that are due, in their order."""
-        noted = self._noted()
+        noted = self.last_runs()
         return tuple(job for job in self.jobs if job.is_due(noted.get(job.name), now))
 
     def run(
@@ -360,7 +196,7 @@ class Scheduler:
             done = {}
             for job in self.jobs:
                 begun = now()
-                if job.name == only if only else job.is_due(self._noted().get(job.name), begun):
+                if job.name == only if only else job.is_due(self.last_runs().get(job.name), begun):
                     done[job.name] = work(job)
                     if done[job.name]:
                         self._note(job.name, begun)
@@ -384,7 +220,8 @@ class Scheduler:
         finally:
             os.close(descriptor)
 
-    def _noted(self) -> dict[str, datetime]:
+    def last_runs(self) -> dict[str, datetime]:
+        """Tell when each job was begun last and ended well; those that never did are not in it."""
         try:
             said = json.loads(open_storage(self._folder).read(_STATE))
             return {str(name): datetime.fromisoformat(time).astimezone(UTC) for name, time in said.items()}
@@ -395,6 +232,6 @@ class Scheduler:
             return {}
 
     def _note(self, name: str, begun: datetime) -> None:
-        noted = {**self._noted(), name: begun.astimezone(UTC)}
+        noted = {**self.last_runs(), name: begun.astimezone(UTC)}
         text = json.dumps({job: time.isoformat() for job, time in sorted(noted.items())}, indent=1)
         open_storage(self._folder).write(_STATE, [text.encode() + b"\n"])

@@ -138,6 +138,7 @@ class Command(Service):
         start_command: Starts it in the background and returns.
         running_command: Ends with status 0 when it runs; without it, the service is taken to run.
         timeout: Seconds that each may take.
+        label: What to call it in messages; by default the program that starts it.
     """
 
     stop_command: Sequence[str] = attrs.field(alias="stop", converter=_commands.arguments)
@@ -146,11 +147,12 @@ class Command(Service):
         default=None, alias="running", converter=attrs.converters.optional(_commands.arguments)
     )
     timeout: float = attrs.field(default=90.0, validator=_seconds)
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The program that starts it; its arguments are not shown, since they may hold secrets."""
-        return self.start_command[0]
+        """Its label, or the program that starts it, whose arguments are not shown, since they may hold secrets."""
+        return self.label or self.start_command[0]
 
     def stop(self) -> None:
         """Run the command that stops it."""

@@ -2,16 +2,18 @@
 
 from novabackup.packs.builder import FRAME_SIZE, PackBuilder, SealedPack
 from novabackup.packs.chunking import Chunker, Piece
-from novabackup.packs.codecs import Compression, Compressor, word_width
+from novabackup.packs.codecs import Codec, Compression, Compressor
 from novabackup.packs.format import (
     HASH,
     HEADER,
     Frame,
     Hashes,
     Pack,
+    Sizes,
     SqueezedFrame,
     Table,
     open_frame,
+    opened_frame,
     prove_frame,
     read_table,
     squeeze_frame,
@@ -27,6 +29,7 @@ __all__ = [
     "NOWHERE",
     "UNKNOWN",
     "Chunker",
+    "Codec",
     "Compression",
     "Compressor",
     "Frame",
@@ -38,15 +41,16 @@ __all__ = [
     "Places",
     "Runs",
     "SealedPack",
+    "Sizes",
     "SqueezedFrame",
     "Table",
     "find_regions",
     "following",
     "open_frame",
+    "opened_frame",
     "prove_frame",
     "read_table",
     "split",
     "squeeze_frame",
     "unsealed",
-    "word_width",
 ]

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from novabackup.packs.chunking import Piece
-from novabackup.packs.format import Hashes, Pack, Sizes, SqueezedFrame, write_pack
+from novabackup.packs.format import Frame, Hashes, Pack, Sizes, SqueezedFrame, resealed_frame, write_pack
 from novabackup.sealing import PackSeal
 
 __all__ = ["FRAME_SIZE", "PACK_SIZE", "PackBuilder", "SealedPack"]
@@ -126,6 +126,29 @@ class PackBuilder:
         self._hashes.append(hashes)
         self._count += len(sizes)
         self._size += start
+        return before
+
+    def add_frame(self, frame: Frame, packed: bytes | memoryview, sizes: Sizes, hashes: Hashes) -> int:
+        """Put in a frame of another pack of the same key, as it is.
+
+        Args:
+            frame: What the table of that pack says of it.
+            packed: Its content, unsealed and still compressed; stays as it is until the pack is stored.
+            sizes: Bytes of each of its chunks.
+            hashes: The hash of each; shape ``(chunks, 32)``.
+
+        Returns:
+            How many chunks were added before them.
+        """
+        before, number = self._count, len(self._frames)
+        done: Future[SqueezedFrame] = Future()
+        done.set_result(resealed_frame(self._seal, number, frame, packed))
+        self._frames.append(done)
+        self._of_frame.append((number, len(sizes)))
+        self._sizes.append(sizes)
+        self._hashes.append(hashes)
+        self._count += len(sizes)
+        self._size += frame.size
         return before
 
     def _begin(self, width: int, first: int) -> _Open:

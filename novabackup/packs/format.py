@@ -23,7 +23,7 @@ import numpy as np
 from blake3 import blake3
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.packs.codecs import Codec, Compressor, decompress
+from novabackup.packs.codecs import Codec, Compressor, decompress, word_width
 from novabackup.sealing import PackSeal, Protection
 
 __all__ = [
@@ -36,8 +36,10 @@ __all__ = [
     "SqueezedFrame",
     "Table",
     "open_frame",
+    "opened_frame",
     "prove_frame",
     "read_table",
+    "resealed_frame",
     "sealed_frame",
     "squeeze_frame",
     "unsealed",
@@ -71,6 +73,8 @@ _LARGEST_TABLE = 64 << 20
 _LARGEST_FRAME = 16 << 20
 _FIRST_LOOK = 64 << 10
 _HIGHEST_ENCRYPTION = 1
+_FRAME_MEMORY = 400
+"""Bytes that a `Frame` takes with what it holds."""
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +117,11 @@ class Table:
     seal: PackSeal
     padding: Frame | None
     _starts: tuple[int, ...]
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self.sizes.nbytes + self.hashes.nbytes + _FRAME_MEMORY * len(self.frames)
 
     def __len__(self) -> int:
         """Count the chunks."""
@@ -181,6 +190,21 @@ def sealed_frame(
     stored = seal.close(number, packed)
     return SqueezedFrame(
         codec=Codec(codec), stored=stored, size=len(raw), hash=blake3(stored).digest(), raw=seal.digest(raw)
+    )
+
+
+def resealed_frame(seal: PackSeal, number: int, frame: Frame, packed: bytes | memoryview) -> SqueezedFrame:
+    """Seal a frame of another pack for this one as it is, without looking into it.
+
+    Args:
+        seal: Of this pack; of the same key as that of the other one, so that hashes of content stay what they are.
+        number: Of the frame in this pack.
+        frame: What the table of the other pack says of it.
+        packed: What `unsealed` gave.
+    """
+    stored = seal.close(number, packed)
+    return SqueezedFrame(
+        codec=Codec(frame.codec), stored=stored, size=frame.size, hash=blake3(stored).digest(), raw=frame.raw
     )
 
 
@@ -360,3 +384,17 @@ def prove_frame(pack_id: str, seal: PackSeal, frame: Frame, raw: memoryview) -> 
             f"pack {pack_id}: frame {frame.number} is stored as it was written, but does not give the content that "
             "went in"
         )
+
+
+def opened_frame(pack_id: str, seal: PackSeal, frame: Frame, packed: bytes | memoryview) -> tuple[memoryview, int]:
+    """Decompress a frame and check what came out, so that it can be compressed again as it was.
+
+    Returns:
+        The content, and the width of the words in it; 1 if unknown.
+
+    Raises:
+        IntegrityError: It is not what went in.
+    """
+    raw = open_frame(pack_id, frame, packed)
+    prove_frame(pack_id, seal, frame, raw)
+    return raw, word_width(frame.codec, packed)

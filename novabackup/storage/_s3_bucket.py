@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -48,6 +48,20 @@ class Bucket:
             request: Its arguments, without the bucket.
         """
         return self.client.call(self._url(key), method, Bucket=self.name, **request)
+
+    def send(self, key: str, method: str, body: Callable[[], Any], **request: Any) -> Mapping[str, Any]:
+        """Send one request that has content.
+
+        Args:
+            key: The object, for messages.
+            method: As the client of botocore names it.
+            body: Gives the content, once for each attempt.
+            request: Other arguments, without the bucket.
+        """
+        answer: Mapping[str, Any] = self.client.persist(
+            self._url(key), lambda fs: fs._call_s3(method, Bucket=self.name, Body=body(), **request)
+        )
+        return answer
 
     def pages(
         self, method: str, markers: tuple[str, ...], following: tuple[str, ...], **request: Any

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,9 @@ import pexpect
 import pyte
 import pytest
 
+import fake_nova
 import nova
+import servers
 from novabackup.cli.main import run
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +50,7 @@ def place(tmp_path, monkeypatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -123,3 +127,42 @@ def terminal():
     yield start
     for screen in screens:
         screen.child.close(force=True)
+
+
+@attrs.frozen
+class LiveNova:
+    """A Nova that serves the store.
+
+    Attributes:
+        folder: Of the installation.
+        configuration: What a configuration says of it, in TOML.
+        running: Tells whether it runs.
+    """
+
+    folder: Path
+    configuration: str
+    running: Callable[[], bool]
+
+
+@pytest.fixture
+def live(place) -> Iterator[LiveNova]:
+    """Install a Nova, start it, and write a configuration that knows how to stop it and what to ask it."""
+    folder = place / "nova-nic"
+    nova.build(folder / "vector_db", nova.texts(10))
+    (folder / "config").mkdir()
+    (folder / "config/nova.toml").write_text("port = 5000\n")
+    port = servers.free_port()
+    pid = place / "nova.pid"
+    commands = fake_nova.commands(folder / "vector_db", port, pid)
+    said = {name: json.dumps(words) for name, words in commands.items()}
+    configuration = (
+        '[store]\nurl = "nova-nic"\nlayout = "nova-installation"\n\n[repository]\nurl = "backups"\n\n'
+        f"[service]\nname = 'nova'\nstop = {said['stop']}\nstart = {said['start']}\nrunning = {said['running']}\n"
+        f'\n[health]\nurl = "http://127.0.0.1:{port}/health"\n'
+        f'\n[query]\nurl = "http://127.0.0.1:{port}/api/ask"\nquestion = "How do I check brake pads?"\n'
+        'expect = "brake"\n'
+    )
+    (place / "novabackup.toml").write_text(configuration)
+    subprocess.run(commands["start"], check=True)
+    yield LiveNova(folder, configuration, running=lambda: fake_nova.running(pid))
+    subprocess.run(commands["stop"], check=True)

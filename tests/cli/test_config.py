@@ -12,6 +12,8 @@ from novabackup.cli.config import LAYOUTS, Config, find, load
 from novabackup.cli.durations import seconds_of, span
 from novabackup.cli.secrets import Secret, revealed
 from novabackup.components import Faiss, Metadata
+from novabackup.integrations.metrics import Pushgateway
+from novabackup.integrations.service import SystemdUnit
 
 SECRET = "correct horse battery staple"
 
@@ -38,6 +40,7 @@ class TestWhatItSays:
               { kind = "faiss", path = "index.faiss", timeout = "2m" },
               { kind = "metadata", path = "meta.json", optional = true, count_key = "total" },
             ]
+            include = ["plugins"]
             exclude = ["**/*.log"]
             single_writer = true
             timeout = 90
@@ -61,11 +64,45 @@ class TestWhatItSays:
             Metadata("meta.json", optional=True, count_key="total"),
         )
         assert (config.store.single_writer, config.store.timeout) == (True, 90.0)
+        assert config.store.include == ("plugins",)
         assert config.store.exclude == ("**/*.log",)
         assert config.repository.url == "s3://bucket/backups"
         assert (config.repository.storage_class, config.repository.compression) == ("STANDARD_IA", "small")
         assert config.repository.key.passphrase.where == "NOVA_PASSPHRASE"
         assert config.retention == Policy.parse("daily 30, tag release forever")
+
+    def test_what_stands_around_commands_arrives(self, place, monkeypatch):
+        config = loaded(
+            place,
+            """
+            [service]
+            unit = "nova-nic"
+            manager = "user"
+            [health]
+            url = "http://127.0.0.1:1/health"
+            timeout = "5m"
+            expect = "fine"
+            headers = { X-From = "novabackup", Authorization = { env = "TOKEN" } }
+            [query]
+            url = "http://127.0.0.1:1/ask"
+            body = { q = "why", n = 3 }
+            [metrics]
+            push = "http://127.0.0.1:1"
+            grouping = { instance = "nova-1" }
+            """,
+        )
+        monkeypatch.setenv("TOKEN", SECRET)
+        assert config.service.made() == SystemdUnit("nova-nic", manager="user")
+        health = config.health.made()
+        assert (health.timeout, health.headers) == (300.0, {"X-From": "novabackup", "Authorization": SECRET})
+        assert [health.expect(said) for said in ({"state": "Fine"}, "all fine", {"status": "ok"})] == [
+            True,
+            True,
+            False,
+        ]
+        assert config.query.made().payload == {"q": "why", "n": 3}
+        assert config.metrics.sinks() == (Pushgateway("http://127.0.0.1:1", grouping={"instance": "nova-1"}),)
+        assert SECRET not in repr(config) + repr(health) + str(health)
 
     def test_every_ready_made_layout_has_a_name(self, place):
         assert set(LAYOUTS) == {"nova", "nova-vehicle", "nova-multi-domain", "nova-installation"}
@@ -131,6 +168,38 @@ class TestMistakes:
             ("[retention]\nlast = 0", "novabackup.toml:1: retention: a policy says what to keep"),
             ("retention = 'dayly 3'", "novabackup.toml:1: retention: policy 'dayly 3': "),
             ("retention = 3", "novabackup.toml:1: retention: expected a text such as"),
+            (
+                "[service]\ntimeout = 3",
+                "novabackup.toml:1: service: expected a unit, or commands for stop and start, found",
+            ),
+            ('[service]\nunit = "a"\nstop = ["b"]', "novabackup.toml:1: service: expected a unit, or commands to stop"),
+            ('[service]\nunit = "-x y"', "novabackup.toml:2: service.unit: expected the name of a systemd unit"),
+            ('[service]\nunit = "a"\ntimeout = 0', "novabackup.toml:3: service.timeout: expected more than no time"),
+            (
+                '[service]\nunit = "a"\nduring = ["list"]',
+                "novabackup.toml:3: service.during[1]: expected one of restore,",
+            ),
+            ('[service]\nstop = "systemctl stop a"', "novabackup.toml:2: service.stop: expected a command as a list"),
+            (
+                '[health]\nurl = "ftp://a"',
+                "novabackup.toml:2: health.url: expected a URL such as http://localhost:5000",
+            ),
+            ('[health]\nurl = "http://u:p@a"', "novabackup.toml:2: health.url: http://a: expected no user name or"),
+            ("[health]\ntimeout = 3", "novabackup.toml:1: health: expected the key url, found none"),
+            (
+                '[health]\nurl = "http://a"\nheaders = { Authorization = "Bearer hunter2" }',
+                "novabackup.toml:3: health.headers.Authorization: expected a table such as { env =",
+            ),
+            ('[query]\nurl = "http://a"', "novabackup.toml:1: query: expected one of question and body, found none"),
+            (
+                '[query]\nurl = "http://a"\nquestion = "b"\nexpect = "("',
+                "novabackup.toml:4: query.expect: expected a regular expression, found '('",
+            ),
+            ('[hooks]\nbefore = ["true"]', "novabackup.toml:2: hooks.before: expected a list of commands, each a list"),
+            ("[hooks]\nafter = [[]]", "novabackup.toml:2: hooks.after[1]: expected a command as a list"),
+            ('[metrics]\ntextfile = "a.txt"', "novabackup.toml:2: metrics.textfile: "),
+            ('[metrics]\ngrouping = { job = "a" }', "novabackup.toml:2: metrics.grouping: expected names of labels"),
+            ('[recovery]\nowner = ""', "novabackup.toml:2: recovery.owner: expected a text"),
         ],
     )
     def test_the_file_the_line_and_the_setting_are_named(self, place, text, said):

@@ -38,7 +38,18 @@ class TestHelp:
     def test_the_commands_are_listed_in_groups_with_the_exit_codes(self, cli, place):
         shown = cli("--help").out
         groups = re.findall(r"─ ([A-Z][a-z ]+) ─", shown)
-        assert groups == ["Take", "Look", "Check", "Bring back", "Make room", "Elsewhere", "Keys", "Shell", "Help"]
+        assert groups == [
+            "Take",
+            "Look",
+            "Check",
+            "Bring back",
+            "Make room",
+            "Elsewhere",
+            "Keys",
+            "Operate",
+            "Shell",
+            "Help",
+        ]
         for command in ("init", "snapshot", "run", "list", "show", "diff", "stats", "verify", "check", "restore"):
             assert re.search(rf"^│ {command} +\S", shown, re.MULTILINE), command
         said = " ".join(shown.split())

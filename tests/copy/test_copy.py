@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from novabackup import (
     Repository,
     copying,
     keys,
+    objects,
     packer,
 )
 from novabackup.components import Files
@@ -282,6 +284,44 @@ def test_packs_that_are_condemned_during_a_copy_are_not_relied_on(tmp_path, stor
     assert not target.check(read_data_subset="100%")
     assert contents(target) == contents(source)
     assert callback.value == callback.size == point.size
+
+
+@pytest.mark.parametrize("secret", [PLAIN, SEALED])
+def test_frames_stay_as_they_are_between_repositories_of_one_key(tmp_path, store, secret, monkeypatch):
+    source = repository(tmp_path / "source", secret)
+    for number in range(2):
+        grow(store, number)
+        source.backup(store)
+    # Of the same key, if there is one.
+    shutil.copytree(tmp_path / "source", tmp_path / "target", ignore=shutil.ignore_patterns("packs", "snapshots"))
+    target = repository(tmp_path / "target", secret)
+
+    def opened(*_arguments):
+        raise AssertionError("a frame was taken apart")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "opened_frame", opened)
+        source.copy(to=target)
+    assert contents(target) == contents(source)
+    assert not target.check(read_data_subset="100%")
+    packs = [
+        {path.name for path in Path(place.url, "packs").rglob("*") if path.is_file()} for place in (source, target)
+    ]
+    assert packs[0].isdisjoint(packs[1]), "one that is condemned there must not be taken for one that has just come"
+
+
+def test_a_frame_of_which_a_part_is_there_is_taken_apart(tmp_path, store):
+    """Two backups that knew nothing of each other hold some chunks twice; a copy of both holds them once."""
+    source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")
+    grow(store, 0)
+    source.backup(store)
+    other = Repository(tmp_path / "other")
+    grow(store, 1)
+    other.backup(store)
+    for place in (source, other):
+        place.copy(to=target)
+    assert contents(target) == contents(source) | contents(other)
+    assert stored(target) < 0.8 * (stored(source) + stored(other))
 
 
 def test_a_copy_can_be_compressed_otherwise(tmp_path, store):

@@ -30,9 +30,14 @@ def everywhere(*hooks, **options) -> Hooks:
 
 def test_commands_learn_what_the_work_is_about(noted, store, repository):
     command, read = noted
-    with everywhere(command).around(store, repository) as occasion:
+    with everywhere(command).around(store, repository, work="snapshot") as occasion:
         occasion.snapshot = snap = repository.backup(store)
-    about = {"NOVABACKUP_STORE": store.url, "NOVABACKUP_REPOSITORY": repository.url, "NOVABACKUP_ERROR": ""}
+    about = {
+        "NOVABACKUP_WORK": "snapshot",
+        "NOVABACKUP_STORE": store.url,
+        "NOVABACKUP_REPOSITORY": repository.url,
+        "NOVABACKUP_ERROR": "",
+    }
     assert read() == [
         {**about, "NOVABACKUP_EVENT": "before", "NOVABACKUP_SNAPSHOT": ""},
         {**about, "NOVABACKUP_EVENT": "success", "NOVABACKUP_SNAPSHOT": snap.id},

@@ -142,7 +142,7 @@ def test_a_step_that_fails_says_so_and_is_done_again(snapshot, installation, ste
         return FullRecovery(snapshot, installation, service=service, probes=[lambda: act("check")])
 
     with pytest.raises(
-        RecoveryError, match=f"the step '{step}' .* failed: .*the disk is on fire.* goes on with this step"
+        RecoveryError, match=f"(?s)the step '{step}' .* failed: .*the disk is on fire.* goes on with this step"
     ):
         recovery().run()
     failing.clear()

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 
 from novabackup import ConfigurationError
 from novabackup.integrations.errors import ServiceError
-from novabackup.integrations.schedule import (
+from novabackup.integrations.installing import (
     CRON,
     SYSTEMD,
+    Crontab,
     Installation,
-    Job,
-    Scheduler,
-    When,
     cron_table,
     systemd_units,
 )
+from novabackup.integrations.schedule import Job, Scheduler, When
 
 NOW = datetime(2026, 1, 25, 14, 30, tzinfo=timezone(timedelta(hours=1)))  # a Sunday
 WHENS = st.builds(
@@ -254,3 +253,37 @@ def test_a_damaged_note_makes_everything_due(tmp_path, damage):
     (tmp_path / "schedule.json").write_text(damage)
     assert run(Scheduler([BACKUP], tmp_path), Clock(NOW)) == ["backup"]
     assert run(Scheduler([BACKUP], tmp_path), Clock(NOW)) == []
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            "",
+            "MAILTO=nova",
+            "# mine",
+            "0 1 * * * true",
+            "# Written by novabackup schedule; changes are lost when it is installed again.",
+            "# For /etc/novabackup.toml",
+            "# The end of what novabackup schedule has written",
+            "*/10 * * * * mine",
+        ]
+    ),
+    max_size=8,
+)
+
+
+@given(LINES, st.sampled_from(["/etc/novabackup.toml", "/srv/novabackup.toml"]))
+def test_a_line_of_somebody_else_in_a_crontab_is_never_lost(lines, of):
+    table = "".join(f"{line}\n" for line in lines)
+
+    program = ["/usr/bin/novabackup", "schedule", "run"]
+    with_ours = Crontab.plan(table, program, of=of)
+    assert Crontab.plan(with_ours.after, program, of=of).current
+    without = Crontab.plan(with_ours.after, [], of=of)
+    assert without.installed
+    for after in (with_ours.after, without.after):
+        kept = [line for line in after.splitlines() if not line.startswith("# ")]
+        assert [line for line in kept if "novabackup schedule run" not in line] == [
+            line for line in lines if not line.startswith("# ")
+        ]
+    assert "schedule run" not in without.after

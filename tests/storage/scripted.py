@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import attrs
@@ -36,14 +37,20 @@ class Script:
         url: Where the server is.
         answers: What is still to be said.
         asked: Method and path of each request so far.
+        headers: Those of each request so far.
+        bodies: What each of them sent.
     """
 
     url: str = ""
     answers: list[Answer] = attrs.field(factory=list)
     asked: list[str] = attrs.field(factory=list)
+    headers: list[Mapping[str, str]] = attrs.field(factory=list)
+    bodies: list[bytes] = attrs.field(factory=list)
 
-    def next(self, request: str) -> Answer:
+    def next(self, request: str, headers: Mapping[str, str], body: bytes) -> Answer:
         self.asked.append(request)
+        self.headers.append(headers)
+        self.bodies.append(body)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -56,8 +63,8 @@ def server():
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = script.next(f"{self.command} {self.path}")
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = script.next(f"{self.command} {self.path}", self.headers, sent)
             if not answer.status:
                 self.close_connection = True
                 return

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -77,6 +78,43 @@ def test_large_objects_go_up_in_parts(storage, small_parts, answers_lost):
     assert storage.read("moved") == content
     assert not storage.exists("large")
     assert uploads(storage) == []
+
+
+def test_a_pack_is_sent_without_being_copied_again(small_parts):
+    whole = next(writes_module.parts_of((b"con", memoryview(b"tent"))))
+    assert whole == b"content"
+    body = writes_module._Body(whole)
+    assert (body.getbuffer().obj, body.read()) == (whole, whole)
+    assert body.getbuffer().obj is whole
+
+
+@pytest.mark.parametrize("size", [(5 << 20) - 1, 5 << 20, (5 << 20) + 1])
+def test_content_in_pieces_goes_into_the_same_parts_however_it_comes(small_parts, size):
+    pieces = [os.urandom(size // 2), memoryview(os.urandom(size - size // 2))]
+    at_once = list(writes_module.parts_of(tuple(pieces)))
+    assert at_once == list(writes_module.parts_of(iter(pieces)))
+    assert b"".join(at_once) == b"".join(pieces)
+    assert max(map(len, at_once)) <= 5 << 20
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="needs Linux")
+def test_what_a_server_says_is_acknowledged_at_once():
+    """Otherwise servers that send head and body one after the other take 40 ms for each small answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = socket.getaddrinfo(*server.getsockname(), type=socket.SOCK_STREAM)[0]
+        with client_module._prompt_socket(address) as client:
+            client.connect(address[-1])
+            with server.accept()[0] as served:
+                for _ in range(3):
+                    client.send(b"question")
+                    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+                    served.sendall(served.recv(8))
+                    assert client.recv(8) == b"question"
+
+
+def test_the_connections_are_of_that_kind(storage):
+    storage.write("one", [b"content"])
+    assert storage._client.fs.s3.meta.config.connector_args["socket_factory"] is client_module._prompt_socket
 
 
 def test_a_failing_upload_is_aborted(storage, small_parts, monkeypatch):

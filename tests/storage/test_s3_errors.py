@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
@@ -61,8 +62,18 @@ def test_what_passes_by_itself_is_tried_again(script, pauses, failure):
 def test_throttled_writes_are_sent_again(script, pauses):
     done = Answer(200, headers={"ETag": '"1"', "Date": "Mon, 26 Jan 2026 10:00:00 GMT"})
     script.answers = [Answer(503, "SlowDown"), Answer(503, "SlowDown"), done]
-    assert place(script).write("one", [b"content"]).size == 7
+    assert place(script).write("one", (b"con", memoryview(b"tent"))).size == 7
     assert [asked.split()[0] for asked in script.asked] == ["PUT"] * 3
+    assert script.bodies == [b"content"] * 3
+
+
+def test_content_is_sealed_by_one_sum_which_is_signed(script):
+    script.answers = [Answer(200, headers={"ETag": '"1"', "Date": "Mon, 26 Jan 2026 10:00:00 GMT"})]
+    place(script).write("one", [b"content"])
+    (headers,) = script.headers
+    assert headers["Content-MD5"] == base64.b64encode(hashlib.md5(b"content").digest()).decode()
+    assert "content-md5" in headers["Authorization"]
+    assert headers["X-Amz-Content-SHA256"] == "UNSIGNED-PAYLOAD"
 
 
 def test_it_gives_up_and_says_after_how_many_attempts(script, pauses):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from novabackup.cli.around import around
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, count, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options
@@ -31,11 +32,12 @@ def verify(
         for found in [work.snapshot(name) for name in snapshots or ("latest",)]:
             problems: tuple[Problem, ...] = ()
             notes: tuple[str, ...] = ()
-            with work.progress("Verifying") as bar:
+            with around(work, "verify", work.store_of(found)) as seen, work.progress("Verifying") as bar:
+                seen.snapshot = found
                 try:
                     notes = found.verify(level, callback=bar).notes
                 except (IntegrityError, CheckFailedError) as error:
-                    problems = error.problems
+                    seen.failure, problems = error, error.problems
             verified.append((found, problems, notes))
         damaged = [(found, problems) for found, problems, _notes in verified if problems]
         return Answer(
@@ -86,8 +88,13 @@ def check(*, read_data_subset: str | None = None, live: bool = False, options: O
         live: Also open the live files of the store, and compare what is in them.
     """
     with options.open() as work:
-        with work.progress("Checking", lambda amount: f"{amount:.0f} packs") as bar:
+        with (
+            around(work, "check") as seen,
+            work.progress("Checking", lambda amount: f"{amount:.0f} packs") as bar,
+        ):
             problems = work.repository.check(read_data_subset=read_data_subset, callback=bar)
+            if problems:
+                seen.failure = IntegrityError(f"problems in {work.repository.url}", problems)
         many = len(work.repository)
         done = [] if problems else [f"Repository {work.repository.url}: no problems; {count(many, 'snapshot')}"]
         shown = [f"Problems in {work.repository.url}:", *problem_lines(problems), _MENDED] if problems else []

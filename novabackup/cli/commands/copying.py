@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from novabackup.cli.amounts import bytes_of
+from novabackup.cli.around import around
 from novabackup.cli.output import Answer, Column, Table, count, size
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.copying import CopyPlan
@@ -46,7 +48,7 @@ def copy(
         target = work.copy(to)
         plan = work.repository.plan_copy([work.snapshot(name) for name in snapshots] or None, to=target)
         if not dry_run:
-            with work.progress("Copying") as bar:
+            with around(work, "copy"), work.progress("Copying") as bar:
                 work.repository.copy(plan, to=target, limit=limit or work.copy_limit(to), callback=bar)
         fields = {"repository": work.repository.url, "to": target.url, **_copy_fields(plan)}
         return Answer.of_plan(fields, _copy_lines(plan, target.url, dry_run=dry_run), dry_run=dry_run)
@@ -89,7 +91,8 @@ def mirror(
             )
         for name in wanted:
             work.copy_settings(name)  # a name that is wrong is told before anything is done
-        answers = [_mirrored(work, name, limit, prune=prune, dry_run=dry_run) for name in wanted]
+        with nullcontext() if dry_run else around(work, "mirror"):
+            answers = [_mirrored(work, name, limit, prune=prune, dry_run=dry_run) for name in wanted]
         fields = {
             "dry_run": dry_run,
             "repository": work.repository.url,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from novabackup.cli.around import around
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Column, Table, local, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options, Span
@@ -45,7 +46,7 @@ def drill(
         known = work.known_store
         kind = known if known is not None and (found is None or found.store == known.url) else None
         try:
-            with work.progress("Restoring on trial") as bar:
+            with around(work, "drill", kind), work.progress("Restoring on trial") as bar:
                 done = work.repository.drill(found, store=kind, command=words, rto=rto, callback=bar)
         except (CheckFailedError, IntegrityError) as error:
             return Answer(

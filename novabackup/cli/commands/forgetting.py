@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 
+from novabackup.cli.around import around
 from novabackup.cli.durations import span
 from novabackup.cli.output import Answer, Column, Table, count, local, size
 from novabackup.cli.shapes import short_ids
@@ -38,11 +40,14 @@ def forget(
     if snapshots and policy is not None:
         raise ConfigurationError("expected snapshots or a policy, found both. Use one of them")
     with options.open() as work:
-        if snapshots:
-            answer = _named(work, [work.snapshot(name).id for name in snapshots], dry_run=dry_run)
-        else:
-            answer = _judged(work, _policy(work, policy), dry_run=dry_run)
-        return _with_prune(work, answer) if prune and not dry_run else answer
+        names = [work.snapshot(name).id for name in snapshots]
+        judge = None if names else _policy(work, policy)
+        with nullcontext() if dry_run else around(work, "forget"):
+            answer = _judged(work, judge, dry_run=dry_run) if judge else _named(work, names, dry_run=dry_run)
+        if not prune or dry_run:
+            return answer
+        with around(work, "prune"):
+            return _with_prune(work, answer)
 
 
 def _policy(work: Work, said: str | None) -> Policy:
@@ -120,7 +125,10 @@ def prune(*, grace: Span | None = None, dry_run: bool = False, options: Options 
     with options.open() as work:
         span = GRACE if grace is None else timedelta(seconds=grace)
         plan = work.repository.plan_prune(grace=span)
-        return _pruned(plan if dry_run else work.repository.prune(plan), dry_run=dry_run)
+        if dry_run:
+            return _pruned(plan, dry_run=True)
+        with around(work, "prune"):
+            return _pruned(work.repository.prune(plan), dry_run=False)
 
 
 def _pruned(plan: PrunePlan, *, dry_run: bool) -> Answer:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from novabackup.cli.around import around
 from novabackup.cli.child import program_of, run_to_end
 from novabackup.cli.output import Answer, count, size
 from novabackup.cli.shapes import snapshot_fields
@@ -46,17 +47,23 @@ def run(
         )
     program = program_of(command)
     code = 0
-    with options.open() as work, work.progress("Snapshot") as bar:
+    with (
+        options.open() as work,
+        around(work, "run", work.store, changes=True) as seen,
+        work.progress("Snapshot") as bar,
+    ):
         guard = snapshot(
             work.store, work.repository, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
         )
         try:
             with guard:
+                seen.snapshot = guard
                 bar.rest("Putting back")
                 code = run_to_end(program, command)
                 if code:
-                    raise _FailedError
-        except _FailedError:
+                    raise _FailedError(f"{command[0]} ended with {code}")
+        except _FailedError as error:
+            seen.failure = error
             said = [
                 f"{command[0]} ended with {code}, so every file was put back to snapshot {guard.id}",
                 "What it had written is kept: novabackup list --tag failed-ingest",
@@ -66,6 +73,7 @@ def run(
                 f"{command[0]} ended well, and the index files agree",
                 f"To go back ({count(len(guard.files), 'file')}, {size(guard.size)}): novabackup restore {guard.id}",
             ]
+        seen.done = said[0]
         return Answer(
             fields={
                 "repository": work.repository.url,

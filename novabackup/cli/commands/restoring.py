@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from novabackup.cli.around import around
 from novabackup.cli.durations import moment
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Table, count, number, size
@@ -63,8 +64,11 @@ def restore(
             return Answer(
                 fields={"dry_run": True, **plan_fields(plan)}, shown=["Nothing was done"], exit=Exit.INTERRUPTED
             )
-        with work.progress("Restoring") as bar:
+        own = work.known_store if work.known_store is not None and plan.store == work.known_store.url else None
+        with around(work, "restore", own, changes=own is not None) as seen, work.progress("Restoring") as bar:
+            seen.snapshot = found
             done = found.restore(target, path, timeout=work.timeout(timeout), callback=bar)
+            seen.done = _summary(done)
         return Answer.of_plan(plan_fields(done), [_summary(done)], dry_run=False)
 
 

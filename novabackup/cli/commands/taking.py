@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from novabackup.cli.around import around
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, count, problem_lines, size
 from novabackup.cli.shapes import snapshot_fields
 from novabackup.cli.work import BY_DEFAULT, Options, Span
+from novabackup.errors import CheckFailedError
 
 __all__ = ["init", "snapshot"]
 
@@ -47,11 +49,14 @@ def snapshot(
         timeout: How long to wait for another writer, such as 5m.
     """
     with options.open() as work:
-        with work.progress("Snapshot") as bar:
-            taken = work.repository.backup(
-                work.store, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
-            )
-        problems = taken.problems
+        with around(work, "snapshot", work.store, changes=True) as seen:
+            with work.progress("Snapshot") as bar:
+                taken = work.repository.backup(
+                    work.store, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
+                )
+            seen.snapshot, seen.done, problems = taken, f"snapshot {taken.id} was taken", taken.problems
+            if problems:
+                seen.complaint = CheckFailedError(f"snapshot {taken.id} has problems", problems)
         amount = f"{count(len(taken.files), 'file')}, {size(taken.size)}"
         return Answer(
             fields={"repository": work.repository.url, "snapshot": snapshot_fields(taken)},
