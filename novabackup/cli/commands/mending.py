@@ -18,7 +18,7 @@ from novabackup.repair_plan import RepairPlan
 __all__ = ["repair"]
 
 _DIGITS = 16
-_TOLD = "what cannot be guessed: --text-field NAME, --sign-key-env NAME; in Python also tokenize= of rebuild_bm25()"
+_TOLD = "what cannot be guessed: --text-field NAME, --sign-key-env NAME; tokenize= in Python, Repository.rebuild_bm25()"
 
 
 def repair(
