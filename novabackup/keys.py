@@ -221,7 +221,13 @@ class ExternalKey(Key):
     def make(self, salt: bytes) -> _Made:
         """Make a new wrapping key."""
         wrapping = secrets.token_bytes(_KEY)
-        token = bytes(self._encrypt(wrapping))
+        try:
+            token = bytes(self._encrypt(wrapping))
+        except Exception as error:
+            # What the service says is left to the cause: it may be long, and could repeat what it was to encrypt.
+            raise ConfigurationError(
+                f"the external key could not encrypt a new key: {type(error).__name__}. Nothing was written"
+            ) from error
         if not 0 < len(token) <= _LONGEST_SECRET or wrapping in token:
             raise ConfigurationError(f"the external key gave {len(token)} bytes that do not hide what they stand for")
         return _Made(wrapping=wrapping, token=token)

@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -42,9 +43,53 @@ MAP_ROW = "<u4"
 """Type of the numbers in a list of runs that is content itself: pack, first chunk, number of chunks."""
 
 
+MOST_TABLES = 512 << 20
+"""Bytes of memory for tables of packs: they hold the hashes of about 100 GB of content."""
+
+
 def pack_key(pack_id: str) -> str:
     """Give the key of a pack."""
     return f"packs/{pack_id[:2]}/{pack_id}"
+
+
+class _Tables:
+    """Tables of packs that have been read; those that were not asked for longest go when they take too much memory."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[str, Table] = OrderedDict()
+        self._size = 0
+        self._mutex = threading.Lock()
+
+    def get(self, pack_id: str) -> Table | None:
+        """Give a table if it is here."""
+        with self._mutex:
+            if pack_id in self._tables:
+                self._tables.move_to_end(pack_id)
+            return self._tables.get(pack_id)
+
+    def keep(self, pack_id: str, table: Table) -> None:
+        """Keep a table."""
+        with self._mutex:
+            self._drop(pack_id)
+            self._tables[pack_id] = table
+            self._size += table.memory
+            while self._size > MOST_TABLES and len(self._tables) > 1:
+                self._drop(next(iter(self._tables)))
+
+    def drop(self, pack_id: str) -> None:
+        """Keep a table no longer."""
+        with self._mutex:
+            self._drop(pack_id)
+
+    def clear(self) -> None:
+        """Keep none."""
+        with self._mutex:
+            self._tables.clear()
+            self._size = 0
+
+    def _drop(self, pack_id: str) -> None:
+        if table := self._tables.pop(pack_id, None):
+            self._size -= table.memory
 
 
 class Objects(Records):
@@ -73,7 +118,7 @@ class Objects(Records):
         self._packs = packs or storage
         self._avoided: frozenset[str] = frozenset()
         self._folder = ""
-        self._tables: dict[str, Table] = {}
+        self._tables = _Tables()
         self._reading: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
 
@@ -102,7 +147,7 @@ class Objects(Records):
     def set_aside(self) -> Objects:
         """Give the same repository once more; that one reads packs where damaged ones are set aside."""
         twin = copy.copy(self)
-        twin._folder, twin._tables = f"{ASIDE}/", {}
+        twin._folder, twin._tables = f"{ASIDE}/", _Tables()
         return twin
 
     def pack_entries(self) -> Iterator[tuple[str, Entry]]:
@@ -143,7 +188,7 @@ class Objects(Records):
 
     def forget_table(self, pack_id: str) -> None:
         """Read the table of a pack anew when it is asked for again."""
-        self._tables.pop(pack_id, None)
+        self._tables.drop(pack_id)
 
     def table(self, pack_id: str, *, reaching: int = 0) -> Table:
         """Read and check the table of a pack.
@@ -170,11 +215,12 @@ class Objects(Records):
             with reading:
                 table = self._tables.get(pack_id)
                 if table is None:
-                    table = self._tables[pack_id] = _twice(
+                    table = _twice(
                         lambda: read_table(
                             pack_id, self.protection, lambda length: self._read(pack_id, -length, length)
                         )
                     )
+                    self._tables.keep(pack_id, table)
                 return table
         finally:
             self._reading.pop(pack_id, None)

@@ -32,6 +32,7 @@ from novabackup.storage import Storage
 from novabackup.store import IndexStore
 from novabackup.thaw import ThawPlan
 from novabackup.trial import Level, Verification
+from novabackup.views import snapshot_html, snapshots_html
 
 if TYPE_CHECKING:
     from novabackup.archives.exporting import Exported
@@ -470,13 +471,7 @@ class Snapshot:
     def _repr_html_(self) -> str:
         if self._taken is None:
             return _html.table(repr(self), [], [])
-        about = _html.table(f"Snapshot {self.id}", [*_COLUMNS[1:]], [_row(self)[1:]])
-        rows = []
-        for entry in self._record.files:
-            report = entry.report
-            seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
-            rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
-        return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
+        return snapshot_html(self.id, self._record)
 
 
 def _several(paths: Collection[str]) -> tuple[str, ...]:
@@ -485,26 +480,10 @@ def _several(paths: Collection[str]) -> tuple[str, ...]:
     return tuple(paths)
 
 
-_COLUMNS = ("id", "time", "store", "size", "added", "tags", "message", "problems")
-
-
-def _row(snapshot: Snapshot) -> tuple[object, ...]:
-    return (
-        snapshot.id,
-        f"{snapshot.time:%Y-%m-%d %H:%M:%S} UTC",
-        snapshot.store,
-        _html.size(snapshot.size),
-        _html.size(snapshot.added),
-        ", ".join(snapshot.tags),
-        snapshot.message,
-        "; ".join(map(str, snapshot.problems)) or "none",
-    )
-
-
 class Snapshots(tuple[Snapshot, ...]):
     """Snapshots, oldest first."""
 
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        return _html.table("Snapshots", _COLUMNS, (_row(snapshot) for snapshot in self))
+        return snapshots_html((snapshot.id, snapshot._record) for snapshot in self)

@@ -1,11 +1,13 @@
-"""Sequences of records that show as tables in notebooks and as plain tuples elsewhere."""
+"""How records show as tables in notebooks; and sequences of them that are plain tuples elsewhere."""
 
 from __future__ import annotations
 
-from novabackup import _html
-from novabackup.model import Problem, Report
+from collections.abc import Iterable
 
-__all__ = ["Problems", "Reports"]
+from novabackup import _html
+from novabackup.model import Problem, Report, SnapshotRecord
+
+__all__ = ["Problems", "Reports", "snapshot_html", "snapshots_html"]
 
 
 class Reports(tuple[Report, ...]):
@@ -51,3 +53,35 @@ class Problems(tuple[Problem, ...]):
         return _html.table(
             "Problems", ["problem", "files", "what to know"], ((p.code, ", ".join(p.paths), p.message) for p in self)
         )
+
+
+_COLUMNS = ("id", "time", "store", "size", "added", "tags", "message", "problems")
+
+
+def snapshots_html(snapshots: Iterable[tuple[str, SnapshotRecord]]) -> str:
+    """Show snapshots, each given with its id, as a table."""
+    return _html.table("Snapshots", _COLUMNS, (_row(name, record) for name, record in snapshots))
+
+
+def snapshot_html(name: str, record: SnapshotRecord) -> str:
+    """Show one snapshot and its files as tables."""
+    rows = []
+    for entry in record.files:
+        report = entry.report
+        seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
+        rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
+    about = _html.table(f"Snapshot {name}", _COLUMNS[1:], [_row(name, record)[1:]])
+    return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
+
+
+def _row(name: str, record: SnapshotRecord) -> tuple[object, ...]:
+    return (
+        name,
+        f"{record.time:%Y-%m-%d %H:%M:%S} UTC",
+        record.store,
+        _html.size(sum(entry.size for entry in record.files)),
+        _html.size(record.added),
+        ", ".join(record.tags),
+        record.message,
+        "; ".join(map(str, record.problems)) or "none",
+    )

@@ -13,6 +13,9 @@ pytest.register_assert_rewrite("novabackup.storage.contract")
 
 import servers  # noqa: E402
 
+RECOVERY = "recovery time"
+"""The property of a test in which it says how long what it played took to recover from."""
+
 # Whoever runs tests in the background, or under nohup, hands ignored signals on, to these processes and their children.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -106,3 +109,13 @@ def rclone_place(rclone_endpoint, clean_aws, monkeypatch):
 
     monkeypatch.setattr(aiobotocore.session.AioSession, "__init__", without_expect)
     return _bucket(rclone_endpoint)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show how long the recoveries took that were played."""
+    reports = [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]
+    times = [(report.nodeid, value) for report in reports for name, value in report.user_properties if name == RECOVERY]
+    if times:
+        terminalreporter.section("recovery times")
+        for nodeid, value in times:
+            terminalreporter.line(f"{value:>8}  {nodeid.rpartition('::')[2].removeprefix('test_').replace('_', ' ')}")

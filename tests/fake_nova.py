@@ -148,6 +148,22 @@ def commands(folder: Path, port: int, pid_file: Path) -> dict[str, list[str]]:
     }
 
 
+def systemctl(folder: Path, commands: dict[str, list[str]]) -> None:
+    """Write a program of that name which controls it, whatever unit it is asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "systemctl"
+    program.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\n"
+        "*_options, verb, unit = [word for word in sys.argv[1:] if not word.startswith('--')]\n"
+        f"done = subprocess.run({commands!r}[verb.replace('show', 'running')])\n"
+        "if verb == 'show':\n"
+        "    print('LoadState=loaded', 'ActiveState=' + ('inactive' if done.returncode else 'active'), sep='\\n')\n"
+        "else:\n"
+        "    sys.exit(done.returncode)\n"
+    )
+    program.chmod(0o755)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["start", "stop", "running", "serve"])

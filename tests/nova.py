@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import sqlite3
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,6 +68,40 @@ def ingest(folder: Path, new: list[str]) -> None:
     """Add chunks to the store, rewriting every file in place."""
     old = [entry["text"] for entry in json.loads((folder / "metadata.json").read_text())]
     build(folder, old + new)
+
+
+def install(folder: Path, chunks: list[str]) -> None:
+    """Write a small installation: indexes, configuration, documents, a database, and the programs."""
+    build(folder / "vector_db", chunks)
+    files = {
+        ".env": "NOVA_PORT=5000\nNOVA_SECRET_KEY=8d0c2a5e\n",
+        "app.py": "# starts Nova\n",
+        "config/nova.toml": 'model = "all-MiniLM-L6-v2"\n',
+        "data/manuals/brakes.txt": MANUALS[0],
+        "data/manuals/engine.txt": MANUALS[1],
+        "cache/sessions/1.json": "{}",
+        "logs/nova.log": "left out",
+        ".venv/pyvenv.cfg": "left out",
+        "ingest.py": f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport nova; nova.main()\n",
+    }
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    (folder / ".env").chmod(0o600)
+    with contextlib.closing(sqlite3.connect(folder / "query_log.db")) as connection:
+        connection.execute("CREATE TABLE queries (text)")
+        connection.execute("INSERT INTO queries VALUES ('How do I check brake pads?')")
+        connection.commit()
+
+
+def main() -> None:
+    """Ingest texts that are told as arguments into the store of the working folder; ``--broken`` stops half-way."""
+    folder, new = Path("vector_db"), [text for text in sys.argv[1:] if text != "--broken"]
+    if "--broken" in sys.argv:
+        write_faiss(folder, [entry["text"] for entry in json.loads((folder / "metadata.json").read_text())] + new)
+        (folder / "metadata.json").write_text("[")
+    else:
+        ingest(folder, new)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -64,6 +64,11 @@ ENTRIES = {
             "commands.measuring:metrics",
         ),
         Entry(
+            "monitoring",
+            "Print the alert rules for Prometheus, or the dashboard for Grafana.",
+            "commands.monitoring:monitoring",
+        ),
+        Entry(
             "report",
             "Report whether all is well, for somebody who must decide what to do; as an HTML file, too.",
             "commands.reporting:report",
@@ -85,6 +90,11 @@ ENTRIES = {
             "Restore an old snapshot to a folder for temporary files, open it, ask it again what it was asked, and "
             "delete it.",
             "commands.drilling:drill",
+        ),
+        Entry(
+            "probe",
+            "Look whether all works, as after a recovery: the live files, the service, its health, and its answer.",
+            "commands.probing:probe",
         ),
     ),
     "Bring back": (

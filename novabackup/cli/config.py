@@ -126,6 +126,7 @@ class StoreSettings:
         url: Where the index files are.
         layout: Name of a ready-made list of components.
         components: The components themselves, instead of a layout.
+        include: Folders and patterns of what belongs to the store as well.
         exclude: Patterns of what the components' patterns do not select; None for what is usual.
         options: Options of the file system; secrets are told by where they are kept.
         single_writer: Nobody else writes there.
@@ -135,6 +136,7 @@ class StoreSettings:
     url: str | None = setting(location, None)
     layout: str | None = setting(choice(*LAYOUTS), None)
     components: tuple[Component, ...] = setting(_components, ())
+    include: tuple[str, ...] = setting(texts, ())
     exclude: tuple[str, ...] | None = setting(texts, None)
     options: Mapping[str, Any] = setting(options, attrs.Factory(dict))
     single_writer: bool = setting(flag, False)

@@ -18,6 +18,7 @@ from novabackup.cli.durations import seconds_of
 from novabackup.cli.output import Terminal, size
 from novabackup.cli.secrets import revealed
 from novabackup.cli.unseen import Unseen
+from novabackup.components import Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.keys import Key, KeyFile, Passphrase
 from novabackup.repository import Repository, protocol
@@ -111,9 +112,10 @@ class Work:
         said = self.config.store
         layout = self.options.layout or said.layout or "nova"
         own = said.components if not self.options.layout else ()
+        beside = [Tree(pattern) for pattern in said.include] if not self.options.layout else []
         return IndexStore(
             url,
-            components=own or LAYOUTS[layout],
+            components=[*(own or LAYOUTS[layout]), *beside],
             exclude=said.exclude,
             storage_options=_options_for(url, said),
             single_writer=said.single_writer,

@@ -73,6 +73,8 @@ _LARGEST_TABLE = 64 << 20
 _LARGEST_FRAME = 16 << 20
 _FIRST_LOOK = 64 << 10
 _HIGHEST_ENCRYPTION = 1
+_FRAME_MEMORY = 400
+"""Bytes that a `Frame` takes with what it holds."""
 
 
 @attrs.frozen(kw_only=True)
@@ -115,6 +117,11 @@ class Table:
     seal: PackSeal
     padding: Frame | None
     _starts: tuple[int, ...]
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self.sizes.nbytes + self.hashes.nbytes + _FRAME_MEMORY * len(self.frames)
 
     def __len__(self) -> int:
         """Count the chunks."""

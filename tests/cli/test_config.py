@@ -40,6 +40,7 @@ class TestWhatItSays:
               { kind = "faiss", path = "index.faiss", timeout = "2m" },
               { kind = "metadata", path = "meta.json", optional = true, count_key = "total" },
             ]
+            include = ["plugins"]
             exclude = ["**/*.log"]
             single_writer = true
             timeout = 90
@@ -63,6 +64,7 @@ class TestWhatItSays:
             Metadata("meta.json", optional=True, count_key="total"),
         )
         assert (config.store.single_writer, config.store.timeout) == (True, 90.0)
+        assert config.store.include == ("plugins",)
         assert config.store.exclude == ("**/*.log",)
         assert config.repository.url == "s3://bucket/backups"
         assert (config.repository.storage_class, config.repository.compression) == ("STANDARD_IA", "small")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 
 import nova
@@ -105,6 +107,20 @@ class TestTheIndex:
         assert done.code == Exit.OK
         assert (done.json["documents"], done.json["path"], done.json["dry_run"]) == (5, INDEX, False)
         assert (store / INDEX).read_bytes() == whole
+
+    def test_a_signed_one_is_signed_with_the_key_of_the_environment(self, cli, store, monkeypatch):
+        plain = (store / INDEX).read_bytes()
+        signed = b"\0\0\0\x20" + hmac.digest(b"a secret", plain, "sha256") + plain
+        (store / INDEX).write_bytes(signed)
+        cli("snapshot")
+        (store / INDEX).write_bytes(signed[:200])
+        said = cli("repair", "--bm25")
+        assert said.code == Exit.USAGE
+        assert "signed" in said.err
+        assert "Hint: what cannot be guessed: --text-field NAME, --sign-key-env NAME" in said.err
+        monkeypatch.setenv("INDEX_KEY", "a secret")
+        assert cli("repair", "--bm25", "--sign-key-env", "INDEX_KEY").code == Exit.OK
+        assert (store / INDEX).read_bytes() == signed
 
     def test_where_it_cannot_be_done_nothing_is_written(self, cli, store):
         cli("snapshot")

@@ -43,6 +43,15 @@ def test_where_there_is_no_repository_the_report_says_so(cli, store, place):
     assert "there is no repository" in (place / "report.html").read_text()
 
 
+def test_it_takes_the_place_of_no_index(cli, store):
+    before = nova.contents(store)
+    for place in ("vector_db/faiss_index.bin", "vector_db", "."):
+        said = cli("report", "--output", place)
+        assert said.code == Exit.USAGE
+        assert "ends with .html" in said.err
+    assert nova.contents(store) == before
+
+
 def test_how_old_a_backup_may_be_can_be_said(cli, store):
     cli("snapshot")
     assert cli("report").code == Exit.OK

@@ -6,6 +6,7 @@ import pytest
 
 import nova
 from novabackup import Repository
+from novabackup.integrations import prometheus
 
 
 @pytest.fixture
@@ -53,3 +54,9 @@ def test_metrics_are_printed_or_handed_over(cli, store, snapshots, place):
     assert "nova_backup_success" in (place / "novabackup.prom").read_text()
     assert cli("metrics", "--textfile", "novabackup.txt").code == 2
     assert cli("metrics", "--push", "http://127.0.0.1:1").code == 7
+
+
+def test_rules_and_dashboard_are_printed_as_they_come_with_the_package(cli, place):
+    assert cli("monitoring", "rules").out == prometheus.alert_rules()
+    assert cli("monitoring", "dashboard", "--json").json == {"dashboard": prometheus.dashboard()}
+    assert cli("monitoring", "alarms").code == 2

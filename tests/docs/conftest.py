@@ -12,6 +12,7 @@ import s3fs
 from places import EXAMPLES
 
 import fake_nova
+import nova
 import servers
 from novabackup import IndexStore, Repository, keys
 from novabackup.components import Tree
@@ -43,6 +44,7 @@ def beside_an_ingest(beside_a_store, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    nova.install(tmp_path / "opt/nova-nic", nova.texts(4))
     (tmp_path / "ingest.py").write_text(
         f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n"
         "import pathlib, manuals\n"
@@ -114,18 +116,7 @@ def nova_service(beside_a_store, operations, tmp_path, monkeypatch):
     port = servers.free_port()
     commands = fake_nova.commands(beside_a_store, port, tmp_path / "nova.pid")
     programs = tmp_path / "programs"
-    programs.mkdir()
-    systemctl = programs / "systemctl"
-    systemctl.write_text(
-        f"#!{sys.executable}\nimport subprocess, sys\n"
-        "*_options, verb, unit = [word for word in sys.argv[1:] if not word.startswith('--')]\n"
-        f"done = subprocess.run({commands!r}[verb.replace('show', 'running')])\n"
-        "if verb == 'show':\n"
-        "    print('LoadState=loaded', 'ActiveState=' + ('inactive' if done.returncode else 'active'), sep='\\n')\n"
-        "else:\n"
-        "    sys.exit(done.returncode)\n"
-    )
-    systemctl.chmod(0o755)
+    fake_nova.systemctl(programs, commands)
     (programs / "logger").symlink_to("/bin/true")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     subprocess.run(commands["start"], check=True)

@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fenced import Block
@@ -27,15 +27,18 @@ SHOWN_HOME = "/home/nova"
 
 _MASKS = (
     (r"\d{8}T\d{6}Z-[0-9a-f]{20}", r"\d{8}T\d{6}Z-[0-9a-f]{20}"),
+    (r"\d{8}T\d{6}Z", r"\d{8}T\d{6}Z"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", r"\d{4}-\d\d-\d\dT[\d:.]+Z"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?", r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?"),
     (r"\d\d:\d\d:\d\d", r"\d\d:\d\d:\d\d"),
+    (r"\d{4}-\d\d-\d\d \d\dh\b", r"\d{4}-\d\d-\d\d \d\dh"),
     (r"\b\d{4}-\d\d-\d\d\b", r"\d{4}-\d\d-\d\d"),
     (r"\b\d{4} week \d\d\b", r"\d{4} week \d\d"),
     (r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b", r"[0-9a-f]+"),
     (r"\b[0-9a-f]{8}\b", r"[0-9a-f]{8,20}"),
     (r"\b[\d.]+ (?:B|KiB|MiB)(?![\w])", r"[\d.]+ (?:B|KiB|MiB)"),
     (r"\b[\d.]+ times", r"[\d.]+ times"),
+    (r"\b\d+\.\d s\b", r"\d+\.\d s"),
     (r"(?<=size\": )\d+|(?<=added\": )\d+|(?<=_bytes\": )\d+", r"\d+"),
     (r"\b\w[\w-]* \d+(?:\.\d+)+(?=,|$)", r"[\w-]+ [\d.]+"),
     (r" +", r" +"),
@@ -48,27 +51,33 @@ _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{20}|\b(?=[0-9a-f]*\d)[0-9a-f]{8}\b")
 class Session:
     """One terminal session, from the first block of a document to its last."""
 
-    def __init__(self, folder: Path) -> None:
-        """Begin.
+    def __init__(self, places: Mapping[str, str | Path]) -> None:
+        """Begin, in the working folder.
 
         Args:
-            folder: Where commands are typed; it is the working folder already.
+            places: Folders and URLs by what the document calls them. Of real ones, none is in one that comes before it.
         """
-        self._folder = folder
+        self._places = {SHOWN_HOME: os.environ["HOME"], **{shown: str(real) for shown, real in places.items()}}
         self._ids: dict[str, str] = {}
         self.typed: list[str] = []
+        self.printed: list[str] = []
 
     def run(self, block: Block) -> None:
         """Type what a block types, and compare what it shows."""
         for number, command, shown in _commands(block):
             where = f"{block.path.name}:{number}: $ {command}"
             self.typed.append(command)
-            printed = self._type(self._real(command)).replace(os.environ["HOME"], SHOWN_HOME)
-            printed = printed.replace(str(self._folder), SHOWN_FOLDER)
+            printed = self._type(self.real(command))
+            for there, real in self._places.items():
+                printed = printed.replace(real, there)
+            self.printed.append(printed)
             self._compare(shown, printed.splitlines(), where)
 
-    def _real(self, text: str) -> str:
-        return _ID.sub(lambda found: self._ids.get(found[0], found[0]), text).replace(SHOWN_FOLDER, str(self._folder))
+    def real(self, text: str) -> str:
+        """Put real places and ids in for those that the document shows."""
+        named = "|".join(re.escape(shown) for shown in self._places)
+        text = re.sub(named, lambda found: self._places[found[0]], text)
+        return _ID.sub(lambda found: self._ids.get(found[0], found[0]), text)
 
     def _type(self, command: str) -> str:
         words = shlex.split(command, comments=True)

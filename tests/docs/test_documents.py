@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import attrs
@@ -15,11 +16,24 @@ from places import ROOT
 
 from novabackup import IndexStore, Repository, errors
 from novabackup.cli import config
+from novabackup.cli.app import ENTRIES
 from novabackup.cli.exits import Exit
 from novabackup.cli.main import app
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = ROOT / "README.md"
+TOLD_APART = [ROOT / "docs/procedures.md"]
+"""Documents each section of which has a place of its own: test_procedures.py runs all that is in them."""
+
+
+def machine(folder: Path) -> dict[str, Path]:
+    """Say where the folders of documents are here."""
+    places = {there: folder / there[1:] for there in ("/opt/nova-nic", "/mnt/backups")}
+    return {**places, console.SHOWN_FOLDER: folder}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def test_the_first_example_works_as_printed_when_pasted_into_a_session(beside_a_store, manuals):
@@ -57,7 +71,7 @@ def test_the_readme_does_what_it_shows(beside_a_store, manuals, tmp_path, reques
     assert [snap.tags for snap in Repository("s3://bucket/backups", storage_options=options)] == [("nightly",)]
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path != README], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path not in (README, *TOLD_APART)], ids=relative)
 def test_other_documents_do_what_they_show(path, beside_a_store, request):
     namespace: dict[str, object] = {}
     moved: dict[str, str] = {}
@@ -70,13 +84,13 @@ def test_other_documents_do_what_they_show(path, beside_a_store, request):
         attrs.evolve(block, text=text).run(namespace)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path not in TOLD_APART], ids=relative)
 def test_commands_in_documents_print_what_is_shown(path, request):
     found = list(fenced.blocks(path, "console", "toml"))
-    session = console.Session(request.getfixturevalue("beside_an_ingest")) if found else None
+    session = console.Session(machine(request.getfixturevalue("beside_an_ingest"))) if found else None
     for block in found:
         if block.marks[:1] == ("file",):
-            Path(block.marks[1]).write_text(block.text)
+            Path(block.marks[1]).write_text(session.real(block.text))
         elif block.marks[:1] == ("by",):  # another test types such commands, since they need places of their own
             there = (ROOT / block.marks[1]).read_text()
             programs = re.findall(r"^\$ (?:python3 )?(\S+)", block.text, re.MULTILINE)
@@ -106,7 +120,7 @@ def test_every_command_is_in_its_document_with_its_exit_codes_and_settings():
         assert re.search(rf"^\| `{name}\.", text, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_links_lead_somewhere(path):
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     headings = {
@@ -130,6 +144,45 @@ def test_every_error_is_in_the_table_of_the_readme():
 def test_every_design_note_is_numbered_once():
     names = sorted(path.name for path in (ROOT / "docs/design").glob("*.md"))
     assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+
+
+def test_commands_stand_nowhere_but_where_they_are_run():
+    for path in DOCUMENTS:
+        for block in fenced.blocks(path, "sh", "bash", "shell", "text", ""):
+            lines = [line for line in block.text.splitlines() if line.strip()]
+            if block.language == "text":
+                assert not [line for line in lines if line.lstrip().startswith("$ ")], f"{relative(path)}:{block.line}"
+            elif "benchmarks" not in path.parts:  # those take hours
+                assert all(re.match(r"make |\.ci/run", line) for line in lines), f"{relative(path)}:{block.line}"
+
+
+def test_every_command_in_running_text_is_one():
+    known = {entry.name for entries in ENTRIES.values() for entry in entries}
+    for path in (README, *ROOT.glob("docs/*.md")):
+        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        said = set(re.findall(r"`novabackup ([a-z-]+)[^`]*`", text))
+        if path.name == "format.md":  # contexts of keys begin with the same word
+            said = set()
+        assert said <= known | {"backup"}, path  # a span is called so
+
+
+def test_every_extra_in_the_documents_is_there():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for path in DOCUMENTS:
+        assert set(re.findall(r"novabackup\[([a-z-]+)\]", path.read_text())) <= {*extras}, path
+
+
+def test_every_dependency_has_its_reason():
+    text = (ROOT / "docs/design/0006-dependencies.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    for name in (re.match(r"[\w-]+", one)[0] for one in needed):
+        assert re.search(rf"^\| (\S+, )?{name}[ ,]", text, re.MULTILINE), name
+
+
+def test_every_page_is_linked_in_the_readme():
+    linked = re.findall(r"\]\((docs/[\w/.-]+\.md)", README.read_text())
+    assert {relative(path) for path in ROOT.glob("docs/*.md")} == set(linked) - {"docs/benchmarks/results.md"}
 
 
 def test_every_make_target_in_the_documents_is_there():

@@ -360,3 +360,14 @@ def test_a_search_of_the_users_own_is_asked_again(folder, repository, room):
     assert all(Path(place).is_relative_to(room) for place in asked[1:])
     notes = Repository(repository.url).drill(point).notes
     assert "they need the function that they were put to" in notes[0]
+
+
+def test_drills_of_one_second_are_told_in_their_order(store, repository):
+    point = repository.backup(store)
+    begun = datetime.now(UTC)
+    noted = [
+        Drill(time=begun + timedelta(milliseconds=number), snapshot=point.id, store=store.url) for number in range(8)
+    ]
+    for drill in noted:
+        repository._objects.note_drill(drill)
+    assert list(repository.drills()) == noted

@@ -254,3 +254,13 @@ def test_a_key_service_that_fails_is_told_from_a_wrong_key(repository, every_kin
         Repository(repository.url, key=ExternalKey(bytes, broken)).snapshots()
     with pytest.raises(ConfigurationError, match="do not hide"):
         repository.keys.add(ExternalKey(bytes, bytes))
+
+
+def test_what_a_failing_service_says_is_not_repeated(repository):
+    def fail(data):
+        raise OSError(f"could not encrypt {data.hex()}")
+
+    before = len(repository.keys)
+    with pytest.raises(ConfigurationError, match=r"could not encrypt a new key: OSError\. Nothing was written$"):
+        repository.keys.add(ExternalKey(fail, fail), "kms")
+    assert len(repository.keys) == before

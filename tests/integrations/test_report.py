@@ -73,7 +73,10 @@ class Page(HTMLParser):
         self.attributes |= {*attributes}
 
     def handle_data(self, data):
-        self.text += f"{data} "
+        self.text += data
+
+    def handle_endtag(self, tag):
+        self.text += "" if tag in ("code", "b") else " "
 
 
 # -- what it says ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from novabackup import (
     NotFoundError,
     Repository,
     StoreBusyError,
+    objects,
     recover,
     snapshot,
 )
@@ -368,3 +369,18 @@ def test_everything_shows_as_a_table_in_a_notebook(repository, store, folder):
         assert "<b>" not in html
         assert "<" not in repr(shown)
     assert point.id in repository._repr_html_()
+
+
+def test_tables_that_would_take_too_much_memory_are_read_again(repository, store, folder, monkeypatch):
+    monkeypatch.setattr(objects, "MOST_TABLES", 1)
+    noise = random.Random(3)
+    contents = []
+    for number in range(3):
+        (folder / "a.bin").write_bytes(noise.randbytes(200_000))
+        (folder / "b.txt").write_text(f"number {number}")
+        repository.backup(store)
+        contents.append({path.name: path.read_bytes() for path in folder.glob("*.*")})
+    for point, content in zip(repository, contents, strict=True):
+        assert {path: point.open(path).read() for path in point.files} == content
+        assert len(repository._objects._tables._tables) == 1
+    assert not repository.check(read_data_subset="100%")

@@ -11,6 +11,7 @@ from novabackup.cli.output import Answer, Column, Table, count, number, problem_
 from novabackup.cli.shapes import file_fields, files_table, pin_fields, pinned, snapshot_fields, snapshots_table
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.model import FileEntry
+from novabackup.usage import Usage
 
 __all__ = ["diff", "list_", "show", "stats"]
 
@@ -142,7 +143,7 @@ def stats(*, options: Options = BY_DEFAULT) -> Answer:
             ("The same once", f"{size(found.content)} ({found.sharing:.1f} times smaller)"),
             ("Compressed", f"{size(found.stored)} ({found.compression:.1f} times smaller)"),
             ("Packs", number(found.packs)),
-            ("Not needed", f"{size(found.orphaned)} in {count(found.orphaned_packs, 'pack')}; prune deletes them"),
+            ("Not needed", _orphaned(found)),
         ]
         return Answer(
             fields={
@@ -159,6 +160,11 @@ def stats(*, options: Options = BY_DEFAULT) -> Answer:
             },
             shown=[f"{name + ':':<17} {value}" for name, value in lines],
         )
+
+
+def _orphaned(usage: Usage) -> str:
+    packs = usage.orphaned_packs
+    return f"{size(usage.orphaned)} in {count(packs, 'pack')}; prune deletes them" if packs else "nothing"
 
 
 def _packs(amount: float) -> str:

@@ -18,6 +18,7 @@ from novabackup.repair_plan import RepairPlan
 __all__ = ["repair"]
 
 _DIGITS = 16
+_TOLD = "what cannot be guessed: --text-field NAME, --sign-key-env NAME; tokenize= in Python, Repository.rebuild_bm25()"
 
 
 def repair(
@@ -153,7 +154,11 @@ def _key(variable: str | None) -> bytes | None:
 
 def _index(work: Work, text_field: str | None, key: bytes | None, *, dry_run: bool, yes: bool) -> Answer:
     store, repository = work.store, work.repository
-    plan = repository.plan_rebuild_bm25(store, text_field=text_field, sign_key=key)
+    try:
+        plan = repository.plan_rebuild_bm25(store, text_field=text_field, sign_key=key)
+    except ConfigurationError as error:
+        error.add_note(_TOLD)
+        raise
     done = f"{plan.store}: {plan.path} is written anew, {count(plan.count, 'document')}, {size(plan.size)}"
     if not plan.problems:
         done = f"{plan.store}: nothing is wrong with {plan.path}"

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer
 from novabackup.cli.work import BY_DEFAULT, Options, Span
+from novabackup.errors import ConfigurationError
 from novabackup.integrations.report import Light, Limits, facts, judge, page, summary, survey
 from novabackup.integrations.runs import RunLog
 from novabackup.model import Attributes
@@ -22,6 +23,7 @@ from novabackup.storage import open_storage
 __all__ = ["report"]
 
 _READABLE_BY_ALL = 0o644
+_SUFFIXES = (".html", ".htm")
 
 
 def report(
@@ -38,12 +40,16 @@ def report(
     done now.
 
     Args:
-        output: Write the report to this file, which needs nothing else to be read: no network, no scripts.
+        output: Write the report to this .html file, which needs nothing else to be read: no network, no
+            scripts.
         policy: Rules of which is shown what they would keep, such as "daily 30, weekly 12"; by default [retention] of
             the configuration.
         runs: The folder in which a Monitor remembers how work went; verifications are known from there.
         max_age: How old the newest healthy snapshot may be, such as 26h; by default 2d.
     """
+    if output is not None and (output.suffix not in _SUFFIXES or output.is_dir()):
+        # A slip of the hand must not put it in the place of an index.
+        raise ConfigurationError(f"--output: expected the name of a file that ends with .html, found {output}")
     with options.open() as work:
         seen = survey(
             work.repository,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -17,6 +18,10 @@ __all__ = ["page"]
 
 _MARKS = {Light.GOOD: "✓", Light.SOON: "!", Light.NOW: "✗"}
 _CLASSES = {Light.GOOD: "good", Light.SOON: "soon", Light.NOW: "now"}
+
+_KINDS = {">": ' class="right"', "~": ' class="said"'}
+
+_COMMAND = re.compile(r"\bnovabackup [a-z]+(?: (?:--[a-z0-9-]+|latest|\d+%))*")
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #1c2126; --faint: #5b6670; --line: #d9dee3; --good: #19713b;
@@ -42,7 +47,7 @@ dt { color: var(--faint); font-size: .85rem } dd { margin: 0; overflow-wrap: any
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .87rem }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: break-word }
-td:last-child { min-width: 15rem } td code { white-space: nowrap }
+td.said { min-width: 13rem; overflow-wrap: anywhere } td code, b code, span code { white-space: nowrap }
 th { color: var(--faint); font-weight: 600 } .right { text-align: right; white-space: nowrap }
 thead { display: table-header-group } tr { break-inside: avoid } code { font-size: .95em; overflow-wrap: anywhere }
 li { margin: .35rem 0; overflow-wrap: anywhere }
@@ -51,7 +56,8 @@ svg text { font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: va
 svg .name { font-weight: 600; fill: var(--text) } svg .grid { stroke: var(--line) }
 svg .line { fill: none; stroke: var(--draw); stroke-width: 1.5 } svg .dot, svg .bar { fill: var(--draw) }
 svg .cross { stroke: var(--now); stroke-width: 2; fill: none }
-@media print { body { padding: 0; max-width: none; font-size: 10pt } .wide { overflow: visible } }
+@media print { body { padding: 0; max-width: none; font-size: 10pt } .wide { overflow: visible }
+  svg { max-width: 14cm } td.said { min-width: 11rem } }
 @page { margin: 15mm }
 """
 
@@ -90,6 +96,11 @@ def _text(value: object) -> str:
     return escape(printable(str(value)))
 
 
+def _sentence(value: str) -> str:
+    """Escape a sentence, and let commands in it stand out."""
+    return _COMMAND.sub(r"<code>\g<0></code>", _text(value))
+
+
 def _when(time: datetime) -> str:
     return f'<span class="whole">{time.astimezone(UTC):%Y-%m-%d %H:%M}</span>'
 
@@ -102,13 +113,13 @@ def _top(seen: Seen) -> str:
     about = f"Backups of {seen.store}" if seen.store else f"Backups in {seen.repository}"
     head = f'<h1>{_text(about)}</h1><p class="faint">As of {seen.time.astimezone(UTC):%Y-%m-%d %H:%M} UTC</p>'
     word = f"{_MARKS[light]} {light.value.capitalize()}"
-    sign = f'<div class="light {_CLASSES[light]}"><strong>{word}</strong><span>{_text(sentence)}</span></div>'
+    sign = f'<div class="light {_CLASSES[light]}"><strong>{word}</strong><span>{_sentence(sentence)}</span></div>'
     findings = judge(seen)
     if len(findings) < 2:
         return head + sign
     items = "".join(
         f'<li><b class="{_CLASSES[one.light]}">{one.light.value.capitalize()}.</b> '
-        f"{_text(one.what)} <b>{_text(one.advice)}</b></li>"
+        f"{_text(one.what)} <b>{_sentence(one.advice)}</b></li>"
         for one in findings
     )
     return f"{head}{sign}<h2>What to do</h2><ol>{items}</ol>"
@@ -171,9 +182,9 @@ def _live(seen: Seen) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out rows of HTML; the names of columns that hold numbers begin with a greater-than sign."""
-    kinds = [' class="right"' if column.startswith(">") else "" for column in columns]
-    head = "".join(f"<th{kind}>{_text(name.lstrip('>'))}</th>" for name, kind in zip(columns, kinds, strict=True))
+    """Lay out rows of HTML; names of columns begin with a ``>`` if they hold numbers, and with a ``~`` if sentences."""
+    kinds = [_KINDS.get(column[0], "") for column in columns]
+    head = "".join(f"<th{kind}>{_text(name.lstrip('>~'))}</th>" for name, kind in zip(columns, kinds, strict=True))
     body = "".join(
         "<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>\n"
         for row in rows
@@ -191,7 +202,7 @@ def _growth(seen: Seen) -> Iterator[str]:
 
 def _snapshots(seen: Seen) -> str:
     several = len({point.store for point in seen.points}) > 1
-    columns = ["Taken (UTC)", "ID", *(["Store"] if several else []), "Tags", ">Vectors", ">Size", ">New", "Health"]
+    columns = ["Taken (UTC)", "ID", *(["Store"] if several else []), "Tags", ">Vectors", ">Size", ">New", "~Health"]
     rows = [
         [
             _when(point.time),
@@ -207,7 +218,7 @@ def _snapshots(seen: Seen) -> str:
         ]
         for point in reversed(seen.points)
     ]
-    return f"<h2>Snapshots</h2>{_table([*columns, 'Retention'], rows)}"
+    return f"<h2>Snapshots</h2>{_table([*columns, '~Retention'], rows)}"
 
 
 def _health(point: Point) -> str:
@@ -230,7 +241,7 @@ def _copies(seen: Seen) -> str:
         (_text(copy.name), _text(copy.url), "" if copy.error else f"{copy.snapshots:,}", _state(copy, seen))
         for copy in seen.copies
     ]
-    return f"<h2>Copies</h2>{_table(['Name', 'Where', '>Snapshots', 'State'], rows)}"
+    return f"<h2>Copies</h2>{_table(['Name', '~Where', '>Snapshots', '~State'], rows)}"
 
 
 def _state(copy: Copy, seen: Seen) -> str:
@@ -258,10 +269,10 @@ def _drills(seen: Seen) -> str:
         )
         for drill in reversed(seen.drills)
     ]
-    columns = ["Time (UTC)", "Snapshot", ">Size", ">Back after", ">Objective", "Result"]
+    columns = ["Time (UTC)", "Snapshot", ">Size", ">Back after", ">Objective", "~Result"]
     return f"<h2>Drills</h2>{_table(columns, rows)}"
 
 
 def _problems(where: str, problems: Sequence[Problem]) -> str:
     rows = [(_text(one.code), _text(", ".join(one.paths)), _text(one.message)) for one in problems]
-    return f"<h2>Problems of {where}</h2>{_table(['Problem', 'Files', 'What to know'], rows)}"
+    return f"<h2>Problems of {where}</h2>{_table(['Problem', '~Files', '~What to know'], rows)}"
