@@ -54,15 +54,14 @@ class Around:
 
 
 @contextmanager
-def around(work: Work, command: str, store: IndexStore | None = None, *, changes: bool = False) -> Iterator[Around]:
+def around(work: Work, command: str, store: IndexStore | None = None) -> Iterator[Around]:
     """Do around a block what the configuration wants around this command.
 
     Args:
         work: Store, repository and configuration.
         command: Which command.
-        store: The store that it is about; None for the repository as a whole.
-        changes: Whether the files of the configured store are read or written, so that its service is stopped where
-            ``service.during`` has the command.
+        store: The configured store, if it is about that one, whose service is stopped where ``service.during`` has the
+            command; None for another place, or the repository as a whole.
 
     Yields:
         What the block tells about itself.
@@ -75,7 +74,7 @@ def around(work: Work, command: str, store: IndexStore | None = None, *, changes
         _hooked(work, command, store) as occasion,
     ):
         try:
-            with _stopped(work, command) if changes else nullcontext():
+            with _stopped(work, command, store):
                 yield seen
         except (ServiceError, UnhealthyError) as error:
             if seen.done:
@@ -110,9 +109,9 @@ def _hooked(work: Work, command: str, store: IndexStore | None) -> AbstractConte
     return work.config.hooks.made().around(store or "", work.repository, work=command)
 
 
-def _stopped(work: Work, command: str) -> AbstractContextManager[None]:
+def _stopped(work: Work, command: str, store: IndexStore | None) -> AbstractContextManager[None]:
     said = work.config.service
-    if said is None or command not in said.during:
+    if said is None or store is None or command not in said.during:
         return nullcontext()
     probes = [_ToldProbe(probe, work.terminal) for probe in probes_of(work)]
     return stopped(_ToldService(said.made(), work.terminal), probes=probes)

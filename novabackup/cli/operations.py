@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -26,11 +26,14 @@ from novabackup.cli.settings import (
     texts,
 )
 from novabackup.errors import ConfigurationError
-from novabackup.integrations.hooks import Hooks
-from novabackup.integrations.metrics import Pushgateway, Sink, Textfile
-from novabackup.integrations.probes import HealthCheck, Query, healthy
-from novabackup.integrations.schedule import Job, When
-from novabackup.integrations.service import Command, Service, SystemdUnit
+
+if TYPE_CHECKING:
+    # Every command reads a configuration; only those whose configuration names these things wait for them.
+    from novabackup.integrations.hooks import Hooks
+    from novabackup.integrations.metrics import Sink
+    from novabackup.integrations.probes import HealthCheck, Query
+    from novabackup.integrations.schedule import Job, When
+    from novabackup.integrations.service import Service
 
 __all__ = [
     "WATCHED",
@@ -138,11 +141,15 @@ def _words(*known: str) -> Callable[[Place, object], tuple[str, ...]]:
 
 
 def _web(place: Place, value: object) -> str:
+    from novabackup.integrations.probes import HealthCheck  # noqa: PLC0415 - as above
+
     said = text(place, value)
     return _understood(place, lambda: HealthCheck(said).url)
 
 
 def _unit(place: Place, value: object) -> str:
+    from novabackup.integrations.service import SystemdUnit  # noqa: PLC0415 - as above
+
     said = text(place, value)
     return _understood(place, lambda: SystemdUnit(said).unit)
 
@@ -163,6 +170,8 @@ def _table(place: Place, value: object) -> dict[str, Any]:
 
 
 def _labels(place: Place, value: object) -> dict[str, str]:
+    from novabackup.integrations.metrics import Pushgateway  # noqa: PLC0415 - as above
+
     said = {name: text(place / name, label) for name, label in _table(place, value).items()}
     return dict(_understood(place, lambda: Pushgateway("http://localhost", grouping=said).grouping or {}))
 
@@ -179,11 +188,15 @@ def _headers(place: Place, value: object) -> dict[str, str | Secret]:
 
 
 def _prom(place: Place, value: object) -> str:
+    from novabackup.integrations.metrics import Textfile  # noqa: PLC0415 - as above
+
     said = location(place, value)
     return str(_understood(place, lambda: Textfile(said).path))
 
 
 def _when(place: Place, value: object) -> When:
+    from novabackup.integrations.schedule import When  # noqa: PLC0415 - as above
+
     said = text(place, value)
     return _understood(place, lambda: When.parse(said))
 
@@ -217,6 +230,8 @@ class ServiceSettings:
 
     def made(self) -> Service:
         """Make what stops and starts it."""
+        from novabackup.integrations.service import Command, SystemdUnit  # noqa: PLC0415 - as above
+
         if self.unit is not None:
             return SystemdUnit(self.unit, manager=self.manager, timeout=self.timeout)
         return Command(
@@ -259,6 +274,8 @@ class HealthSettings:
 
     def made(self) -> HealthCheck:
         """Make the probe."""
+        from novabackup.integrations.probes import HealthCheck, healthy  # noqa: PLC0415 - as above
+
         expect = healthy if self.expect is None else _Says(self.expect)
         return HealthCheck(
             self.url, timeout=self.timeout, interval=self.interval, expect=expect, headers=revealed(self.headers)
@@ -298,6 +315,8 @@ class QuerySettings:
 
     def made(self) -> Query:
         """Make the probe."""
+        from novabackup.integrations.probes import Query  # noqa: PLC0415 - as above
+
         payload = self.body if self.body is not None else {"query": self.question}
         return Query(self.url, payload, self.expect, timeout=self.timeout, headers=revealed(self.headers))
 
@@ -335,6 +354,8 @@ class HooksSettings:
 
     def made(self) -> Hooks:
         """Make the hooks."""
+        from novabackup.integrations.hooks import Hooks  # noqa: PLC0415 - as above
+
         return Hooks(
             before=self.before, success=self.success, failure=self.failure, after=self.after, timeout=self.timeout
         )
@@ -362,6 +383,8 @@ class MetricsSettings:
 
     def sinks(self) -> tuple[Sink, ...]:
         """Make what metrics are handed to."""
+        from novabackup.integrations.metrics import Pushgateway, Textfile  # noqa: PLC0415 - as above
+
         made: list[Sink] = [Textfile(self.textfile)] if self.textfile is not None else []
         if self.push is not None:
             made.append(Pushgateway(self.push, grouping=self.grouping, headers=revealed(self.headers)))
@@ -429,6 +452,8 @@ def schedule(place: Place, value: object) -> ScheduleSettings:
 
 
 def _job(place: Place, name: str, value: object) -> Job:
+    from novabackup.integrations.schedule import Job  # noqa: PLC0415 - as above
+
     if not isinstance(value, str | dict):
         raise place.wrong('a time such as "daily 03:00", or a table with when and run', value)
     said = {"when": value} if isinstance(value, str) else value

@@ -36,6 +36,17 @@ def test_programs_get_the_same(cli, store, place):
     assert found["healthy"] == point["id"]
 
 
+def test_the_last_verification_is_known_where_runs_are_remembered(cli, store, place):
+    configuration = place / "novabackup.toml"
+    configuration.write_text(configuration.read_text() + "\n[metrics]\n")
+    cli("snapshot")
+    assert "No verification is known of" in cli("report").out
+    cli("verify")
+    found = cli("report", "--json").json
+    assert (found["remembers"], found["verified"]["kind"], found["verified"]["error"]) == (True, "verify", "")
+    assert "No verification" not in found["summary"]
+
+
 def test_where_there_is_no_repository_the_report_says_so(cli, store, place):
     said = cli("report", "-o", "report.html")
     assert said.code == Exit.WRONG

@@ -74,6 +74,7 @@ class TestHelp:
                 {"numpy", "fsspec", "asyncio", "msgspec", "novabackup.repository", "novabackup.cli.commands"},
             ),
             ("list", {"novabackup.archives", "novabackup.repair", "novabackup.rebuilding", "tarfile", "rich.progress"}),
+            ("list", {"novabackup.integrations.metrics", "novabackup.integrations.schedule", "http.client"}),
         ],
     )
     def test_a_command_does_not_load_what_it_does_not_need(self, cli, store, command, also):

@@ -49,7 +49,7 @@ def run(
     code = 0
     with (
         options.open() as work,
-        around(work, "run", work.store, changes=True) as seen,
+        around(work, "run", work.store) as seen,
         work.progress("Snapshot") as bar,
     ):
         guard = snapshot(

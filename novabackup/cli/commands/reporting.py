@@ -11,11 +11,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from novabackup.cli.exits import Exit
+from novabackup.cli.operations import state_folder
 from novabackup.cli.output import Answer
-from novabackup.cli.work import BY_DEFAULT, Options, Span
+from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.errors import ConfigurationError
 from novabackup.integrations.report import Light, Limits, facts, judge, page, summary, survey
-from novabackup.integrations.runs import RunLog
+from novabackup.integrations.runs import Run, RunLog
 from novabackup.model import Attributes
 from novabackup.retention import DEFAULT
 from novabackup.storage import open_storage
@@ -44,7 +45,8 @@ def report(
             scripts.
         policy: Rules of which is shown what they would keep, such as "daily 30, weekly 12"; by default [retention] of
             the configuration.
-        runs: The folder in which a Monitor remembers how work went; verifications are known from there.
+        runs: The folder in which it is remembered how work went, since verifications are known from there; by default
+            that of [metrics] in the configuration.
         max_age: How old the newest healthy snapshot may be, such as 26h; by default 2d.
     """
     if output is not None and (output.suffix not in _SUFFIXES or output.is_dir()):
@@ -55,7 +57,7 @@ def report(
             work.repository,
             store=work.known_store,
             policy=policy or work.config.retention or DEFAULT,
-            runs=RunLog(runs).runs() if runs else None,
+            runs=_remembered(work, runs),
             copies={name: work.copy(name) for name in work.config.copies},
             limits=Limits() if max_age is None else Limits(backup=timedelta(seconds=max_age)),
         )
@@ -80,6 +82,14 @@ def report(
             done=[f"The report is in {output}"] if output is not None else [],
             exit=Exit.WRONG if light is Light.NOW else Exit.OK,
         )
+
+
+def _remembered(work: Work, folder: str | None) -> tuple[Run, ...] | None:
+    """Read how work went; None if nobody remembers that."""
+    said = work.config.metrics
+    if folder is None and said is not None:
+        folder = said.runs or str(state_folder() / "runs")
+    return RunLog(folder).runs() if folder is not None else None
 
 
 def _write(path: Path, text: str) -> None:

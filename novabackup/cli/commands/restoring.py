@@ -65,7 +65,7 @@ def restore(
                 fields={"dry_run": True, **plan_fields(plan)}, shown=["Nothing was done"], exit=Exit.INTERRUPTED
             )
         own = work.known_store if work.known_store is not None and plan.store == work.known_store.url else None
-        with around(work, "restore", own, changes=own is not None) as seen, work.progress("Restoring") as bar:
+        with around(work, "restore", own) as seen, work.progress("Restoring") as bar:
             seen.snapshot = found
             done = found.restore(target, path, timeout=work.timeout(timeout), callback=bar)
             seen.done = _summary(done)

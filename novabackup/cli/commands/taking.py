@@ -49,7 +49,7 @@ def snapshot(
         timeout: How long to wait for another writer, such as 5m.
     """
     with options.open() as work:
-        with around(work, "snapshot", work.store, changes=True) as seen:
+        with around(work, "snapshot", work.store) as seen:
             with work.progress("Snapshot") as bar:
                 taken = work.repository.backup(
                     work.store, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
