@@ -194,10 +194,15 @@ def control(place: Place, verb: str) -> None:
 
 def test_every_row_has_a_test():
     assert {named(row) for row in rows()} == {
-        name for name in globals() if name.startswith("test_") and name != "test_every_row_has_a_test"
+        name for name in globals() if name.startswith("test_") and not name.startswith("test_every_")
     }
     assert [row.title for row in rows()] == [title for title in sections() if title != SHARED]
     assert len(rows()) == DOCUMENT.read_text().count("\n| [")
+
+
+def test_every_section_says_where_more_is():
+    for section in re.split(r"^## ", DOCUMENT.read_text(), flags=re.MULTILINE)[2:]:
+        assert re.search(r"\]\([\w./]+\.md", section), section.partition("\n")[0]
 
 
 def test_components(place):
