@@ -191,6 +191,11 @@ def _read_all(
         if not _still(objects, store, files, entries):
             return "files changed after they had been read"
         added = packer.added
+    reports = _reports(store, entries)
+    problems = tuple(checks.run(store.checks, reports))
+    if checks.all_present in store.checks:
+        for last in recent[:1]:
+            problems += checks.emptied(reports, checks.last_known([entry.path for entry in last.files], last.problems))
     record = SnapshotRecord(
         repository=repository,
         time=datetime.now(UTC),
@@ -202,7 +207,7 @@ def _read_all(
         host=socket.gethostname(),
         writer=f"novabackup {versions().get('novabackup', 'not installed')}",
         versions=dict(versions()),
-        problems=tuple(checks.run(store.checks, _reports(store, entries))),
+        problems=problems,
         added=added,
         trees=tuple(component.path for component in store.components if component.whole),
         excluded=store.exclude,

@@ -6,7 +6,7 @@ so a rule of one's own is a function too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from novabackup.model import Problem, Report
 
@@ -16,6 +16,8 @@ __all__ = [
     "all_present",
     "counts_agree",
     "dimensions_agree",
+    "emptied",
+    "last_known",
     "new_problems",
     "nothing_damaged",
     "run",
@@ -25,6 +27,7 @@ __all__ = [
 Check = Callable[[Sequence[Report]], Iterable[Problem]]
 """A rule: gets the reports of all components of one store, gives what is wrong."""
 
+EMPTIED = "emptied"
 _AGAIN = "Ingest again, or restore the files together from one snapshot"
 
 
@@ -128,6 +131,38 @@ def run(checks: Iterable[Check], reports: Sequence[Report]) -> tuple[Problem, ..
         What they found, in their order, each problem once.
     """
     return tuple(dict.fromkeys(problem for check in checks for problem in check(reports)))
+
+
+def emptied(reports: Sequence[Report], before: Collection[str]) -> tuple[Problem, ...]:
+    """Find a store that has lost all of its files, which `all_present` takes for one that has none yet.
+
+    Args:
+        reports: Of the components of one store.
+        before: Paths of the files that it had when it was last looked at.
+
+    Returns:
+        One problem ``emptied``, or none.
+    """
+    if not before or any(report.exists for report in reports):
+        return ()
+    return (
+        Problem(
+            code=EMPTIED,
+            paths=tuple(sorted(before)),
+            message=f"expected the {len(before)} files that were there before, found none of them. Restore them from a "
+            "snapshot, or ingest again",
+        ),
+    )
+
+
+def last_known(files: Collection[str], problems: Iterable[Problem]) -> Collection[str]:
+    """Name the files that a store had when it last had any.
+
+    Args:
+        files: Paths of those in its newest snapshot.
+        problems: What was wrong then; if they were gone already, this says which.
+    """
+    return [path for problem in problems if problem.code == EMPTIED for path in problem.paths] or files
 
 
 def new_problems(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -182,7 +182,9 @@ class Session:
     def _new_problems(self) -> tuple[Problem, ...]:
         assert self._record is not None
         known = {entry.path: entry for entry in self._record.files}
-        _reports, problems = self._store.judge(known)
+        reports, found = self._store.judge(known)
+        gone = checks.emptied(reports, known) if checks.all_present in self._store.checks else ()
+        problems = (*found, *gone)
         new = checks.new_problems(self._record.problems, problems)
         if problems and not new:
             _LOG.warning("%s still has the problems that it had before the block", self._store.url)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter
 
+from novabackup import checks
 from novabackup.cli import config as _config
 from novabackup.cli.config import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
 from novabackup.cli.durations import seconds_of
@@ -21,6 +22,7 @@ from novabackup.cli.unseen import Unseen
 from novabackup.components import Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.keys import Key, KeyFile, Passphrase
+from novabackup.model import Problem
 from novabackup.repository import Repository, protocol
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
@@ -232,6 +234,14 @@ class Work:
                 f"{self.repository.url} has no snapshot of {self.known_store.url} from that time or before. It has "
                 f"some of {', '.join(others)}: name one with --store, or a snapshot by its id"
             ) from None
+
+    def live_problems(self, callback: Unseen) -> Sequence[Problem]:
+        """Open the live files of the store, and compare what is in them; nor may all files be gone that it had."""
+        reports, problems = self.store.judge({}, callback=callback)
+        with suppress(NotFoundError):
+            newest = self.at(datetime.max.replace(tzinfo=UTC))
+            return [*problems, *checks.emptied(reports, checks.last_known(newest.files, newest.problems))]
+        return problems
 
     def store_of(self, snapshot: Snapshot) -> IndexStore | None:
         """Give the configured store if a snapshot is one of it."""

@@ -83,6 +83,16 @@ def test_a_store_before_its_first_ingest_has_no_problem():
     assert checks.run(checks.DEFAULT, []) == ()
 
 
+def test_a_store_that_has_lost_all_of_its_files_has_a_problem():
+    gone = [report(path, exists=False) for path in PATHS]
+    (problem,) = checks.emptied(gone, PATHS)
+    assert (problem.code, problem.paths) == ("emptied", tuple(sorted(PATHS)))
+    assert checks.emptied([*gone[1:], report(PATHS[0])], PATHS) == ()
+    assert checks.emptied(gone, ()) == ()
+    assert checks.last_known((), (problem,)) == sorted(PATHS), "it stays a problem in the snapshots that follow"
+    assert checks.last_known(PATHS, ()) == PATHS
+
+
 @pytest.mark.parametrize(("vectors", "documents", "fine"), [(5, 5, True), (9, 5, True), (4, 5, False), (0, 0, True)])
 def test_an_append_only_index_may_have_more_vectors_but_not_fewer(vectors, documents, fine):
     problems = checks.vectors_cover_entries(store(vectors, documents, documents))

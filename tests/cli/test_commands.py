@@ -276,6 +276,17 @@ class TestChecking:
         assert said.json["problems"] == []
         assert [problem["paths"] for problem in said.json["store_problems"]] == [["metadata.json"]]
 
+    @pytest.mark.parametrize("noticed", [False, True])
+    def test_live_files_must_not_all_be_gone(self, cli, store, noticed):
+        cli("snapshot")
+        for path in nova.contents(store):
+            (store / path).unlink()
+        if noticed:
+            assert cli("snapshot").code == 1
+        said = cli("check", "--live", "--json")
+        assert said.code == 1
+        assert [problem["code"] for problem in said.json["store_problems"]] == ["emptied"]
+
 
 class TestRestore:
     def test_a_store_goes_back(self, cli, store, repository):

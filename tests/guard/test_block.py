@@ -72,6 +72,11 @@ def link_out_of_the_store(folder: Path) -> None:
     (folder / "metadata.json").symlink_to(folder.parent / "elsewhere.json")
 
 
+def remove_all(folder: Path) -> None:
+    for path in nova.contents(folder):
+        (folder / path).unlink()
+
+
 BREAKAGES = [
     (truncate_faiss, "faiss_index.bin"),
     (empty_metadata, "metadata.json"),
@@ -81,6 +86,7 @@ BREAKAGES = [
     (fewer_documents, "bm25_index.pkl"),
     (folder_instead_of_file, "metadata.json"),
     (link_out_of_the_store, "metadata.json"),
+    (remove_all, "metadata.json"),
 ]
 
 

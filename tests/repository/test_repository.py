@@ -371,6 +371,21 @@ def test_everything_shows_as_a_table_in_a_notebook(repository, store, folder):
     assert point.id in repository._repr_html_()
 
 
+def test_a_backup_of_a_store_that_has_lost_all_its_files_is_not_healthy(repository, tmp_path):
+    nova.build(tmp_path / "nova", nova.texts(3))
+    store = IndexStore(tmp_path / "nova")
+    good = repository.backup(store)
+    for path in good.files:
+        (tmp_path / "nova" / path).unlink()
+    for _time in range(6):
+        emptied = repository.backup(store)
+        assert [problem.code for problem in emptied.problems] == ["emptied"]
+        assert set(emptied.problems[0].paths) == set(good.files)
+    assert good.id not in repository.forget(repository.plan_forget("last 1"))
+    nova.build(tmp_path / "nova", nova.texts(4))
+    assert not repository.backup(store).problems
+
+
 def test_tables_that_would_take_too_much_memory_are_read_again(repository, store, folder, monkeypatch):
     monkeypatch.setattr(objects, "MOST_TABLES", 1)
     noise = random.Random(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from novabackup.cli.around import around
@@ -102,10 +103,10 @@ def check(*, read_data_subset: str | None = None, live: bool = False, options: O
             "repository": work.repository.url,
             "problems": [problem_fields(problem) for problem in problems],
         }
-        found: tuple[Problem, ...] = ()
+        found: Sequence[Problem] = ()
         if live:
             with work.progress("Looking", lambda amount: f"{amount:.0f} files") as bar:
-                found = work.store.check(callback=bar)
+                found = work.live_problems(bar)
             shown += [f"Problems in {work.store.url}:", *problem_lines(found)] if found else []
             done += [] if found else [f"Store {work.store.url}: no problems"]
             fields |= {"store": work.store.url, "store_problems": [problem_fields(problem) for problem in found]}

@@ -32,7 +32,7 @@ def probe(*, timeout: Span | None = None, options: Options = BY_DEFAULT) -> Answ
     """
     with options.open() as work:
         with work.progress("Looking", lambda amount: f"{amount:.0f} files") as bar:
-            problems = work.store.check(callback=bar)
+            problems = work.live_problems(bar)
         wrong = f"{count(len(problems), 'problem')}, listed above" if problems else ""
         rows = [("", work.store.url, wrong or "no problems")]
         asked = []
