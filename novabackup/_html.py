@@ -30,7 +30,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     )
 
 
-def size(number: int | None) -> str:
+def size(number: float | None) -> str:
     """Show a number of bytes as people read it, in powers of 1024."""
     if number is None:
         return "-"

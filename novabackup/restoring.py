@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import attrs
-from blake3 import blake3
 from fsspec.callbacks import Callback
 
 from novabackup._paths import RESERVED, printable
@@ -21,13 +20,13 @@ from novabackup.model import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
 from novabackup.objects import Objects
 from novabackup.restore import Action, Kind, RestorePlan, Step
 from novabackup.storage import Block, Entry, Folder, Link, Storage
+from novabackup.storage.raw import hash_of
 
 __all__ = ["Kept", "execute", "set_aside"]
 
 _LOG = logging.getLogger("novabackup")
 
 ASIDE = f"{RESERVED}/aside"
-_BLOCK = 4 << 20
 _FILES_AT_ONCE = 2
 """One thread writes a file in order; two files keep two of them at work."""
 _SMALL = 256 << 10
@@ -302,17 +301,8 @@ def _is_kept(storage: Storage, entry: FileEntry, before: FileEntry | None) -> bo
         now = storage.entry(entry.path)
         if before is not None and now.identity and before.identity == now.identity:
             return True
-        return now.size == entry.size and _hash(storage, entry.path) == entry.blake3
+        return now.size == entry.size and hash_of(storage, entry.path) == entry.blake3
     except FileNotFoundError:
         return True
     except (OSError, ChangedError, ConfigurationError):
         return False
-
-
-def _hash(storage: Storage, path: str) -> str:
-    whole = blake3()
-    with storage.open(path) as reader:
-        for start in range(0, reader.entry.size, _BLOCK):
-            whole.update(reader.read(start, min(_BLOCK, reader.entry.size - start)))
-        reader.confirm()
-    return whole.hexdigest()

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 import attrs
 import numpy as np
-from blake3 import blake3
 from fsspec.callbacks import Callback
 
 from novabackup.copying import Copier, Paces
@@ -20,13 +19,13 @@ from novabackup.packer import Location, Packer
 from novabackup.packs import NOWHERE
 from novabackup.salvage import Salvage, look_at
 from novabackup.storage import Storage
+from novabackup.storage.raw import hash_of
 from novabackup.store import IndexStore
 
 __all__ = ["Content", "Way", "Ways", "content_of", "require_tables"]
 
 _LOG = logging.getLogger("novabackup")
 
-_BLOCK = 4 << 20
 
 Content = tuple[str, int]
 """What tells the contents of files apart: hash and size."""
@@ -210,7 +209,7 @@ class Ways:
         for file in self._store.files():
             if file.entry.size in sizes:
                 try:
-                    found.setdefault((_hash(self._store.storage, file.entry.key), file.entry.size), file.entry.key)
+                    found.setdefault((hash_of(self._store.storage, file.entry.key), file.entry.size), file.entry.key)
                 except (OSError, ChangedError, ConfigurationError) as error:
                     _LOG.info("%s/%s is of no help: %s", self._store.url, file.entry.key, error)
         return found
@@ -231,12 +230,3 @@ class Ways:
         if (stored.blake3, stored.size) != wanted:
             raise IntegrityError(f"{storage.url}/{path} was changed meanwhile")
         return self._packer.finish([stored])[0]
-
-
-def _hash(storage: Storage, path: str) -> str:
-    whole = blake3()
-    with storage.open(path) as reader:
-        for start in range(0, reader.entry.size, _BLOCK):
-            whole.update(reader.read(start, min(_BLOCK, reader.entry.size - start)))
-        reader.confirm()
-    return whole.hexdigest()

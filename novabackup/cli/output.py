@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from novabackup import _html
 from novabackup._paths import printable
 from novabackup.cli.exits import Exit, besides, exit_of, hint_of
 
@@ -344,16 +345,9 @@ def number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def size(value: int | float | None) -> str:
-    """Show a number of bytes, in powers of 1024."""
-    if value is None:
-        return ""
-    amount = float(value)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
+def size(value: float | None) -> str:
+    """Show a number of bytes that may not be known, in powers of 1024."""
+    return "" if value is None else _html.size(value)
 
 
 def problem_fields(problem: Problem) -> dict[str, object]:

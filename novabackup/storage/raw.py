@@ -1,12 +1,31 @@
-"""Content that can be read anywhere, as one of Python's raw binary files."""
+"""Content that can be read anywhere, as one of Python's raw binary files; and its hash."""
 
 from __future__ import annotations
 
 import io
 
-from novabackup.storage.base import Reader
+from blake3 import blake3
 
-__all__ = ["RawFile", "RawReader"]
+from novabackup.storage.base import Reader, Storage
+
+__all__ = ["RawFile", "RawReader", "hash_of"]
+
+_BLOCK = 4 << 20
+
+
+def hash_of(storage: Storage, key: str) -> str:
+    """Give the BLAKE3 hash of what is there now.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        ChangedError: It was changed meanwhile.
+    """
+    whole = blake3()
+    with storage.open(key) as reader:
+        for start in range(0, reader.entry.size, _BLOCK):
+            whole.update(reader.read(start, min(_BLOCK, reader.entry.size - start)))
+        reader.confirm()
+    return whole.hexdigest()
 
 
 class RawFile(io.RawIOBase):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import nova
+from nobody import as_nobody, let_pass
 from novabackup import ConfigurationError, IndexStore, IntegrityError, Repository, RollbackError, recover, snapshot
 from novabackup.components import Files
 from novabackup.journal import JOURNAL_KEY
@@ -19,32 +17,10 @@ from novabackup.owner import myself
 from novabackup.storage import open_storage
 
 
-def as_nobody(work: Callable[[], None]) -> int:
-    """Run something in a child without root's rights; give its exit code."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.fixture
 def reachable(folder: Path) -> Path:
     """The store, in folders that everybody may pass."""
-    for parent in folder.parents:
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
+    let_pass(folder)
     return folder
 
 

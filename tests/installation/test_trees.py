@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
-import traceback
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from portraits import NOT_UTF8, furnish, portrait
 
+from nobody import as_nobody, let_pass
 from novabackup import ConfigurationError, IndexStore, Repository, recover, snapshot
 from novabackup.components import Files, Tree
 from novabackup.storage import open_storage
@@ -260,32 +258,10 @@ def test_holes_stay_holes_and_take_no_space(folder, repo, tmp_path):
     assert (folder / "config/sparse").read_bytes() == (tmp_path / "elsewhere/config/sparse").read_bytes()
 
 
-def as_nobody(work: Callable[[], None]) -> int:
-    """Run something in a child without root's rights; give its exit code."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.fixture
 def reachable(tmp_path: Path) -> Path:
     """A folder that everybody may write to, in folders that everybody may pass."""
-    for parent in tmp_path.parents:
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
+    let_pass(tmp_path)
     tmp_path.chmod(0o777)
     return tmp_path
 
