@@ -137,13 +137,13 @@ def emptied(reports: Sequence[Report], before: Collection[str]) -> tuple[Problem
     """Find a store that has lost all of its files, which `all_present` takes for one that has none yet.
 
     Args:
-        reports: Of the components of one store.
+        reports: Of the components of one store. Where there are none, no file is required.
         before: Paths of the files that it had when it was last looked at.
 
     Returns:
         One problem ``emptied``, or none.
     """
-    if not before or any(report.exists for report in reports):
+    if not before or not reports or any(report.exists for report in reports):
         return ()
     return (
         Problem(

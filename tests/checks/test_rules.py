@@ -89,6 +89,7 @@ def test_a_store_that_has_lost_all_of_its_files_has_a_problem():
     assert (problem.code, problem.paths) == ("emptied", tuple(sorted(PATHS)))
     assert checks.emptied([*gone[1:], report(PATHS[0])], PATHS) == ()
     assert checks.emptied(gone, ()) == ()
+    assert checks.emptied([], PATHS) == (), "no file is required"
     assert checks.last_known((), (problem,)) == sorted(PATHS), "it stays a problem in the snapshots that follow"
     assert checks.last_known(PATHS, ()) == PATHS
 

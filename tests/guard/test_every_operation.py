@@ -149,13 +149,16 @@ KILLS_ON_SFTP = {("store", Moment.BEFORE, True), ("repository", Moment.AFTER, Fa
 
 
 def error_cases() -> Iterator[object]:
-    """On a local disk everything; on the slower servers some kinds, with an ingest that fails or does not."""
+    """On a local disk everything; on the slower servers some kinds, with an ingest that fails or does not.
+
+    A bucket is never full: what it looks like when writes are refused for good is tried where the repository is.
+    """
     for side in SIDES:
         for number, name in enumerate(FAULTS):
             for fails in (False, True):
                 label = f"{side}: {name}, ingest {'fails' * fails or 'ends'}"
                 yield pytest.param("local", side, name, fails, id=f"local {label}")
-                if name != "interrupt" and fails == (number != 1):
+                if name != "interrupt" and fails == (number != 1) and (side, number) != ("store", 2):
                     yield pytest.param("moto", side, name, fails, id=f"S3 {label}")
                     if side == "repository":
                         yield pytest.param("sealed", side, name, fails, id=f"encrypted {label}")
@@ -250,7 +253,8 @@ def test_a_kill_at_any_operation(request, where, side, moment, fails):
 )
 def test_a_kill_at_any_operation_of_a_recovery(request, where, side):
     place = request.getfixturevalue(where)
-    for at in itertools.count(1):
+    # A server takes half a second for each; together with the kills of `test_a_kill_at_any_operation`, all are met.
+    for at in itertools.count(1, 3 if where == "moto" else 1):
         place.clear()
         assert in_a_child(place, killed_in_the_block) == -signal.SIGKILL
         ended = in_a_child(place, killed_recovery, side, at, Moment.BEFORE)
