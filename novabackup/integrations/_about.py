@@ -26,6 +26,8 @@ def told(error: BaseException) -> str:
     """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     text = _QUERY_IN_URL.sub(r"\1?…", _USER_IN_URL.sub("…@", text)).replace("\0", "")
+    # A name of a file may hold what no UTF-8 can; neither a record nor the environment of a hook would take it.
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
 
 
