@@ -427,13 +427,33 @@ class _Whole(_Load):
 
     def read(self, source: Objects) -> _Store:
         """Read the frames, still compressed."""
-        return functools.partial(self._keep, source.packed(self.pack, self.frames))
+        content = [(packed, self._is_right(frame, packed)) for frame, packed in self._packed(source)]
+        return functools.partial(self._keep, content)
 
-    def _keep(self, content: list[bytes | memoryview], packer: Packer, went: Places) -> None:
-        for frame, packed in zip(self.frames, content, strict=True):
+    def _packed(self, source: Objects) -> Iterable[tuple[Frame, bytes | memoryview]]:
+        return zip(self.frames, source.packed(self.pack, self.frames), strict=True)
+
+    def _is_right(self, frame: Frame, packed: bytes | memoryview) -> bool:
+        """Tell whether the chunks have the hashes that the table says, by which others would be taken for them.
+
+        Raises:
+            IntegrityError: The frame is not what went in.
+        """
+        raw, _width = opened_frame(self.pack, self.table.seal, frame, packed)
+        start = 0
+        for number in range(frame.first, frame.first + frame.chunks):
+            end = start + int(self.table.sizes[number])
+            if self.table.seal.digest(raw[start:end]) != self.table.hashes[number].tobytes():
+                return False
+            start = end
+        return True
+
+    def _keep(self, content: list[tuple[bytes | memoryview, bool]], packer: Packer, went: Places) -> None:
+        for frame, (packed, right) in zip(self.frames, content, strict=True):
             chunks = slice(frame.first, frame.first + frame.chunks)
-            places = packer.place_frame(frame, packed, self.table.sizes[chunks], self.table.hashes[chunks])
-            if places is None:  # something of it has gone to the target meanwhile
+            sizes, hashes = self.table.sizes[chunks], self.table.hashes[chunks]
+            places = packer.place_frame(frame, packed, sizes, hashes) if right else None
+            if places is None:  # or something of it has gone to the target meanwhile
                 raw, width = opened_frame(self.pack, self.table.seal, frame, packed)
                 self._take_apart(frame, raw, width, packer, went)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -36,7 +37,21 @@ def hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[s
             _hex_hash(instance, field, value)
 
 
-natural = attrs.validators.ge(0)
+_LARGEST = (1 << 63) - 1
+"""What JSON calls a number has no end; whoever shows, adds or divides such numbers relies on one."""
+
+natural = attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(_LARGEST))
+_LATEST = 1 << 80
+"""Nanoseconds since 1970: file systems go beyond the year 2262, which 64 bits do not."""
+_signed = attrs.validators.and_(attrs.validators.ge(-_LARGEST), attrs.validators.le(_LARGEST))
+limited = attrs.validators.optional(_signed)
+
+
+def moment(_instance: object, field: attrs.Attribute[Any], value: datetime) -> None:
+    if value.tzinfo is None:
+        raise ValueError(f"{field.name} {value} has no time zone")
+    if not datetime.min.year < value.year < datetime.max.year:
+        raise ValueError(f"{field.name} {value} is none that every time zone has")
 
 
 @attrs.frozen(kw_only=True)
@@ -77,9 +92,9 @@ class Report:
     component: str
     path: str = attrs.field(validator=safe_path)
     exists: bool
-    size: int | None = None
-    count: int | None = None
-    dimension: int | None = None
+    size: int | None = attrs.field(default=None, validator=limited)
+    count: int | None = attrs.field(default=None, validator=limited)
+    dimension: int | None = attrs.field(default=None, validator=limited)
     kind: str | None = None
     written_with: str | None = None
     problems: tuple[Problem, ...] = ()
@@ -90,9 +105,9 @@ class Attributes:
     """What belongs to a file beside its bytes: permission bits, owner, time of the last change in nanoseconds."""
 
     mode: int = attrs.field(validator=attrs.validators.in_(range(0o10000)))
-    uid: int = attrs.field(validator=natural)
-    gid: int = attrs.field(validator=natural)
-    mtime_ns: int
+    uid: int = attrs.field(validator=attrs.validators.in_(range(1 << 32)))
+    gid: int = attrs.field(validator=attrs.validators.in_(range(1 << 32)))
+    mtime_ns: int = attrs.field(validator=attrs.validators.in_(range(-_LATEST, _LATEST)))
 
 
 @attrs.frozen(kw_only=True)

@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import attrs
 
-from novabackup.entries import Problem, natural, safe_path
+from novabackup.entries import Problem, moment, natural, safe_path
 
 __all__ = ["FORMAT_VERSION", "Drill", "Probe"]
 
 FORMAT_VERSION = 1
+
+_LONGEST = 10**13
+"""Milliseconds, some centuries."""
 
 
 def _finite_numbers(_instance: object, field: attrs.Attribute[Any], values: Sequence[str]) -> None:
@@ -43,6 +46,16 @@ def _names(_instance: object, field: attrs.Attribute[Any], values: Sequence[int 
             _text(_instance, field, value)
         elif not -(1 << 63) <= value < 1 << 63:
             raise ValueError(f"{field.name} holds {value}, which is no id of 64 bits")
+
+
+def _duration(_instance: object, field: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and not 0 <= value <= _LONGEST:
+        raise ValueError(f"{field.name} is {value} ms, which nobody has waited for")
+
+
+def _durations(instance: object, field: attrs.Attribute[Any], values: Mapping[str, int]) -> None:
+    _duration(instance, field, min(values.values(), default=0))
+    _duration(instance, field, sum(values.values()))
 
 
 @attrs.frozen(kw_only=True)
@@ -97,24 +110,20 @@ class Drill:
     """
 
     version: int = FORMAT_VERSION
-    time: datetime
+    time: datetime = attrs.field(validator=moment)
     snapshot: str
     store: str
     host: str = ""
     versions: dict[str, str] = attrs.field(factory=dict)
     size: int = attrs.field(default=0, validator=natural)
-    milliseconds: dict[str, int] = attrs.field(factory=dict)
-    rto_milliseconds: int | None = None
+    milliseconds: dict[str, int] = attrs.field(factory=dict, validator=_durations)
+    rto_milliseconds: int | None = attrs.field(default=None, validator=_duration)
     queries: int = attrs.field(default=0, validator=natural)
     command: tuple[str, ...] = ()
     status: int | None = None
     output: str = ""
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
-
-    def __attrs_post_init__(self) -> None:
-        if self.time.tzinfo is None:
-            raise ValueError(f"time {self.time} has no time zone")
 
     @property
     def good(self) -> bool:

@@ -29,6 +29,7 @@ from novabackup.entries import (
     Report,
     Run,
     hex_hashes,
+    moment,
     natural,
     safe_path,
 )
@@ -99,7 +100,7 @@ class SnapshotRecord:
 
     version: int = FORMAT_VERSION
     repository: str
-    time: datetime
+    time: datetime = attrs.field(validator=moment)
     store: str
     declared: tuple[str, ...] = attrs.field(validator=attrs.validators.deep_iterable(safe_path))
     files: tuple[FileEntry, ...]
@@ -120,8 +121,6 @@ class SnapshotRecord:
     embedding_model: str = ""
 
     def __attrs_post_init__(self) -> None:
-        if self.time.tzinfo is None:
-            raise ValueError(f"time {self.time} has no time zone")
         if not set(self.trees) <= set(self.declared):
             raise ValueError("a tree is not declared")
         paths = [entry.path for entry in self.items]
@@ -224,7 +223,7 @@ class KeySlot:
     repository: str
     kind: str
     label: str = ""
-    time: datetime
+    time: datetime = attrs.field(validator=moment)
     salt: bytes
     n: int = 0
     r: int = 0
@@ -244,7 +243,7 @@ class Pin:
     """
 
     version: int = FORMAT_VERSION
-    time: datetime
+    time: datetime = attrs.field(validator=moment)
     message: str = ""
 
 

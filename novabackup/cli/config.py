@@ -157,6 +157,8 @@ class KeySettings:
 
 
 def _key(place: Place, value: object) -> KeySettings:
+    if not isinstance(value, dict):
+        raise place.wrong("a table such as { passphrase = … } or { keyfile = … }", Found("something else (not shown)"))
     found = section(KeySettings)(place, value)
     if (found.passphrase is None) == (found.keyfile is None):
         raise place.wrong("one of passphrase and keyfile", Found("both" if found.passphrase else "none"))
@@ -257,8 +259,11 @@ def find(named: Path | None) -> Path | None:
         return named
     for path in _places():
         if path.is_file():
-            owner = path.stat().st_uid
-            if owner not in (0, os.getuid()):
+            # Of a link, too: whoever made it can let it lead elsewhere before the file is read.
+            owner = next(
+                (one.st_uid for one in (path.lstat(), path.stat()) if one.st_uid not in (0, os.getuid())), None
+            )
+            if owner is not None:
                 raise ConfigurationError(
                     f"{path} belongs to another user (id {owner}), so it is not read by itself. "
                     f"If you trust it: --config {path}"

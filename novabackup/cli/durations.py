@@ -11,6 +11,7 @@ __all__ = ["moment", "seconds_of", "span"]
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST = 100 * 366 * 86400
 
 
 def seconds_of(said: str) -> float:
@@ -25,7 +26,10 @@ def seconds_of(said: str) -> float:
     found = _SPAN.fullmatch(said.strip())
     if not found:
         raise ValueError(f"expected a time span such as 90s, 5m, 2h or 1d, found {said!r}")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST:
+        raise ValueError(f"expected a time span of 100 years at most, found {said!r}")
+    return seconds
 
 
 def span(seconds: float) -> str:

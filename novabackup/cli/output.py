@@ -190,7 +190,8 @@ class Terminal:
         message = "\n".join([message, *besides(error)])
         hint = hint or hint_of(error)
         if debug:
-            sys.stderr.write("".join(traceback.format_exception(error)))
+            lines = "".join(traceback.format_exception(error)).splitlines()
+            sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
         if self._as_json:
             fields = {
                 "kind": type(error).__name__,

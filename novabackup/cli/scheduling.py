@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shlex
 import shutil
 import stat
@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+from blake3 import blake3
 from cyclopts import CycloptsError, Parameter
 
 from novabackup.cli.app import app
@@ -40,6 +41,7 @@ __all__ = ["install", "remove", "run", "show"]
 _RUNS_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _LINGERING = Path("/var/lib/systemd/linger")
 _SIGNALLED = 128
+_READABLE = 100
 
 Kind = Literal["systemd", "cron"]
 _OTHER: Mapping[Kind, Kind] = {"systemd": "cron", "cron": "systemd"}
@@ -168,7 +170,8 @@ def _command(work: Work, job: Job) -> list[str]:
     words = list(job.command)
     end = words.index("--") if "--" in words else len(words)
     ours = ["--config", str(_configuration(work)), *(["--quiet"] if work.options.quiet else [])]
-    return [sys.executable, "-m", "novabackup", *words[:end], *ours, *words[end:]]
+    # -P: what lies in the folder where somebody stands is no part of the program.
+    return [sys.executable, "-P", "-m", "novabackup", *words[:end], *ours, *words[end:]]
 
 
 def _configuration(work: Work) -> Path:
@@ -178,11 +181,22 @@ def _configuration(work: Work) -> Path:
 
 def _scheduler(work: Work, jobs: Sequence[Job]) -> Scheduler:
     said = work.config.schedule
-    own = said.name or str(_configuration(work)).strip("/").replace("/", "-")
+    path = str(_configuration(work))
+    readable = said.name or path.strip("/").replace("/", "-")[-_READABLE:]
+    # By the path alone: what one configuration has done is not done for another.
+    own = f"{readable}-{blake3(os.fsencode(path)).hexdigest(8)}"
     return Scheduler(jobs, said.state or state_folder() / "schedule" / own)
 
 
 # -- who starts them ---------------------------------------------------------------------------------------------------
+
+
+def _user() -> str:
+    """Name the user that this process works as, who may be another one than the environment says, as after ``su``."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _alone(user: bool) -> bool:
@@ -203,7 +217,7 @@ def _plan(work: Work, jobs: Sequence[Job], kind: Kind, *, user: bool) -> Install
             raise ConfigurationError("expected the program crontab, found none. Install cron, or use --with systemd")
         return Crontab.plan(crontab(), program if jobs else (), of=of)
     file = f"novabackup-{name}" if name else "novabackup"
-    return Installation.plan(CRON, {file: cron_table(program, getpass.getuser(), of=of)} if jobs else {}, of=of)
+    return Installation.plan(CRON, {file: cron_table(program, _user(), of=of)} if jobs else {}, of=of)
 
 
 def _usual(*, user: bool) -> Kind:
@@ -257,9 +271,9 @@ def _warnings(work: Work, kind: Kind, *, user: bool) -> Iterator[str]:
     if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield (
             f"{_configuration(work)} can be changed by other users, who thus can have commands run as "
-            f"{getpass.getuser()}. Let it belong to that user alone: chown and chmod go-w"
+            f"{_user()}. Let it belong to that user alone: chown and chmod go-w"
         )
-    if kind == "systemd" and user and not (_LINGERING / getpass.getuser()).exists():
+    if kind == "systemd" and user and not (_LINGERING / _user()).exists():
         yield "your timers run only while you are logged in. To have them run always: loginctl enable-linger"
 
 

@@ -35,7 +35,7 @@ __all__ = [
 
 _Section = TypeVar("_Section")
 _LONGEST_SHOWN = 60
-_SECRET_NAME = re.compile(r"secret|password|passphrase|token|credential", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"secret|password|passphrase|token|credential|account_key|connection_string", re.IGNORECASE)
 _SECRET_FORMS = ("env", "file", "command")
 
 
@@ -146,9 +146,11 @@ def keys(place: Place, table: Mapping[str, object], known: Iterable[str]) -> Non
 
 
 def text(place: Place, value: object) -> str:
-    """Read a text that is not empty."""
+    """Read a text that is not empty, and that a path or an argument of a command can be."""
     if not isinstance(value, str) or not value:
         raise place.wrong("a text", value)
+    if "\0" in value:
+        raise place.wrong("a text without NUL characters", value)
     return value
 
 
@@ -205,7 +207,7 @@ def options(place: Place, value: object) -> dict[str, Any]:
 def _option(place: Place, key: str, value: object) -> object:
     if isinstance(value, dict):
         return secret(place, value) if value.keys() & set(_SECRET_FORMS) else options(place, value)
-    if isinstance(value, str) and _SECRET_NAME.search(key):
+    if isinstance(value, str | list) and _SECRET_NAME.search(key):
         raise ConfigurationError(
             f'{place}: expected {{ env = "NAME" }}, {{ file = "/path" }} or {{ command = "program argument" }}, '
             "found the secret itself (not shown). Move it out of this file"

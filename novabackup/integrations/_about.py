@@ -7,7 +7,7 @@ import re
 from novabackup.errors import ConfigurationError
 from novabackup.snapshots import Snapshot
 
-__all__ = ["id_of", "told"]
+__all__ = ["id_of", "told", "without_secrets"]
 
 _USER_IN_URL = re.compile(r"(?<=://)[^\s/@]*@")
 _QUERY_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
@@ -25,8 +25,15 @@ def told(error: BaseException) -> str:
         ``?`` are left out of URLs.
     """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    text = _QUERY_IN_URL.sub(r"\1?…", _USER_IN_URL.sub("…@", text)).replace("\0", "")
+    text = without_secrets(text).replace("\0", "")
+    # A name of a file may hold what no UTF-8 can; neither a record nor the environment of a hook would take it.
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
+
+
+def without_secrets(text: str) -> str:
+    """Leave out what URLs in a text may hold of secrets: user names and passwords, and everything behind ``?``."""
+    return _QUERY_IN_URL.sub(r"\1?…", _USER_IN_URL.sub("…@", text))
 
 
 def id_of(snapshot: Snapshot | str | None) -> str:

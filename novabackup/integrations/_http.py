@@ -15,7 +15,7 @@ import attrs
 
 from novabackup.errors import ConfigurationError
 
-__all__ = ["MOST", "Answer", "checked_url", "request", "shown"]
+__all__ = ["MOST", "Answer", "checked_headers", "checked_url", "request", "shown"]
 
 MOST = 1 << 20
 """Bytes of the longest answer that is read."""
@@ -23,6 +23,8 @@ MOST = 1 << 20
 _PIECE = 64 << 10
 _EXCERPT = 300
 _PRINTABLE = re.compile("[!-~]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~\xa0-\xff]*")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -74,6 +76,23 @@ def checked_url(url: str) -> str:
             f"{shown(url)}: expected no user name or password in the URL, since URLs are logged. Pass headers="
         )
     return url
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Make sure that headers can be sent: whoever sends them would show what is wrong, and that may be a secret.
+
+    Raises:
+        ConfigurationError: One cannot be.
+    """
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"expected the name of a header such as Authorization, found {name!r}")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"the header {name}: expected one line of Latin characters, found others (not shown). Look at the "
+                "place that it comes from"
+            )
+    return dict(headers)
 
 
 def _is_of_a_web_server(url: str) -> bool:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from novabackup import _commands
 from novabackup.errors import ConfigurationError
 from novabackup.integrations.errors import ServiceError
 from novabackup.integrations.schedule import Job
+from novabackup.model import Attributes
 from novabackup.storage import open_storage
 
 __all__ = [
@@ -39,6 +41,8 @@ _MARK = "# Written by novabackup schedule; changes are lost when it is installed
 _OF = "# For "
 _END = "# The end of what novabackup schedule has written"
 _TIMEOUT = 30.0
+_MODE = 0o644
+"""Cron obeys no file that others than its owner can write, as some umasks would have it."""
 _LONGEST_LINE = 1024
 _PART = re.compile(
     rf"^{re.escape(_MARK)}\n(?P<of>{_OF}.*\n)?"
@@ -81,8 +85,8 @@ def systemd_units(jobs: Iterable[Job], program: Sequence[str], *, name: str = ""
 
 
 def _head(of: str) -> str:
-    if "\n" in of or "\r" in of:
-        raise ConfigurationError(f"expected the path of a configuration on one line, found {of!r}. Rename the folder")
+    if not of.isprintable():
+        raise ConfigurationError(f"expected a path of a configuration that can be printed, found {of!r}. Rename it")
     return f"{_MARK}\n{_OF}{of}\n" if of else f"{_MARK}\n"
 
 
@@ -240,7 +244,8 @@ class Installation:
             _call(command)
         storage = open_storage(self.manager.folder)
         for path, text in self.write.items():
-            storage.write(path.name, [text.encode()])
+            attributes = Attributes(mode=_MODE, uid=os.geteuid(), gid=os.getegid(), mtime_ns=time.time_ns())
+            storage.write(path.name, [text.encode()], attributes)
         for path in self.remove:
             storage.delete(path.name)
         for command in self.after:

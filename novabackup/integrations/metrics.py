@@ -361,7 +361,7 @@ class Pushgateway:
     url: str = attrs.field(converter=_http.checked_url)
     job: str = attrs.field(default="novabackup", kw_only=True, validator=attrs.validators.min_len(1))
     grouping: Mapping[str, str] | None = attrs.field(default=None, kw_only=True)
-    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False, converter=_http.checked_headers)
     timeout: float = attrs.field(default=10.0, kw_only=True, validator=attrs.validators.gt(0.0))
 
     @grouping.validator

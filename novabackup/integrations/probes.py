@@ -45,7 +45,7 @@ class HealthCheck:
     timeout: float = attrs.field(default=60.0, kw_only=True, validator=_seconds)
     interval: float = attrs.field(default=1.0, kw_only=True, validator=_seconds)
     expect: Callable[[Any], bool] = attrs.field(default=healthy, kw_only=True)
-    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False, converter=_http.checked_headers)
     clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True, repr=False)
     sleep: Callable[[float], object] = attrs.field(default=time.sleep, kw_only=True, repr=False)
 
@@ -110,7 +110,7 @@ class Query:
     payload: Mapping[str, Any]
     expect: str | Callable[[Any], bool] = _ANYTHING
     timeout: float = attrs.field(default=60.0, kw_only=True, validator=_seconds)
-    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, repr=False, converter=_http.checked_headers)
 
     def __str__(self) -> str:
         wanted = f"with {self.expect!r}" if isinstance(self.expect, str) and self.expect != _ANYTHING else "a question"

@@ -6,16 +6,19 @@ at a step whose cause has been removed, goes on there when it is run again.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import fcntl
 import grp
 import json
 import logging
 import os
 import pwd
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,8 +26,8 @@ import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import _commands
-from novabackup.errors import ConfigurationError
-from novabackup.integrations._about import told
+from novabackup.errors import ConfigurationError, StoreBusyError
+from novabackup.integrations._about import told, without_secrets
 from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.service import Service
 from novabackup.snapshots import Snapshot
@@ -36,6 +39,7 @@ _LOG = logging.getLogger("novabackup")
 
 _REQUIREMENTS = "requirements.txt"
 _ENVIRONMENT_SECONDS = 3600.0
+_TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _SPARE = 1.05
 """Of the snapshot's size, what must be free: folders and metadata of a file system take some."""
 
@@ -218,7 +222,7 @@ class FullRecovery:
             RecoveryStep.ASIDE: aside,
             RecoveryStep.RESTORE: f"to {self._to}",
             RecoveryStep.OWNER: _owner_says(self._owner),
-            RecoveryStep.ENVIRONMENT: "; ".join(map(" ".join, self._commands)) or f"there is no {_REQUIREMENTS}",
+            RecoveryStep.ENVIRONMENT: "; ".join(map(_shown, self._commands)) or f"there is no {_REQUIREMENTS}",
             RecoveryStep.START: service,
             RecoveryStep.CHECK: ", ".join(map(str, self._probes)) or "no probes were named",
         }[step]
@@ -237,7 +241,12 @@ class FullRecovery:
         Raises:
             RecoveryError: A step failed; the message says which, and what to do. Running it again goes on there.
             ConfigurationError: Another recovery of this folder was begun, or the owner is not known on this host.
+            StoreBusyError: Another process is recovering this folder now.
         """
+        with _alone(self._to):
+            return self._run(told_of)
+
+    def _run(self, told_of: Callable[[StepReport], object]) -> RecoveryReport:
         state = self._read()
         for step in RecoveryStep:
             if step in state.done:
@@ -311,7 +320,7 @@ class FullRecovery:
         for command in self._commands:
             outcome = _commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
             if not outcome.good:
-                raise RecoveryError(f"{' '.join(command)}: expected it to end well, found {outcome}")
+                raise RecoveryError(f"{_shown(command)}: expected it to end well, found {outcome}")
 
     # -- the note ----------------------------------------------------------------------------------------------------
 
@@ -325,6 +334,11 @@ class FullRecovery:
             raise ConfigurationError(
                 f"{self._to.parent / _note(self._to)}: a recovery from snapshot {state.snapshot} was begun and is not "
                 f"finished. Run that one to its end, or rename this file to begin anew from {self._snapshot.id}"
+            )
+        if RecoveryStep.RESTORE in state.done and not os.path.lexists(self._to):
+            raise ConfigurationError(
+                f"{self._to.parent / _note(self._to)} says that {self._to} is restored, and it is not there: that was "
+                "another time. Rename this file to begin anew"
             )
         return state
 
@@ -349,6 +363,29 @@ def unfinished(to: str | os.PathLike[str]) -> str:
     return state.snapshot if state else ""
 
 
+@contextlib.contextmanager
+def _alone(to: Path) -> Iterator[None]:
+    """Keep out whoever would recover the same folder at the same time; the dead keep nobody out."""
+    path = to.parent / f".{to.name}.recovery.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it before has removed it at the end, and another one may be locked by now.
+            free = os.path.samestat(os.fstat(descriptor), path.lstat())
+        except (BlockingIOError, FileNotFoundError):
+            free = False
+        if not free:
+            raise StoreBusyError(f"{path}: expected to recover {to} alone, found another recovery at work. Wait for it")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
 def _note(to: Path) -> str:
     return f".{to.name}.recovery.json"
 
@@ -360,16 +397,23 @@ def _noted(to: Path) -> _State | None:
         return None
     try:
         said = json.loads(data)
+        aside = str(said["aside"])
+        if aside and not (aside.startswith(f"{to}.old.") and _TIME.fullmatch(aside.removeprefix(f"{to}.old."))):
+            raise ValueError(aside)  # nothing is renamed to where somebody else says
         return _State(
             snapshot=str(said["snapshot"]),
-            aside=str(said["aside"]),
+            aside=aside,
             done={RecoveryStep(step).value: float(seconds) for step, seconds in said["done"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             f"{to.parent / _note(to)}: expected what a recovery noted, found something else. Look at the folder, then "
             "rename it"
         ) from error
+
+
+def _shown(command: Sequence[str]) -> str:
+    return without_secrets(" ".join(command))
 
 
 def _owner_says(owner: str) -> str:
@@ -393,7 +437,8 @@ def _ids(owner: str) -> tuple[int, int]:
 
 def _give(root: Path, uid: int, gid: int) -> None:
     """Let everything below a folder belong to somebody; links themselves, not what they lead to."""
-    os.chown(root, uid, gid, follow_symlinks=False)
-    for _folder, folders, files, descriptor in os.fwalk(root, follow_symlinks=False):
+    # From the bottom up: what a folder holds is done before somebody else can put other files into it.
+    for _folder, folders, files, descriptor in os.fwalk(root, topdown=False, follow_symlinks=False):
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
+    os.chown(root, uid, gid, follow_symlinks=False)

@@ -505,6 +505,10 @@ class TestErrors:
         (fields,) = cli("list", "--json").json["snapshots"]
         assert fields["tags"] == ["\x1b[2Jgone"]
         assert json.dumps(fields).isascii()
+        for options in ([], ["--debug"]):
+            said = cli("list", "--repository", "a\x1b[2Jb", *options).err
+            assert r"a\x1b[2Jb" in said
+            assert "\x1b" not in said
 
     def test_no_secret_is_shown(self, cli, store, monkeypatch):
         monkeypatch.setenv("NOVA_SECRET", "correct horse")

@@ -199,6 +199,9 @@ class TestMistakes:
             ("[hooks]\nafter = [[]]", "novabackup.toml:2: hooks.after[1]: expected a command as a list"),
             ('[metrics]\ntextfile = "a.txt"', "novabackup.toml:2: metrics.textfile: "),
             ('[metrics]\ngrouping = { job = "a" }', "novabackup.toml:2: metrics.grouping: expected names of labels"),
+            ('[recovery]\nto = "a\\u0000b"', "novabackup.toml:2: recovery.to: expected a text without NUL characters"),
+            ('[store]\ntimeout = "9999999w"', "novabackup.toml:2: store.timeout: expected seconds, or a text such as"),
+            ("[store]\ntimeout = inf", "novabackup.toml:2: store.timeout: expected seconds, or a text such as"),
             ('[recovery]\nowner = ""', "novabackup.toml:2: recovery.owner: expected a text"),
         ],
     )
@@ -214,10 +217,16 @@ class TestMistakes:
 
 
 class TestSecrets:
-    @pytest.mark.parametrize("option", ["secret", "password", "session_token"])
+    @pytest.mark.parametrize("option", ["secret", "password", "session_token", "account_key", "connection_string"])
     def test_a_secret_in_plain_is_refused_without_showing_it(self, place, option):
         said = complaint(place, f'[repository]\n[repository.options.client_kwargs]\n{option} = "{SECRET}"\n')
         assert said.startswith(f"novabackup.toml:3: repository.options.client_kwargs.{option}: expected {{ env =")
+        assert SECRET not in said
+        assert SECRET not in complaint(place, f'[repository]\noptions = {{ {option} = ["{SECRET}"] }}\n')
+
+    def test_a_key_in_plain_is_refused_without_showing_it(self, place):
+        said = complaint(place, f'[repository]\nkey = "{SECRET}"\n')
+        assert said.startswith("novabackup.toml:2: repository.key: expected a table such as { passphrase")
         assert SECRET not in said
 
     def test_secrets_are_fetched_when_they_are_needed_and_never_shown(self, place, monkeypatch):
@@ -281,3 +290,12 @@ class TestWhichOneCounts:
         with pytest.raises(ConfigurationError, match=r"belongs to another user \(id 4321\)"):
             find(None)
         assert find(path) == path
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give a link away")
+    def test_nor_a_link_of_another_user_that_leads_to_an_own_one(self, place, tmp_path):
+        (tmp_path / "own.toml").write_text("")
+        (place / "novabackup.toml").symlink_to(tmp_path / "own.toml")
+        assert find(None) == place / "novabackup.toml"
+        os.lchown(place / "novabackup.toml", 4321, 4321)
+        with pytest.raises(ConfigurationError, match=r"belongs to another user \(id 4321\)"):
+            find(None)

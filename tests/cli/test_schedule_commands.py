@@ -137,12 +137,21 @@ class TestInstall:
         folder.mkdir()
         monkeypatch.setattr(scheduling, "CRON", attrs.evolve(scheduling.CRON, folder=folder))
         monkeypatch.setattr(scheduling, "_RUNS_SYSTEMD", tmp_path / "none")
+        monkeypatch.setenv("LOGNAME", "nova")  # as su leaves it
         assert cli("schedule", "install").code == 0
         assert "*/10 * * * * root /" in (folder / "novabackup").read_text()
         assert f"Started by cron, by files in {folder}: every 10 minutes" in cli("schedule", "show").out
         assert re.search(r"snapshot +daily 03:30 +never +now ", cli("schedule", "show").out)
         assert cli("schedule", "remove").code == 0
         assert list(folder.iterdir()) == []
+
+    def test_no_umask_lets_others_write_what_cron_and_systemd_obey(self, cli, scheduled, units):
+        before = os.umask(0)
+        try:
+            assert cli("schedule", "install", "--user", "--with", "systemd").code == 0
+        finally:
+            os.umask(before)
+        assert {path.stat().st_mode & 0o777 for path in units.iterdir()} == {0o644}
 
     def test_from_one_to_the_other_leaves_only_one(self, cli, scheduled, units, place):
         cli("schedule", "install", "--user", "--with", "systemd")
@@ -210,6 +219,21 @@ class TestRun:
         assert said.code == 2
         assert said.err == "snapshot ended with 1\nforget ended with 2, and is due again\n"
         assert json.loads(cli("schedule", "run", "--json").err)["jobs"] == [{"name": "forget", "exit": 2}]
+
+    def test_what_one_configuration_has_done_is_not_done_for_another(self, cli, scheduled, place):
+        (place / "a").mkdir()
+        text = f'[repository]\nurl = "{place}/backups"\n[schedule]\nverify = "daily"\n'
+        for path in ("a/b.toml", "a-b.toml"):
+            (place / path).write_text(text)
+        cli("snapshot")
+        for path in ("a/b.toml", "a-b.toml"):
+            assert cli("schedule", "run", "--config", path).err.endswith("verify is done\n")
+
+    def test_a_folder_in_which_somebody_stands_is_no_part_of_the_program(self, cli, scheduled, place):
+        (place / "novabackup.py").write_text("open('hostile', 'w')")
+        (place / "json.py").write_text("open('hostile', 'w')")
+        assert cli("schedule", "run").code == 0
+        assert not (place / "hostile").exists()
 
     def test_whoever_comes_while_another_run_is_at_work_leaves_it_to_that(self, cli, scheduled, place):
         scheduled.write_text(scheduled.read_text().replace("[schedule]\n", '[schedule]\nstate = "state"\n'))

@@ -310,6 +310,36 @@ def test_frames_stay_as_they_are_between_repositories_of_one_key(tmp_path, store
     assert packs[0].isdisjoint(packs[1]), "one that is condemned there must not be taken for one that has just come"
 
 
+def test_hashes_that_lie_are_not_handed_on(tmp_path, monkeypatch):
+    """Or the next backup into the target would take other content for its own."""
+    store = IndexStore(tmp_path / "store", components=[Files("f")])
+    (tmp_path / "store").mkdir()
+    contents_of = [random.Random(seed).randbytes(200_000) for seed in range(2)]
+    digests, told = packer.Packer._digests, []
+
+    def noted(self, piece):
+        for digest in digests(self, piece):
+            told.append(digest)
+            yield digest
+
+    def lying(self, piece):
+        return (told.pop(0) if told else digest for digest in digests(self, piece))
+
+    for number, spoken in ((1, noted), (0, lying)):
+        (tmp_path / "store/f").write_bytes(contents_of[number])
+        with monkeypatch.context() as patched:
+            patched.setattr(packer.Packer, "_digests", spoken)
+            source = Repository(tmp_path / f"source-{number}")
+            source.backup(store)
+    target = Repository(tmp_path / "target")
+    source.copy(to=target)
+    (tmp_path / "store/f").write_bytes(contents_of[1])
+    target.backup(store)
+    assert not target.check(read_data_subset="100%")
+    found = [point.open("f").read() for point in target.snapshots()]
+    assert found == contents_of
+
+
 def test_a_frame_of_which_a_part_is_there_is_taken_apart(tmp_path, store):
     """Two backups that knew nothing of each other hold some chunks twice; a copy of both holds them once."""
     source, target = Repository(tmp_path / "source"), Repository(tmp_path / "target")

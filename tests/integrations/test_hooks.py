@@ -53,6 +53,13 @@ def test_commands_learn_why_it_failed(noted, store, repository):
     assert read()[2]["NOVABACKUP_ERROR"].startswith("NotFoundError: there is no repository at")
 
 
+def test_commands_learn_of_a_failure_over_a_name_that_is_no_utf_8(noted, store, repository):
+    command, read = noted
+    with pytest.raises(OSError, match="is full"), everywhere(command).around(store, repository):
+        raise OSError("caf\udce9 \ud83d: the disk is full")
+    assert read()[1]["NOVABACKUP_ERROR"] == r"OSError: caf\udce9 \ud83d: the disk is full"
+
+
 def test_functions_get_the_event():
     events: list[Event] = []
     with pytest.raises(KeyboardInterrupt), everywhere(events.append).around("vector_db"):

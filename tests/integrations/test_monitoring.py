@@ -50,6 +50,13 @@ def test_a_good_run_and_a_failed_one_are_told(monitor, store, repository, told):
     assert (last.snapshot, last.error) == ("", "OSError: disk full")
 
 
+def test_a_failure_over_a_name_that_is_no_utf_8_is_remembered(monitor, store, told):
+    with pytest.raises(OSError, match="changed"), monitor.observed("backup", store):
+        raise OSError("caf\udce9: changed")
+    assert told[0]["run_success", "backup"] == 0
+    assert [run.error for run in monitor.log.runs()] == [r"OSError: caf\udce9: changed"]
+
+
 def test_another_process_remembers(monitor, store, repository, told, tmp_path):
     with pytest.raises(KeyboardInterrupt), monitor.observed("drill", store):
         raise KeyboardInterrupt

@@ -12,6 +12,7 @@ import servers
 from novabackup.errors import ConfigurationError
 from novabackup.integrations import _http
 from novabackup.integrations.errors import UnhealthyError
+from novabackup.integrations.metrics import Pushgateway
 from novabackup.integrations.probes import HealthCheck, Query
 
 
@@ -93,6 +94,13 @@ class TestHealth:
         check = HealthCheck(answering(answer), headers={"Authorization": "Bearer secret"})
         assert check() == {"status": "ok"}
         assert "secret" not in repr(check)
+
+    @pytest.mark.parametrize("value", ["Bearer s3cret\nX: y", "s3cret\r", "s3cret\0", "s3cret€", "s3cret\udce9"])
+    def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(self, value):
+        for made in (HealthCheck, lambda url, **rest: Query(url, {}, **rest), Pushgateway):
+            with pytest.raises(ConfigurationError, match="the header Authorization") as caught:
+                made("http://localhost:5000/health", headers={"Authorization": value})
+            assert "s3cret" not in str(caught.value)
 
 
 class TestQuery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import fake_nova
 import nova
 import servers
-from novabackup import ConfigurationError, IndexStore, Repository
+from novabackup import ConfigurationError, IndexStore, Repository, StoreBusyError
 from novabackup.components import Files, Tree
 from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.probes import HealthCheck, Query
@@ -198,6 +199,47 @@ def test_another_recovery_that_was_begun_is_not_mixed_up_with_this_one(snapshot,
         FullRecovery(snapshot, installation).plan()
     note.rename(tmp_path / "old-note")
     FullRecovery(other, installation).run()
+
+
+def test_two_at_once_do_not_get_into_each_others_way(snapshot, installation):
+    good = contents(installation)
+    refused = []
+
+    def told(report):
+        with pytest.raises(StoreBusyError, match="found another recovery at work"):
+            FullRecovery(snapshot, installation).run()
+        refused.append(report.step)
+
+    FullRecovery(snapshot, installation).run(told)
+    assert refused == list(RecoveryStep)
+    assert contents(installation) == good
+    assert [path.name for path in installation.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_note_of_another_time_or_of_somebody_else_moves_nothing(snapshot, installation, tmp_path):
+    def failing():
+        raise Broken
+
+    with contextlib.suppress(RecoveryError):
+        FullRecovery(snapshot, installation, probes=[failing]).run()
+    note = installation.parent / ".nova-nic.recovery.json"
+    shutil.rmtree(installation)
+    with pytest.raises(ConfigurationError, match=r"says that .* is restored, and it is not there"):
+        FullRecovery(snapshot, installation).run()
+    for aside in (tmp_path / "elsewhere", f"{installation}.old.x/../../elsewhere"):
+        note.write_text(json.dumps({"snapshot": snapshot.id, "aside": str(aside), "done": {}}))
+        with pytest.raises(ConfigurationError, match="expected what a recovery noted"):
+            FullRecovery(snapshot, installation).run()
+
+
+def test_a_password_in_a_command_for_the_environment_is_not_shown(snapshot, installation, caplog):
+    url = "https://nova:s3cret@packages.example/simple"
+    caplog.set_level("DEBUG")
+    recovery = FullRecovery(snapshot, installation, environment=[[sys.executable, "-c", "raise SystemExit(1)", url]])
+    assert "https://…@packages.example/simple" in str(recovery.plan())
+    with pytest.raises(RecoveryError) as caught:
+        recovery.run()
+    assert "s3cret" not in f"{recovery.plan()}{caught.value}{caplog.text}"
 
 
 def test_the_virtual_environment_is_made_anew(installation, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from novabackup._paths import covered, matches, unportable, unsafe
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.layouts import LEFT_OUT
-from novabackup.model import Config, FileEntry, LinkEntry, SnapshotRecord, decode, encode, identify, snapshot_id
+from novabackup.model import Config, Drill, FileEntry, LinkEntry, SnapshotRecord, decode, encode, identify, snapshot_id
 
 ENTRY = FileEntry(path="metadata.json", size=3, blake3="a" * 64, packs=("b" * 64,), runs=((0, 0, 1),))
 RECORD = SnapshotRecord(
@@ -132,6 +132,18 @@ def test_a_path_that_could_leave_its_root_or_has_two_spellings_is_refused(path):
         {"folders": [{"path": "/x"}]},
         {"folders": [{"path": ".novabackup"}]},
         {"folders": [{"path": "x", "attributes": {"mode": 4096, "uid": 0, "gid": 0, "mtime_ns": 0}}]},
+        *(
+            {"files": [file(attributes={"mode": 0, "uid": 0, "gid": 0, "mtime_ns": 0} | one)]}
+            for one in ({"uid": 1 << 32}, {"gid": 1 << 32}, {"mtime_ns": 1 << 80})
+        ),
+        *(
+            {"files": [file(report={"component": "Faiss", "path": "a", "exists": True, name: 1 << 63})]}
+            for name in ("size", "count", "dimension")
+        ),
+        {"files": [file(size=1 << 63)]},
+        {"added": 1 << 63},
+        {"time": "9999-12-31T23:59:59Z"},
+        {"time": "0001-01-01T00:00:00Z"},
         {"trees": ["**"]},
         {"declared": ["../x"]},
         {"tags": "one"},
@@ -141,6 +153,17 @@ def test_a_path_that_could_leave_its_root_or_has_two_spellings_is_refused(path):
 def test_a_well_sealed_record_with_values_that_cannot_be_is_refused(changes):
     with pytest.raises(FormatError):
         decode(forged(**changes), SnapshotRecord, "here")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"milliseconds": {"open": 10**18}}, {"rto_milliseconds": 10**18}, {"rto_milliseconds": -1}]
+)
+def test_nor_does_a_drill_take_longer_than_anybody_waits(changes):
+    good = Drill(time=RECORD.time, snapshot="s", store="x", milliseconds={"open": 5}, rto_milliseconds=7)
+    assert decode(encode(good), Drill, "here") == good
+    body = msgspec.json.decode(msgspec.json.encode(good))
+    with pytest.raises(FormatError):
+        decode(seal(msgspec.json.encode(body | changes), "drill"), Drill, "here")
 
 
 def test_a_well_sealed_record_with_good_values_is_believed():

@@ -17,7 +17,7 @@ from novabackup.cli.operations import secrets_in
 from novabackup.cli.output import Answer, Column, Table, local, problem_lines
 from novabackup.cli.unseen import Unseen
 from novabackup.cli.work import BY_DEFAULT, Options, Work
-from novabackup.errors import ConfigurationError, IntegrityError
+from novabackup.errors import ConfigurationError, IntegrityError, StoreBusyError
 from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.recovery import (
     FullRecovery,
@@ -132,6 +132,9 @@ def _run(work: Work, recovery: FullRecovery, plan: RecoveryPlan, bar: Unseen) ->
         except RecoveryError as error:
             if isinstance(error.__cause__, IntegrityError):
                 error.add_note("choose another snapshot: novabackup list")
+            raise
+        except StoreBusyError as error:
+            error.add_note("look at what it has done when it has ended: novabackup probe")
             raise
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, or another signal
