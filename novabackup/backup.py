@@ -261,13 +261,7 @@ def _files(
             raise _unpermitted(store, refused)
         locations = packer.finish([one.stored for one in read])
         for one, location in zip(read, locations, strict=True):
-            entries[one.entry.path] = attrs.evolve(
-                one.entry,
-                report=one.report.result(),
-                packs=location.packs,
-                runs=location.runs,
-                depth=location.depth,
-            )
+            entries[one.entry.path] = location.noted_in(attrs.evolve(one.entry, report=one.report.result()))
     return tuple(entries[file.entry.key] for file in files if file.entry.key in entries)
 
 
