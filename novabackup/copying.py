@@ -90,7 +90,7 @@ def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
         if name in there:
             continue
         try:
-            size += sum(entry.size for entry in source.record(name).files)
+            size += source.record(name).size
         except (IntegrityError, FormatError) as error:
             _LOG.warning("snapshot %s cannot be copied: %s", name, error)
             damaged.append(name)
@@ -150,7 +150,7 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
                 except (ArchivedError, IntegrityError, FormatError) as error:
                     problems.append(_problem(name, error))
                 del left[name]
-                callback.absolute_update(todo.size - sum(entry.size for one in left.values() for entry in one.files))
+                callback.absolute_update(todo.size - sum(one.size for one in left.values()))
         if not left:
             break
     else:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from novabackup import _html
 from novabackup._paths import printable
+from novabackup._text import count
 from novabackup.cli.exits import Exit, besides, exit_of, hint_of
 
 if TYPE_CHECKING:
@@ -333,11 +334,6 @@ def _plain(table: Table) -> Iterator[str]:
 def local(time: datetime) -> str:
     """Show a moment in the time zone of whoever reads; to the minute, so that tables fit into 80 columns."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
-
-
-def count(many: int, what: str) -> str:
-    """Count things: 1 file, 2 files."""
-    return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"
 
 
 def number(value: int | None) -> str:
