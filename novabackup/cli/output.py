@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
@@ -33,6 +33,7 @@ __all__ = [
     "Table",
     "Terminal",
     "count",
+    "counted",
     "local",
     "number",
     "problem_fields",
@@ -120,6 +121,11 @@ class Answer:
     aside: bool = False
 
     @classmethod
+    def refused(cls, fields: Mapping[str, object]) -> Answer:
+        """Say that somebody who was asked did not want it."""
+        return cls(fields=fields, shown=["Nothing was done"], exit=Exit.INTERRUPTED)
+
+    @classmethod
     def of_plan(cls, fields: Mapping[str, object], lines: Sequence[Table | str], *, dry_run: bool) -> Answer:
         """Say what would be done, which a dry run was asked for, or what was done."""
         said = {"dry_run": dry_run, **fields}
@@ -165,8 +171,16 @@ class Terminal:
         for part in (*answer.shown, *(() if self._quiet else answer.done)):
             self._show(console, part)
 
-    def ask(self, question: str, parts: Sequence[Table | str]) -> bool:
-        """Show something, and ask whether to go on; no answer is a no."""
+    def agrees(self, question: str, parts: Sequence[Table | str], *, yes: bool) -> bool:
+        """Tell whether to go on: ask whoever is there to answer, unless that was said before; no answer is a no.
+
+        Args:
+            question: What is asked.
+            parts: What is shown before.
+            yes: It was said on the command line.
+        """
+        if yes or not self.can_ask:
+            return True
         for part in parts:
             self._show(self.err, part)
         self.err.print(Text(f"{printable(question)} [y/N] "), end="", soft_wrap=True)
@@ -334,6 +348,11 @@ def _plain(table: Table) -> Iterator[str]:
 def local(time: datetime) -> str:
     """Show a moment in the time zone of whoever reads; to the minute, so that tables fit into 80 columns."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
+
+
+def counted(what: str) -> Callable[[float], str]:
+    """Show amounts that count things, in a bar."""
+    return lambda amount: f"{amount:.0f} {what}"
 
 
 def number(value: int | None) -> str:
