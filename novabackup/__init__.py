@@ -10,30 +10,37 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from novabackup import archives, checks, components, errors, layouts, retention
-    from novabackup.errors import (
-        ArchivedError,
-        ChangedError,
-        CheckFailedError,
-        ConfigurationError,
-        DecryptionError,
-        FormatError,
-        IntegrityError,
-        NotFoundError,
-        NovaBackupError,
-        RollbackError,
-        StoreBusyError,
+    from novabackup import (
+        archives as archives,
+        checks as checks,
+        components as components,
+        errors as errors,
+        layouts as layouts,
+        retention as retention,
     )
-    from novabackup.guard import plan_recover, recover, snapshot
-    from novabackup.model import Drill, Pin, Problem, Report
-    from novabackup.probing import Probing
-    from novabackup.repository import Repository
-    from novabackup.retention import Policy
-    from novabackup.session import Recovery
-    from novabackup.snapshots import Snapshot
-    from novabackup.store import IndexStore
-    from novabackup.trial import Level, Verification
-    from novabackup.usage import Usage
+    from novabackup.errors import (
+        ArchivedError as ArchivedError,
+        ChangedError as ChangedError,
+        CheckFailedError as CheckFailedError,
+        ConfigurationError as ConfigurationError,
+        DecryptionError as DecryptionError,
+        FormatError as FormatError,
+        IntegrityError as IntegrityError,
+        NotFoundError as NotFoundError,
+        NovaBackupError as NovaBackupError,
+        RollbackError as RollbackError,
+        StoreBusyError as StoreBusyError,
+    )
+    from novabackup.guard import plan_recover as plan_recover, recover as recover, snapshot as snapshot
+    from novabackup.model import Drill as Drill, Pin as Pin, Problem as Problem, Report as Report
+    from novabackup.probing import Probing as Probing
+    from novabackup.repository import Repository as Repository
+    from novabackup.retention import Policy as Policy
+    from novabackup.session import Recovery as Recovery
+    from novabackup.snapshots import Snapshot as Snapshot
+    from novabackup.store import IndexStore as IndexStore
+    from novabackup.trial import Level as Level, Verification as Verification
+    from novabackup.usage import Usage as Usage
 else:
     # Each name is imported when it is first asked for: all of them together load numpy and more, which a command that
     # only shows its help, or a child process that reads one index, need not wait for.
@@ -66,6 +73,7 @@ else:
         "novabackup.usage": ("Usage",),
     }
     _HOMES = {name: module for module, names in _MODULES.items() for name in names}
+    __all__ = list(_HOMES)
 
     def __getattr__(name: str) -> object:
         home = _HOMES.get(name)
@@ -78,42 +86,6 @@ else:
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
 
-
-__all__ = [
-    "ArchivedError",
-    "ChangedError",
-    "CheckFailedError",
-    "ConfigurationError",
-    "DecryptionError",
-    "Drill",
-    "FormatError",
-    "IndexStore",
-    "IntegrityError",
-    "Level",
-    "NotFoundError",
-    "NovaBackupError",
-    "Pin",
-    "Policy",
-    "Probing",
-    "Problem",
-    "Recovery",
-    "Report",
-    "Repository",
-    "RollbackError",
-    "Snapshot",
-    "StoreBusyError",
-    "Usage",
-    "Verification",
-    "archives",
-    "checks",
-    "components",
-    "errors",
-    "layouts",
-    "plan_recover",
-    "recover",
-    "retention",
-    "snapshot",
-]
 
 # A library does not print: without this, Python itself would show warnings of a program that set up no logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

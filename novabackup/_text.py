@@ -1,10 +1,20 @@
-"""Tables for terminals and logs: plain data in, aligned text out."""
+"""Tables and lists for terminals, logs and messages: plain data in, text out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from novabackup._paths import printable
+
+
+def count(many: int, what: str) -> str:
+    """Count things: 1 file, 2 files."""
+    return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """Name the first of several; an ellipsis says that there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

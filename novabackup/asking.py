@@ -22,6 +22,7 @@ __all__ = ["Learned", "Repeated", "learn", "repeat"]
 _LOG = logging.getLogger("novabackup")
 
 _FILES_AT_ONCE = 2
+_SECONDS_AGAIN = 600.0
 _LARGEST_SUMMARY = 64 << 10
 _MODEL_KEYS = ("embedding_model", "embedding_model_name", "model_name")
 _LONGEST_MODEL = 200
@@ -240,9 +241,6 @@ def _ask_again(store: IndexStore, file: DeclaredFile | None, asked: Sequence[Pro
     nearest = max(1, *(len(probe.ids) for probe in asked))
     with store.storage.open(file.entry.key) as reader:
         return file.component.probe(reader, Questions(again=tuple(asked), nearest=nearest, seconds=_SECONDS_AGAIN))
-
-
-_SECONDS_AGAIN = 600.0
 
 
 def _put_again(store: IndexStore, asked: Sequence[Probe]) -> Answers:

@@ -18,6 +18,7 @@ from fsspec.callbacks import Callback
 
 from novabackup import checks
 from novabackup._paths import is_pattern, matches, printable
+from novabackup._text import first_of
 from novabackup.asking import learn
 from novabackup.compatibility import versions
 from novabackup.errors import ChangedError, ConfigurationError
@@ -35,8 +36,6 @@ __all__ = ["Past", "Request", "request", "take"]
 _LOG = logging.getLogger("novabackup")
 
 _TRIES = 3
-_NAMED = 5
-"""How many files an error names, at most."""
 _RECENT = 4
 """Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
 
@@ -132,7 +131,7 @@ def take(
                 name,
                 record.store,
                 len(record.files),
-                sum(entry.size for entry in record.files),
+                record.size,
                 record.added,
                 store.storage.requests - before[0],
                 objects.storage.requests - before[1],
@@ -261,13 +260,7 @@ def _files(
             raise _unpermitted(store, refused)
         locations = packer.finish([one.stored for one in read])
         for one, location in zip(read, locations, strict=True):
-            entries[one.entry.path] = attrs.evolve(
-                one.entry,
-                report=one.report.result(),
-                packs=location.packs,
-                runs=location.runs,
-                depth=location.depth,
-            )
+            entries[one.entry.path] = location.noted_in(attrs.evolve(one.entry, report=one.report.result()))
     return tuple(entries[file.entry.key] for file in files if file.entry.key in entries)
 
 
@@ -330,7 +323,7 @@ def _entry(file: DeclaredFile, reader: Reader, stored: Stored) -> FileEntry:
 
 
 def _unpermitted(store: IndexStore, paths: list[str]) -> PermissionError:
-    some = printable(", ".join(sorted(paths)[:_NAMED])) + (" …" if len(paths) > _NAMED else "")
+    some = printable(first_of(sorted(paths)))
     return PermissionError(
         errno.EACCES,
         f"expected files that may be read, found {len(paths)} that may not: {some}. Take the backup as a user who may "

@@ -13,7 +13,7 @@ import numpy as np
 from novabackup.components.pickles import Recipe
 from novabackup.errors import ConfigurationError
 
-__all__ = ["PARAMETERS", "require_writable", "write"]
+__all__ = ["AGAIN", "PARAMETERS", "require_writable", "write"]
 
 _CLASSES: Mapping[str, tuple[str, ...]] = {
     "rank_bm25.BM25Okapi": ("k1", "b", "epsilon"),
@@ -25,7 +25,8 @@ _CLASSES: Mapping[str, tuple[str, ...]] = {
 PARAMETERS = ("k1", "b", "epsilon", "delta")
 _KNOWN_NUMBERS = (*PARAMETERS, "avgdl", "corpus_size", "average_idf")
 _NUMBERS: Mapping[str, Callable[[Any], object]] = {"int": int, "float": float, "f8": np.float64, "f4": np.float32}
-_AGAIN = "Ingest again, or restore all files from one snapshot"
+AGAIN = "Ingest again, or restore all files from one snapshot"
+"""What can be done where an index cannot be written anew."""
 
 
 def require_writable(recipe: Recipe, where: str) -> None:
@@ -43,7 +44,7 @@ def require_writable(recipe: Recipe, where: str) -> None:
     if "documents" in members:
         raise ConfigurationError(
             f"{where} holds its documents as objects of a class of its own, which only the program that wrote it can "
-            f"make. {_AGAIN}"
+            f"make. {AGAIN}"
         )
     if kind == "dict" and members.get("index", [""])[0] == "index":
         kind = members["index"][1]["class"]
@@ -51,7 +52,7 @@ def require_writable(recipe: Recipe, where: str) -> None:
     if kind not in ("dict", *_CLASSES):
         raise ConfigurationError(
             f"{where}: expected a dict or one of {', '.join(_CLASSES)}, found {kind}, which cannot be made here. "
-            f"{_AGAIN}"
+            f"{AGAIN}"
         )
     strange = [
         name
@@ -60,7 +61,7 @@ def require_writable(recipe: Recipe, where: str) -> None:
     ]
     if strange or not recipe.count:
         what = f"the members {', '.join(strange)}, which do not come from texts alone" if strange else "no documents"
-        raise ConfigurationError(f"{where} has {what}: it cannot be made here. {_AGAIN}")
+        raise ConfigurationError(f"{where} has {what}: it cannot be made here. {AGAIN}")
 
 
 def write(recipe: Recipe, words: list[list[str]]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import layouts, session, usage, verification
+from novabackup._text import first_of
 from novabackup.components import Component, Files, Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.model import SnapshotRecord
@@ -128,8 +129,9 @@ class Catalog:
             last = f"the newest is {names[-1]}" if names else "it has none"
             raise NotFoundError(f"{self.url} has no snapshot {name!r}: {last}. List them with snapshots()")
         if len(found) > 1 and name not in found:
-            some = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
-            raise NotFoundError(f"{name!r} is the beginning of {len(found)} snapshots: {some}. Give more of the id")
+            raise NotFoundError(
+                f"{name!r} is the beginning of {len(found)} snapshots: {first_of(found)}. Give more of the id"
+            )
         return name if name in found else found[0]
 
     def _names(self, what: str | Snapshot | Iterable[str | Snapshot]) -> list[str]:

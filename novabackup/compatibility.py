@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import attrs
 
 from novabackup import _html
+from novabackup._text import first_of
 from novabackup.model import FileEntry, Report, SnapshotRecord
 
 __all__ = ["Compatibility", "Concern", "Installed", "Severity", "compare", "here", "versions"]
@@ -22,7 +23,6 @@ _PACKAGES = ("faiss-cpu", "faiss-gpu", "novabackup", "numpy", "rank-bm25", "sent
 _FAISS = ("faiss-cpu", "faiss-gpu")
 _PROTOCOL = re.compile(r"pickle protocol (\d)")
 _NUMPY_2 = "numpy._core."
-_MOST_NAMED = 5
 
 
 class Severity(enum.StrEnum):
@@ -167,11 +167,8 @@ def _pickles(record: SnapshotRecord, installed: Installed) -> Iterator[Concern]:
             yield Concern(severity=Severity.ERROR, code="pickle-protocol", paths=(entry.path,), message=message)
     for path, names in sorted(record.classes.items()):
         yield from _missing_modules(record, installed, path, names)
-        if "__main__" in map(_top, names):
-            message = (
-                f"it holds what a script defined itself ({_some(n for n in names if _top(n) == '__main__')}), so only "
-                "that script can load it"
-            )
+        if own := [name for name in names if _top(name) == "__main__"]:
+            message = f"it holds what a script defined itself ({first_of(own)}), so only that script can load it"
             yield Concern(severity=Severity.WARNING, code="class-of-a-script", paths=(path,), message=message)
         numpy = installed.versions.get("numpy", "")
         if numpy and _numbers(numpy)[0] < 2 and any(name.startswith(_NUMPY_2) for name in names):
@@ -192,9 +189,10 @@ def _missing_modules(
     for module in sorted(set(map(_top, names)) - {"__main__"}):
         if not installed.has(module):
             wrote = _by(record.versions.get(module.replace("_", "-"), ""))
+            needed = first_of([name for name in names if _top(name) == module])
             message = (
-                f"the pickle needs the module {module}{wrote} ({_some(n for n in names if _top(n) == module)}), and "
-                "there is none here. Install it, or put it on the path"
+                f"the pickle needs the module {module}{wrote} ({needed}), and there is none here. Install it, or put "
+                "it on the path"
             )
             yield Concern(severity=Severity.ERROR, code="missing-module", paths=(path,), message=message)
 
@@ -240,11 +238,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _top(name: str) -> str:
     return name.partition(".")[0]
-
-
-def _some(names: Iterator[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:_MOST_NAMED]) + (" …" if len(every) > _MOST_NAMED else "")
 
 
 def _by(wrote: str) -> str:

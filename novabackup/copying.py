@@ -90,7 +90,7 @@ def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
         if name in there:
             continue
         try:
-            size += sum(entry.size for entry in source.record(name).files)
+            size += source.record(name).size
         except (IntegrityError, FormatError) as error:
             _LOG.warning("snapshot %s cannot be copied: %s", name, error)
             damaged.append(name)
@@ -150,7 +150,7 @@ def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callbac
                 except (ArchivedError, IntegrityError, FormatError) as error:
                     problems.append(_problem(name, error))
                 del left[name]
-                callback.absolute_update(todo.size - sum(entry.size for one in left.values() for entry in one.files))
+                callback.absolute_update(todo.size - sum(one.size for one in left.values()))
         if not left:
             break
     else:
@@ -281,14 +281,18 @@ class Copier:
             files = {entry.path: entry for entry in self._source.record(snapshot_id(there)).files}
             for other in there.files:
                 entry = files[other.path]
-                mine, sizes = _chunks(self._source, entry, entry.packs.index)
-                theirs, same = _chunks(self._target, other, self._packer.number)
+                mine, sizes = _chunks(self._source, entry, functools.partial(_counted_in, entry.packs))
+                theirs, same = _chunks(self._target, other, self._shared)
                 if not np.array_equal(sizes, same):
                     continue  # a copy that was cut anew
                 numbers, chunks = split(mine)
                 for number in np.unique(numbers).tolist():
                     chosen = (numbers == number) & (theirs != UNKNOWN)
                     self._places(entry.packs[number])[chunks[chosen]] = theirs[chosen]
+
+    def _shared(self, pack: str, first: int, count: int) -> Places:
+        """Name chunks of a pack of the target, `UNKNOWN` if nothing may be shared with it."""
+        return self._packer.keep(pack, first, count) if self._packer.shares(pack) else np.full(count, UNKNOWN)
 
     def bring(self, record: SnapshotRecord, callback: Callback) -> SnapshotRecord | None:
         """Bring the content of a snapshot over.
@@ -319,10 +323,7 @@ class Copier:
         self._target.protect(self._packer.shared)
         if self._packer.condemned_meanwhile():
             return None
-        files = tuple(
-            attrs.evolve(entry, packs=location.packs, runs=location.runs, depth=location.depth)
-            for entry, location in zip(record.files, locations, strict=True)
-        )
+        files = tuple(location.noted_in(entry) for entry, location in zip(record.files, locations, strict=True))
         return attrs.evolve(record, files=files, added=self._packer.added - before)
 
     def too_late(self) -> bool:
@@ -460,12 +461,15 @@ class _Whole(_Load):
                 went[chunks] = places
 
 
-def _chunks(objects: Objects, entry: FileEntry, number: Callable[[str], int]) -> tuple[Places, Places]:
-    """Give place and size of each chunk of a file; the place is `UNKNOWN` where the pack has no number."""
+def _counted_in(packs: tuple[str, ...], pack: str, first: int, count: int) -> Places:
+    return following(packs.index(pack), first, count)
+
+
+def _chunks(objects: Objects, entry: FileEntry, name: Callable[[str, int, int], Places]) -> tuple[Places, Places]:
+    """Give place and size of each chunk of a file; chunks of a pack that follow each other are named by a function."""
     places, sizes = [NOWHERE], [NOWHERE]
     for index, first, count in objects.runs(entry).tolist():
         pack = entry.packs[index]
-        counted = number(pack)
-        places.append(np.full(count, UNKNOWN) if counted == UNKNOWN else following(counted, first, count))
+        places.append(name(pack, first, count))
         sizes.append(objects.table(pack, reaching=first + count).sizes[first : first + count].astype(np.int64))
     return np.concatenate(places), np.concatenate(sizes)

@@ -114,8 +114,7 @@ def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPla
 
 def planned(name: str, record: SnapshotRecord, candidates: Sequence[str]) -> DrillPlan:
     """Make the plan for a snapshot that has been chosen."""
-    size = sum(entry.size for entry in record.files)
-    return DrillPlan(snapshot=name, store=record.store, size=size, candidates=tuple(candidates))
+    return DrillPlan(snapshot=name, store=record.store, size=record.size, candidates=tuple(candidates))
 
 
 def _is_healthy(record: SnapshotRecord) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import attrs
 
-from novabackup import retention, session
+from novabackup import _text, retention, session
 from novabackup.errors import ConfigurationError
 from novabackup.model import SnapshotRecord
 from novabackup.objects import Objects
@@ -27,7 +27,7 @@ def plan(objects: Objects, policy: Policy) -> ForgetPlan:
     unread = sorted({*objects.names()}.difference(candidate.id for candidate in there))
     if not unread:
         return made
-    warning = f"{len(unread)} cannot be read and stay: {', '.join(unread[:5])}{' …' if len(unread) > 5 else ''}"
+    warning = f"{len(unread)} cannot be read and stay: {_text.first_of(unread)}"
     return attrs.evolve(made, warnings=(*made.warnings, f"{warning}. check() says more"))
 
 

@@ -142,8 +142,9 @@ class Opened:
         return self.wrapped.repository if self.wrapped else ""
 
 
-def sealed_readme(text: str) -> bytes:
+def _sealed_readme(*, encrypted: bool) -> bytes:
     """Give the README with a last line that tells whether the text above has been altered."""
+    text = _README_ENCRYPTED if encrypted else _README
     return f"{text}\nblake3 of the text above: {blake3(text.encode()).hexdigest()}\n".encode()
 
 
@@ -308,13 +309,13 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     """Write a lost ``config.json`` anew."""
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
-        storage.add(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+        storage.add(README_KEY, [_sealed_readme(encrypted=encrypted)])
         storage.add(EXTRACT_KEY, [sealed_script()])
 
 
 def write_readme(storage: Storage, *, encrypted: bool) -> None:
     """Write the text for people who find the folder anew."""
-    storage.write(README_KEY, [sealed_readme(_README_ENCRYPTED if encrypted else _README)])
+    storage.write(README_KEY, [_sealed_readme(encrypted=encrypted)])
 
 
 def write_script(storage: Storage) -> None:

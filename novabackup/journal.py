@@ -362,8 +362,7 @@ class _Contender:
         if not self._single_writer and not (guarantees.exclusive_create and guarantees.compare_and_swap):
             raise ConfigurationError(
                 f"{self._storage.url}: a guard needs a storage that can exclude other writers, and this one was "
-                "seen to "
-                "ignore conditional writes. If nobody else writes to this store, say so: "
+                "seen to ignore conditional writes. If nobody else writes to this store, say so: "
                 "IndexStore(..., single_writer=True)"
             )
         found = _read_any(self._storage)

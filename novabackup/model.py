@@ -140,6 +140,11 @@ class SnapshotRecord:
         return (*self.files, *self.links, *self.folders)
 
     @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+    @property
     def packs(self) -> tuple[str, ...]:
         """Ids of all packs that the files need, each once."""
         return tuple(dict.fromkeys(pack for entry in self.files for pack in entry.packs))

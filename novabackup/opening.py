@@ -157,8 +157,7 @@ class Opening(abc.ABC):
         if not self.names():
             raise FormatError(
                 f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another "
-                "one and "
-                "no snapshots. Check the URL, or choose another folder"
+                "one and no snapshots. Check the URL, or choose another folder"
             ) from error
 
     def _found(self) -> Config:

@@ -87,6 +87,15 @@ class Location:
     runs: tuple[Run, ...] = ()
     depth: int = 0
 
+    @classmethod
+    def of(cls, entry: FileEntry) -> Location:
+        """Tell where the content of a file is."""
+        return cls(packs=entry.packs, runs=entry.runs, depth=entry.depth)
+
+    def noted_in(self, entry: FileEntry) -> FileEntry:
+        """Give the file as its entry is when its content is here."""
+        return attrs.evolve(entry, packs=self.packs, runs=self.runs, depth=self.depth)
+
 
 @attrs.define
 class _NewPack:
@@ -215,32 +224,28 @@ class Packer:
             for part, known, buffer, data in lane.each(read, parts) if len(parts) > 1 else map(read, parts):
                 for segment, is_known in zip(part, known, strict=True):
                     if is_known:
-                        places += [self._place(list(chunker.skip(segment.length))), segment.places]
+                        places += [self.place(list(chunker.skip(segment.length))), segment.places]
                     else:
                         begin = segment.start - part[0].start
-                        places.append(self._place(list(chunker.feed(data[begin : begin + segment.length]))))
+                        places.append(self.place(list(chunker.feed(data[begin : begin + segment.length]))))
                 self._whole.hand_over(functools.partial(take_in, buffer, data))
                 told(len(data))
-        places.append(self._place(list(chunker.skip(0))))
+        places.append(self.place(list(chunker.skip(0))))
         self._whole.drain()
         proof.confirm()
-        return Stored(size=size, blake3=whole.hexdigest(), places=_joined(places))
+        return Stored(size=size, blake3=whole.hexdigest(), places=np.concatenate(places))
 
     def find(self, hashes: Hashes) -> Places:
         """Find chunks by hashes of this repository's own kind; `UNKNOWN` are those that have to be stored."""
         return self._stock.find(hashes)
 
-    def number(self, pack: str) -> int:
-        """Give the number by which places count a pack that was there before; `UNKNOWN` if it cannot be shared."""
-        return self._stock.shared(pack)
+    def shares(self, pack: str) -> bool:
+        """Tell whether new files may name chunks of a pack that was there before."""
+        return self._stock.shares(pack)
 
     def keep(self, pack: str, first: int, count: int) -> Places:
         """Name chunks of a pack that is there, whatever else is known of it; give their places."""
         return following(self._stock.number(pack), first, count)
-
-    def place(self, pieces: list[Piece]) -> Places:
-        """Store chunks that are not there yet; give the place of each."""
-        return self._place(pieces)
 
     def place_frame(self, frame: Frame, packed: bytes | memoryview, sizes: Sizes, hashes: Hashes) -> Places | None:
         """Store a frame of another pack as it is, if none of its chunks is there yet.
@@ -263,11 +268,7 @@ class Packer:
         self._stock.note(hashes, places)
         return places
 
-    def locate(self, places: Sequence[Places]) -> list[Location]:
-        """Store what is left; say where files are, each of which consists of the chunks at the places given."""
-        return self.finish([Stored(size=0, blake3="", places=one) for one in places])
-
-    def _place(self, pieces: list[Piece]) -> Places:
+    def place(self, pieces: list[Piece]) -> Places:
         """Find chunks, or put them into the pack that is being built; give the place of each."""
         digests = [digest for piece in pieces for digest in self._digests(piece)]
         if not digests:
@@ -353,8 +354,12 @@ class Packer:
         Returns:
             Where each content is.
         """
+        return self.locate([stored._places for stored in contents])
+
+    def locate(self, places: Sequence[Places]) -> list[Location]:
+        """Store what is left; say where files are, each of which consists of the chunks at the places given."""
         self._finish_packs()
-        runs = [self._runs(stored._places) for stored in contents]
+        runs = [self._runs(of_file) for of_file in places]
         lists = {number: self._list(rows) for number, rows in enumerate(runs) if len(rows) > MOST_RUNS}
         if lists:
             self._finish_packs()
@@ -424,7 +429,7 @@ class Packer:
         _packs, numbered = self._by_first_use(rows)
         data = numbered.astype(MAP_ROW).tobytes()
         chunker = Chunker(len(data), find_regions(0, lambda start, length: b""))
-        return self._place(list(chunker.feed(data)))
+        return self.place(list(chunker.feed(data)))
 
     def _indirect(self, packs: tuple[str, ...], rows: Runs) -> Location:
         """Say where a list of runs is; the packs that it counts in come first."""
@@ -449,10 +454,6 @@ def _parts(segments: Iterable[Segment], most: int) -> Iterator[_Part]:
 
 def _has_twice(hashes: Hashes) -> bool:
     return len(np.unique(np.ascontiguousarray(hashes).view(f"V{HASH}"))) < len(hashes)
-
-
-def _joined(places: list[Places]) -> Places:
-    return np.concatenate([NOWHERE, *places])
 
 
 def _tuples(rows: Runs) -> tuple[Run, ...]:

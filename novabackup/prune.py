@@ -24,7 +24,7 @@ from novabackup import _html
 from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.model import Problem
 from novabackup.objects import Objects, pack_key
-from novabackup.storage import Lock
+from novabackup.storage import Entry, Lock
 
 __all__ = ["GRACE", "PrunePlan", "execute", "plan"]
 
@@ -71,19 +71,18 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
     if grace and grace < SHORTEST_GRACE:
         raise ConfigurationError(
             f"a grace period of {grace} is shorter than a backup may take to commit: expected {SHORTEST_GRACE} at "
-            "least, or "
-            "timedelta(0) if you are sure that nothing else writes to this repository"
+            "least, or timedelta(0) if you are sure that nothing else writes to this repository"
         )
     now = objects.clock()
+
+    def is_ripe(entry: Entry) -> bool:
+        return now - entry.modified >= grace.total_seconds()
+
     condemned = list(objects.condemned())
     packs = dict(objects.pack_entries())
     named = _named(objects)  # last, so that it shows every commit that the condemnations do not
-    ripe = {
-        pack for entry, record in condemned if now - entry.modified >= grace.total_seconds() for pack in record.packs
-    }
-    pending = {
-        pack for entry, record in condemned if now - entry.modified < grace.total_seconds() for pack in record.packs
-    }
+    ripe = {pack for entry, record in condemned if is_ripe(entry) for pack in record.packs}
+    pending = {pack for entry, record in condemned if not is_ripe(entry) for pack in record.packs}
     wanted = packs.keys() & (ripe - pending) - named
     locked = {lock.key: lock for lock in objects.storage.locks(sorted(map(pack_key, wanted)))}
     kept = {pack for pack in wanted if pack_key(pack) in locked}
@@ -91,20 +90,13 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
     condemn = sorted(
         pack
         for pack, entry in packs.items()
-        if pack not in named
-        and pack not in pending
-        and pack not in wanted
-        and now - entry.modified >= grace.total_seconds()
+        if pack not in named and pack not in pending and pack not in wanted and is_ripe(entry)
     )
     return PrunePlan(
         condemn=tuple(condemn),
         delete=tuple(delete),
         size=sum(packs[pack].size for pack in delete),
-        clear=tuple(
-            entry.key
-            for entry, record in condemned
-            if now - entry.modified >= grace.total_seconds() and kept.isdisjoint(record.packs)
-        ),
+        clear=tuple(entry.key for entry, record in condemned if is_ripe(entry) and kept.isdisjoint(record.packs)),
         grace=grace.total_seconds(),
         locked=tuple(locked[key] for key in sorted(locked)),
     )
@@ -142,8 +134,7 @@ def _named(objects: Objects) -> set[str]:
     if problems:
         raise IntegrityError(
             f"{objects.url}: nothing is pruned while snapshots cannot be read, since nobody knows which packs "
-            "they need. "
-            "Restore them from another copy, or forget them",
+            "they need. Restore them from another copy, or forget them",
             problems,
         )
     return named

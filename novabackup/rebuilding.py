@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from novabackup import _html, _text, checks
 from novabackup._paths import printable
-from novabackup.bm25_writing import PARAMETERS, require_writable, write
+from novabackup.bm25_writing import AGAIN, PARAMETERS, require_writable, write
 from novabackup.components import Bm25, Component, JsonLines, Metadata
 from novabackup.components.pickles import FEW, Recipe, digests, hashed, sign
 from novabackup.content import blocks
@@ -44,7 +44,6 @@ __all__ = ["RebuildPlan", "Rebuilt", "Wishes", "build", "execute"]
 _LOG = logging.getLogger("novabackup")
 
 _BLOCK = 4 << 20
-_AGAIN = "Ingest again, or restore all files from one snapshot"
 
 
 @attrs.frozen(kw_only=True)
@@ -216,7 +215,7 @@ def _components(store: IndexStore) -> tuple[Bm25, Component]:
         paths = ", ".join(component.path for component in (*indexes, *metadata)) or "none"
         raise ConfigurationError(
             f"{store.url}: expected one BM25 index, and one file of metadata in JSON that has its texts, among the "
-            f"components, found {paths}. {_AGAIN}"
+            f"components, found {paths}. {AGAIN}"
         )
     return indexes[0], metadata[0]
 
@@ -230,7 +229,7 @@ def _only_its_own(store: IndexStore, component: Bm25) -> tuple[Problem, ...]:
     if others:
         raise ConfigurationError(
             f"{store.url}: {component.path} can be written anew only while all other files are healthy and agree, "
-            f"found {'; '.join(map(str, dict.fromkeys(others)))}. {_AGAIN}"
+            f"found {'; '.join(map(str, dict.fromkeys(others)))}. {AGAIN}"
         )
     return problems
 
@@ -331,7 +330,7 @@ def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Compo
         return _Learned(snapshot=name, before=files[component.path], ways=ways, key=key)
     raise NotFoundError(
         f"{objects.url} has no snapshot of {store.url} with a healthy {component.path} and {metadata.path}, from which "
-        f"its shape could be learned. {_AGAIN}"
+        f"its shape could be learned. {AGAIN}"
     )
 
 
@@ -375,7 +374,7 @@ def _ways(component: Bm25, recipe: Recipe, found: Sequence[Any], snapshot: str, 
         differ = [name for name, member in recipe.members.items() if again.members.get(name) != member]
         raise ConfigurationError(
             f"an index made from the texts of snapshot {snapshot} is not the one in it: "
-            f"{', '.join(differ) or 'its form'} would differ. Install the version of rank-bm25 that wrote it. {_AGAIN}"
+            f"{', '.join(differ) or 'its form'} would differ. Install the version of rank-bm25 that wrote it. {AGAIN}"
         )
     return ways
 

@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.keys import Key
@@ -37,6 +38,7 @@ PIN_NAME = re.compile(r"pins/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
 _MANY_NOTES = 2
 _DRILL_NAME = re.compile(r"drills/\d{8}T\d{6}Z-[0-9a-f]{16}\.json")
 _DRILLS_KEPT = 100
+_Record = TypeVar("_Record")
 _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """A storage that names a later time names none."""
 
@@ -78,6 +80,16 @@ class Records(Opening):
     def record_keys(self, folder: str) -> list[str]:
         """List the keys of records in a folder, without what a killed `clock` left beside them."""
         return [key for key in self.storage.keys(folder) if key.endswith(".json")]
+
+    def _readable_records(self, keys: Iterable[str], kind: type[_Record]) -> Iterator[tuple[str, _Record]]:
+        """Read records that may have gone since they were listed; those that are damaged are passed over, too."""
+        for key in keys:
+            try:
+                yield key, self.read_record(key, kind)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -208,13 +220,7 @@ class Records(Opening):
 
     def forgotten(self) -> Iterator[tuple[str, Forgotten]]:
         """Read which snapshots were removed on purpose; notes that cannot be read are passed over with a warning."""
-        for key in list(self.storage.keys("forgotten")):
-            try:
-                yield key, self.read_record(key, Forgotten)[0]
-            except (IntegrityError, FormatError) as error:
-                _LOG.warning("%s is passed over: %s", key, error)
-            except FileNotFoundError:
-                continue
+        return self._readable_records(list(self.storage.keys("forgotten")), Forgotten)
 
     def stored(self) -> dict[str, datetime]:
         """Tell when each snapshot was written, by the storage's own clock; where it does not say, it is left out."""
@@ -263,14 +269,7 @@ class Records(Opening):
 
     def drills(self) -> list[Drill]:
         """Read how drills went, oldest first; results that cannot be read are passed over with a warning."""
-        found = []
-        for key in self.drill_keys():
-            try:
-                found.append(self.read_record(key, Drill)[0])
-            except (IntegrityError, FormatError) as error:
-                _LOG.warning("%s is passed over: %s", key, error)
-            except FileNotFoundError:
-                continue
+        found = (drill for _key, drill in self._readable_records(self.drill_keys(), Drill))
         return sorted(found, key=lambda drill: drill.time)  # keys tell seconds, in which several may fit
 
     def note_drill(self, record: Drill) -> str:
@@ -288,15 +287,9 @@ class Records(Opening):
 
     def condemned(self) -> Iterator[tuple[Entry, Condemned]]:
         """Read what `prune` has condemned; a record that cannot be read condemns nothing."""
-        for entry in self.storage.entries("condemned"):
-            if not entry.key.endswith(".json"):
-                continue  # a killed `clock` left it
-            try:
-                yield entry, self.read_record(entry.key, Condemned)[0]
-            except (IntegrityError, FormatError) as error:
-                _LOG.warning("%s is passed over: %s", entry.key, error)
-            except FileNotFoundError:
-                continue
+        # Without what a killed `clock` left there.
+        entries = {entry.key: entry for entry in self.storage.entries("condemned") if entry.key.endswith(".json")}
+        return ((entries[key], record) for key, record in self._readable_records(entries, Condemned))
 
     def condemn(self, packs: Iterable[str]) -> None:
         """Say that packs will be deleted when a grace period has passed and still no snapshot names them."""

@@ -88,7 +88,7 @@ def _require_readable(objects: Objects) -> None:
 def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> None:
     """Seal snapshots and their content with the newest key."""
     there = dict(_records(objects, names))
-    sizes = {name: sum(entry.size for entry in record.files) for name, record in there.items()}
+    sizes = {name: record.size for name, record in there.items()}
     callback.set_size(sum(sizes.values()))
     done = [name for name in there if _is_done(objects, name)]
     recent = [there[name] for name in done[-_RECENT:]]

@@ -266,7 +266,7 @@ class _Bench:
         for _name, record in records:
             for entry in record.files:
                 if content_of(entry) in contents and not self._is_broken(entry):
-                    self._mended.setdefault(content_of(entry), _location(entry))
+                    self._mended.setdefault(content_of(entry), Location.of(entry))
         self._ways.want(contents)
         known: dict[FileEntry, tuple[list[Way], list[str]]] = {}
         for name, entry in broken:
@@ -301,7 +301,7 @@ class _Bench:
         if content_of(entry) not in self._proved:
             self._mended[content_of(entry)] = self._go(entry, ways)
             self._proved.add(content_of(entry))
-        mended = _at(entry, self._mended[content_of(entry)])
+        mended = self._mended[content_of(entry)].noted_in(entry)
         files = tuple(mended if other.path == path else other for other in record.files)
         changed = attrs.evolve(record, files=files)
         self._refuse_unknown(name, changed)
@@ -321,18 +321,10 @@ class _Bench:
             try:
                 location = way.go()
                 if self._objects.reads_back:
-                    for _block in blocks(self._objects, _at(entry, location)):
+                    for _block in blocks(self._objects, location.noted_in(entry)):
                         pass
             except (ArchivedError, IntegrityError, FormatError) as error:
                 errors.append(f"from {way.source}: {error}")
             else:
                 return location
         raise IntegrityError("; ".join(errors))
-
-
-def _location(entry: FileEntry) -> Location:
-    return Location(packs=entry.packs, runs=entry.runs, depth=entry.depth)
-
-
-def _at(entry: FileEntry, location: Location) -> FileEntry:
-    return attrs.evolve(entry, packs=location.packs, runs=location.runs, depth=location.depth)

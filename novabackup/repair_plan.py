@@ -80,8 +80,8 @@ class RepairPlan:
         """One line that says how much is mended and lost."""
         files = sum(bool(loss.path) for loss in self.lost)
         counted = [(files, "file"), (len(self.lost) - files, "object")]
-        lost = " and ".join(_counted(number, word) for number, word in counted if number) or "nothing"
-        return f"{_counted(len(self.problems), 'problem')}, {_counted(len(self.actions), 'step')}; {lost} lost"
+        lost = " and ".join(_text.count(number, word) for number, word in counted if number) or "nothing"
+        return f"{_text.count(len(self.problems), 'problem')}, {_text.count(len(self.actions), 'step')}; {lost} lost"
 
     def __str__(self) -> str:
         lines = [printable(self.repository), *_text.aligned(map(_cells, self.actions))]
@@ -93,10 +93,6 @@ class RepairPlan:
         columns = ["what", "object", "file", "from or why"]
         rows = [*map(_cells, self.actions), *(("lost", *_what(loss), loss.message) for loss in self.lost)]
         return _html.table(f"Repair of {self.repository}: {self.summary}", columns, rows)
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _cells(action: Action) -> tuple[str, ...]:

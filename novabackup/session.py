@@ -172,8 +172,7 @@ class Session:
             self._roll_back(held, None)
             raise CheckFailedError(
                 f"{self._store.url}: after the block the index files do not belong together, so every file was "
-                "put back "
-                f"to snapshot {self._snapshot}. What the block had written is kept as a snapshot with the tag "
+                f"put back to snapshot {self._snapshot}. What the block had written is kept as a snapshot with the tag "
                 f"{FAILED_TAG!r}. Found",
                 problems,
             )
@@ -213,9 +212,8 @@ class Session:
                 raise
             raise RollbackError(
                 f"{self._store.url} could not be put back to snapshot {self._snapshot} of {self._objects.url}: "
-                f"{failure}. "
-                "The journal is still there. Remove the cause (free space, mend permissions, restore the repository "
-                "from a copy), then call recover(store)"
+                f"{failure}. The journal is still there. Remove the cause (free space, mend permissions, restore the "
+                "repository from a copy), then call recover(store)"
             ) from _chained(failure, cause)
         # Marked, since whoever called the guard is told so anyhow, by the error that it raises.
         _LOG.warning("%s was put back to snapshot %s", self._store.url, self._snapshot, extra={"told": True})
@@ -433,8 +431,7 @@ def restore(
         held.abandon()
         raise RollbackError(
             f"{store.url}: the restore of {name} was interrupted: {failure}. The journal is still there. Remove "
-            "the cause, "
-            "then call recover(store), which finishes it"
+            "the cause, then call recover(store), which finishes it"
         ) from failure
     return done
 

@@ -163,7 +163,7 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes of all its files."""
-        return sum(entry.size for entry in self._record.files)
+        return self._record.size
 
     @property
     def added(self) -> int:
@@ -372,18 +372,15 @@ class Snapshot:
         return todo
 
     def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
-        own = self._own_store or self._origin.open_store(self._record)
-        if to is None:
-            return own
         if isinstance(to, IndexStore):
             return to
-        return own.at(to)
+        own = self._own_store or self._origin.open_store(self._record)
+        return own if to is None else own.at(to)
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 
     def _enter(self, context: str) -> None:
-        store = self._own_store or self._origin.open_store(self._record)
-        guard = Session(store, self._origin.objects, self._origin.open_repository, self._callback)
+        guard = Session(self._target(None), self._origin.objects, self._origin.open_repository, self._callback)
         self._taken = guard.enter(self._request or self._point, context=context, timeout=self._timeout)
         self._sessions.append(guard)
 
@@ -422,8 +419,7 @@ class Snapshot:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(
                 f"{function.__qualname__} is a generator: its body runs after the call has returned, outside of "
-                "the guard. "
-                "Use `with snapshot(store):` inside of it"
+                "the guard. Use `with snapshot(store):` inside of it"
             )
         if inspect.iscoroutinefunction(function):
 

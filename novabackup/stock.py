@@ -15,7 +15,7 @@ from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.lanes import Lane
 from novabackup.model import FileEntry, SnapshotRecord
 from novabackup.objects import Objects
-from novabackup.packs import FRAME_SIZE, NOWHERE, UNKNOWN, Frame, Hashes, KnownChunks, Places, Table, following
+from novabackup.packs import FRAME_SIZE, NOWHERE, Frame, Hashes, KnownChunks, Places, Table, following
 
 __all__ = ["MOST_CRUMBS", "Segment", "Stock"]
 
@@ -77,7 +77,7 @@ class Stock:
         return self._usable.issuperset(packs)
 
     def number(self, pack: str) -> int:
-        """Give the number that places count a pack by, whether or not its content is looked through."""
+        """Give the number that places count a pack by."""
         if pack not in self._numbers:
             self._numbers[pack] = len(self.packs)
             self.packs.append(pack)
@@ -87,9 +87,9 @@ class Stock:
         """Look chunks up, also those that were noted; shape ``(chunks,)``."""
         return self._known.find(hashes)
 
-    def shared(self, pack: str) -> int:
-        """Give the number by which places count a pack; `UNKNOWN` if nothing can be shared with it."""
-        return self._tables[pack][0] if pack in self._tables else UNKNOWN
+    def shares(self, pack: str) -> bool:
+        """Tell whether new files may name chunks of a pack."""
+        return pack in self._tables
 
     def note(self, hashes: Hashes, places: Places) -> None:
         """Add new chunks, each of which is not known yet."""
@@ -117,17 +117,13 @@ class Stock:
         return frozenset(self._objects.present(self._wanted.keys() - self._avoided))
 
     @functools.cached_property
-    def _tables(self) -> dict[str, tuple[int, Table]]:
-        """The tables of usable packs, each with the number that places count it by."""
+    def _tables(self) -> dict[str, Table]:
+        """The tables of usable packs."""
         usable = self._usable - self._crumbs
         wanted = [pack for pack in self._wanted if pack in usable]
-        tables = {}
         parallel = self._objects.storage.parallel
         with Lane(parallel, 2 * parallel) as lane:
-            for pack, table in lane.each(self._table, wanted):
-                if table is not None:
-                    tables[pack] = self.number(pack), table
-        return tables
+            return {pack: table for pack, table in lane.each(self._table, wanted) if table is not None}
 
     def _table(self, pack: str) -> tuple[str, Table | None]:
         try:
@@ -160,8 +156,8 @@ class Stock:
     @functools.cached_property
     def _known(self) -> KnownChunks:
         known = KnownChunks()
-        for number, table in self._tables.values():
-            known.add_new(table.hashes, following(number, 0, len(table)))
+        for pack, table in self._tables.items():
+            known.add_new(table.hashes, following(self.number(pack), 0, len(table)))
         return known
 
     def _frames_of(self, before: FileEntry) -> Iterator[tuple[int, int, Frame]]:
@@ -170,13 +166,13 @@ class Stock:
             return  # its content was moved about so much that hardly any is where it was
         at = 0
         for pack, first, count in before.runs:
-            if before.packs[pack] not in self._tables:
+            table = self._tables.get(before.packs[pack])
+            if table is None:
                 return
-            number, table = self._tables[before.packs[pack]]
             for frame in table.frames_of(first, count) if first + count <= len(table) else ():
                 begin, end = max(first, frame.first), min(first + count, frame.first + frame.chunks)
                 if end - begin == frame.chunks:
-                    yield at, number, frame
+                    yield at, self.number(before.packs[pack]), frame
                     at += frame.size
                 else:
                     at += int(table.sizes[begin:end].sum(dtype=np.int64))

@@ -143,8 +143,7 @@ def verify(
     level = _level(level)
     thaw.require_readable(objects, name, record, f"verifying {level} reads the packs")
     watch = Stopwatch()
-    size = sum(entry.size for entry in record.files)
-    callback.set_size(size)
+    callback.set_size(record.size)
     tried = Tried(reports=Reports())
     if level is Level.STRUCTURE:
         with watch.step("structure"):
@@ -153,7 +152,7 @@ def verify(
         with watch.step("hashes"):
             _require(objects, name, record, (_hashes(objects, entry, callback) for entry in record.files))
     else:  # each byte is compared with its hash on the way
-        with scratch(folder, size) as place:
+        with scratch(folder, record.size) as place:
             with watch.step("restore"):
                 store = restore(str(place))
             tried = try_out(store, record, watch, level)
@@ -167,7 +166,7 @@ def verify(
         snapshot=name,
         level=level,
         files=len(record.files),
-        size=size,
+        size=record.size,
         seconds=watch.seconds,
         reports=tried.reports,
         queries=tried.repeated.number,

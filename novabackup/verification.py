@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from fsspec.callbacks import Callback
 
+from novabackup._text import first_of
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
 from novabackup.lanes import Lane, cores
@@ -185,7 +186,7 @@ def check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> Non
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:
     names = needed.get(pack, [])
-    who = f"needed by {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else "no snapshot needs it"
+    who = f"needed by {first_of(names)}" if names else "no snapshot needs it"
     return Problem(
         code=code,
         paths=(pack_key(pack),),

@@ -79,7 +79,7 @@ def _row(name: str, record: SnapshotRecord) -> tuple[object, ...]:
         name,
         f"{record.time:%Y-%m-%d %H:%M:%S} UTC",
         record.store,
-        _html.size(sum(entry.size for entry in record.files)),
+        _html.size(record.size),
         _html.size(record.added),
         ", ".join(record.tags),
         record.message,

@@ -195,7 +195,7 @@ class Ways:
 
     def _copied(self, other: Objects, alone: SnapshotRecord) -> Location:
         (entry,) = self.brought(other, alone).files
-        return Location(packs=entry.packs, runs=entry.runs, depth=entry.depth)
+        return Location.of(entry)
 
     # -- from the live files -----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What all tests share: servers that speak S3, and a place on each."""
+"""What all tests share: a small Nova and a repository; servers, and a place on each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import uuid
+from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("novabackup.storage.contract")
 
 import servers  # noqa: E402
+from novabackup import IndexStore, Repository  # noqa: E402
 
 RECOVERY = "recovery time"
 """The property of a test in which it says how long what it played took to recover from."""
@@ -20,6 +22,26 @@ RECOVERY = "recovery time"
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A store of real index files."""
+    import nova  # and with it faiss, which takes a while
+
+    folder = tmp_path / "vector_db"
+    nova.build(folder, nova.texts(20))
+    return folder
+
+
+@pytest.fixture
+def store(folder: Path) -> IndexStore:
+    return IndexStore(folder)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +92,20 @@ def clean_aws(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
+    """Make an empty ``s3://bucket`` that programs find by the usual environment variables; give the endpoint."""
+    import s3fs
+
+    for name, value in (("ENDPOINT_URL", moto_endpoint), ("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    fs = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    if fs.exists("bucket"):
+        fs.rm("bucket", recursive=True)
+    fs.call_s3("create_bucket", Bucket="bucket")
+    return moto_endpoint
 
 
 def _bucket(endpoint):

@@ -73,7 +73,7 @@ def export(
     storage, key = _target(to, f"nova-backup-{date}.tar.gz", storage_options)
     head = tarfile.TarInfo.create_pax_global_header({"comment": _comment(name, record)})
     _refuse_to_replace(storage, key, head)
-    callback.set_size(sum(entry.size for entry in record.files))
+    callback.set_size(record.size)
     whole = hashlib.sha256()
 
     def hashed() -> Iterator[bytes]:

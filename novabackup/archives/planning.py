@@ -11,6 +11,7 @@ import attrs
 
 from novabackup import _html
 from novabackup._paths import RESERVED, is_pattern, matches, unsafe
+from novabackup._text import first_of
 from novabackup.errors import IntegrityError, NotFoundError
 from novabackup.model import Problem
 
@@ -96,10 +97,10 @@ class ImportPlan:
                 self.problems,
             )
         if not self.files:
-            some = ", ".join(self.left_out[:5]) + (" …" if len(self.left_out) > 5 else "")
             raise NotFoundError(
                 f"{self.source} holds none of the files of {self.store}: expected {', '.join(declared)}, found "
-                f"{some or 'nothing'}. Declare other components, or say with root= which folder of it is the store"
+                f"{first_of(self.left_out) or 'nothing'}. Declare other components, or say with root= which folder of "
+                "it is the store"
             )
 
     def _repr_html_(self) -> str:

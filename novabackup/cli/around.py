@@ -7,32 +7,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import attrs
 
-from novabackup.cli.operations import state_folder
+from novabackup.cli.operations import WATCHED, state_folder
 from novabackup.cli.output import Terminal
 from novabackup.cli.work import Work
 from novabackup.integrations.errors import ServiceError, UnhealthyError
 from novabackup.integrations.hooks import Occasion
 from novabackup.integrations.monitoring import Monitor, Observation
-from novabackup.integrations.runs import Kind, RunLog
+from novabackup.integrations.runs import RunLog
 from novabackup.integrations.service import Service, stopped
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 
 __all__ = ["Around", "around", "monitor_of", "probes_of"]
-
-_KINDS: dict[str, Kind] = {
-    "snapshot": "backup",
-    "run": "ingest",
-    "restore": "restore",
-    "full-recovery": "restore",
-    "verify": "verify",
-    "check": "check",
-    "drill": "drill",
-    "forget": "forget",
-    "prune": "prune",
-    "copy": "copy",
-    "mirror": "copy",
-}
 
 
 @attrs.define
@@ -100,7 +86,7 @@ def _told_in_the_answer(wrong: Callable[[], Exception | None]) -> Iterator[None]
 
 def _remembered(work: Work, command: str, store: IndexStore | None) -> AbstractContextManager[Observation]:
     monitor = monitor_of(work)
-    return monitor.observed(_KINDS[command], store) if monitor else nullcontext(Observation())
+    return monitor.observed(WATCHED[command], store) if monitor else nullcontext(Observation())
 
 
 def _hooked(work: Work, command: str, store: IndexStore | None) -> AbstractContextManager[Occasion]:

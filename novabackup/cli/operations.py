@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from novabackup.integrations.hooks import Hooks
     from novabackup.integrations.metrics import Sink
     from novabackup.integrations.probes import HealthCheck, Query
+    from novabackup.integrations.runs import Kind
     from novabackup.integrations.schedule import Job, When
     from novabackup.integrations.service import Service
 
@@ -53,20 +54,20 @@ __all__ = [
 
 _Made = TypeVar("_Made")
 
-WATCHED = (
-    "snapshot",
-    "run",
-    "restore",
-    "full-recovery",
-    "verify",
-    "check",
-    "drill",
-    "forget",
-    "prune",
-    "copy",
-    "mirror",
-)
-"""The commands that hooks run around, and whose runs are remembered."""
+WATCHED: Mapping[str, Kind] = {
+    "snapshot": "backup",
+    "run": "ingest",
+    "restore": "restore",
+    "full-recovery": "restore",
+    "verify": "verify",
+    "check": "check",
+    "drill": "drill",
+    "forget": "forget",
+    "prune": "prune",
+    "copy": "copy",
+    "mirror": "copy",
+}
+"""The commands that hooks run around, and as what their runs are remembered."""
 
 _OURS = "novabackup.cli."
 _STOPPING = ("restore", "run", "snapshot")
@@ -350,7 +351,7 @@ class HooksSettings:
     failure: tuple[tuple[str, ...], ...] = setting(_commands, ())
     after: tuple[tuple[str, ...], ...] = setting(_commands, ())
     timeout: float = setting(_patience, 300.0)
-    during: tuple[str, ...] = setting(_words(*WATCHED), WATCHED)
+    during: tuple[str, ...] = setting(_words(*WATCHED), tuple(WATCHED))
 
     def made(self) -> Hooks:
         """Make the hooks."""

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from novabackup import _html
 from novabackup._paths import printable
+from novabackup._text import count
 from novabackup.cli.exits import Exit, besides, exit_of, hint_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Table",
     "Terminal",
     "count",
+    "counted",
     "local",
     "number",
     "problem_fields",
@@ -119,6 +121,11 @@ class Answer:
     aside: bool = False
 
     @classmethod
+    def refused(cls, fields: Mapping[str, object]) -> Answer:
+        """Say that somebody who was asked did not want it."""
+        return cls(fields=fields, shown=["Nothing was done"], exit=Exit.INTERRUPTED)
+
+    @classmethod
     def of_plan(cls, fields: Mapping[str, object], lines: Sequence[Table | str], *, dry_run: bool) -> Answer:
         """Say what would be done, which a dry run was asked for, or what was done."""
         said = {"dry_run": dry_run, **fields}
@@ -164,8 +171,16 @@ class Terminal:
         for part in (*answer.shown, *(() if self._quiet else answer.done)):
             self._show(console, part)
 
-    def ask(self, question: str, parts: Sequence[Table | str]) -> bool:
-        """Show something, and ask whether to go on; no answer is a no."""
+    def agrees(self, question: str, parts: Sequence[Table | str], *, yes: bool) -> bool:
+        """Tell whether to go on: ask whoever is there to answer, unless that was said before; no answer is a no.
+
+        Args:
+            question: What is asked.
+            parts: What is shown before.
+            yes: It was said on the command line.
+        """
+        if yes or not self.can_ask:
+            return True
         for part in parts:
             self._show(self.err, part)
         self.err.print(Text(f"{printable(question)} [y/N] "), end="", soft_wrap=True)
@@ -336,9 +351,9 @@ def local(time: datetime) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
-def count(many: int, what: str) -> str:
-    """Count things: 1 file, 2 files."""
-    return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"
+def counted(what: str) -> Callable[[float], str]:
+    """Show amounts that count things, in a bar."""
+    return lambda amount: f"{amount:.0f} {what}"
 
 
 def number(value: int | None) -> str:

@@ -20,7 +20,7 @@ from novabackup.cli.app import app
 from novabackup.cli.child import run_to_end
 from novabackup.cli.exits import Exit
 from novabackup.cli.operations import secrets_in, state_folder
-from novabackup.cli.output import Answer, Column, Table, local
+from novabackup.cli.output import Answer, Column, Table, count, local
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError
 from novabackup.integrations.installing import (
@@ -251,8 +251,7 @@ def _installed(work: Work, jobs: Sequence[Job], said: Kind | None, *, user: bool
     if dry_run:
         shown = ["Nothing was done. To be done:", *_listed(lines), "What would be written is shown with --json"]
         return Answer.of_plan(fields, shown, dry_run=True)
-    many = "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
-    done = f"{many} installed with {plan.where}. What is done when: novabackup schedule show"
+    done = f"{count(len(jobs), 'job')} installed with {plan.where}. What is done when: novabackup schedule show"
     return Answer.of_plan(fields, [done], dry_run=False)
 
 

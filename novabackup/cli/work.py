@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 
 from novabackup import checks
 from novabackup.cli import config as _config
+from novabackup.cli.amounts import bytes_of
 from novabackup.cli.config import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
 from novabackup.cli.durations import seconds_of
 from novabackup.cli.output import Terminal, size
@@ -27,7 +28,7 @@ from novabackup.repository import Repository, protocol
 from novabackup.snapshots import Snapshot
 from novabackup.store import IndexStore
 
-__all__ = ["BY_DEFAULT", "Options", "Span", "Work"]
+__all__ = ["BY_DEFAULT", "Options", "Rate", "Span", "Work"]
 
 _WHERE = Group("Where", sort_key=8)
 _HOW = Group("Output", sort_key=9)
@@ -35,12 +36,15 @@ _DEFAULT_FOLDER = "backups"
 _LATEST = "latest"
 
 
-def _span(_hint: object, tokens: tuple[object, ...]) -> float:
-    return seconds_of(str(getattr(tokens[0], "value", tokens[0])))
+def _read_by(read: Callable[[str], float]) -> Callable[[object, tuple[object, ...]], float]:
+    """Make what reads the value of an option out of what reads a text."""
+    return lambda _hint, tokens: read(str(getattr(tokens[0], "value", tokens[0])))
 
 
-Span = Annotated[float, Parameter(converter=_span, metavar="SPAN")]
+Span = Annotated[float, Parameter(converter=_read_by(seconds_of), metavar="SPAN")]
 """An option that takes a time span: ``90s``, ``5m``, ``2h``, ``1d``."""
+Rate = Annotated[float, Parameter(converter=_read_by(bytes_of), metavar="SIZE")]
+"""An option that takes a number of bytes a second: ``500kB``, ``5MB``."""
 
 
 @Parameter(name="*")
@@ -243,15 +247,15 @@ class Work:
             return [*problems, *checks.emptied(reports, checks.last_known(newest.files, newest.problems))]
         return problems
 
-    def store_of(self, snapshot: Snapshot) -> IndexStore | None:
-        """Give the configured store if a snapshot is one of it."""
+    def store_at(self, url: str) -> IndexStore | None:
+        """Give the configured store if it is the one at a URL."""
         own = self.known_store
-        return own if own is not None and own.url == snapshot.store else None
+        return own if own is not None and own.url == url else None
 
     def target(self, snapshot: Snapshot, to: str | None) -> IndexStore | str | None:
         """Say where a snapshot is restored to: with the settings of the configured store, if it is that one."""
         if to is None:
-            return self.store_of(snapshot)
+            return self.store_at(snapshot.store)
         own = self.known_store
         if own is not None and own.storage_options and protocol(to) == protocol(own.url):
             return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)

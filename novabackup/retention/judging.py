@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
+from novabackup import _text
 from novabackup.retention.plan import ForgetPlan, State, Verdict
 from novabackup.retention.policy import Policy, Reach, Rule
 
@@ -41,7 +42,6 @@ _PERIODS: dict[str, Callable[[datetime], str]] = {
 """The name of the period that a time in UTC falls into."""
 
 _BEST_FIRST = (State.HEALTHY, State.UNHEALTHY, State.REPLACED)
-_SHOWN = 5
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -258,11 +258,10 @@ def _warnings(policy: Policy, snapshots: Sequence[Candidate], now: datetime | No
             yield f"no snapshot has the tag {tag!r}, for which there is a rule: {hint}"
     doubted = [candidate.id for candidate in snapshots if not _believed(candidate, now)]
     if doubted:
-        some = ", ".join(doubted[:_SHOWN]) + (" …" if len(doubted) > _SHOWN else "")
         yield (
             f"a clock was wrong: {len(doubted)} of the snapshots are from after the time at which they were stored, or "
-            f"from later than now: {some}. They are judged apart and push out no others. Set the clock right, and "
-            "forget by name those that you do not need"
+            f"from later than now: {_text.first_of(doubted)}. They are judged apart and push out no others. Set the "
+            "clock right, and forget by name those that you do not need"
         )
     for store, of_store in _by_store(snapshots).items():
         if all(candidate.state is not State.HEALTHY for candidate in of_store):

@@ -271,10 +271,6 @@ class Link:
         """Make one folder."""
         await self.ask(path, self._sftp.mkdir, path)
 
-    async def remove_folder(self, path: str) -> None:
-        """Remove an empty folder."""
-        await self.ask(path, self._sftp.rmdir, path)
-
     async def touch(self, path: str, atime: int, mtime: int) -> None:
         """Set the times of a file."""
         await self.ask(path, self._sftp.setstat, path, asyncssh.SFTPAttrs(atime=atime, mtime=mtime))

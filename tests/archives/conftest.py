@@ -1,4 +1,4 @@
-"""A small Nova store, and repositories."""
+"""A small Nova in a folder of the name that archives have, and a store of any files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nova
-from novabackup import IndexStore, Repository
+from novabackup import IndexStore
 from novabackup.components import Files
 
 
@@ -19,16 +19,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> IndexStore:
-    return IndexStore(folder)
-
-
-@pytest.fixture
 def plain(tmp_path: Path) -> IndexStore:
     """A store of any files, so that archives can be made of any."""
     return IndexStore(tmp_path / "plain", components=[Files("a.bin", optional=True), Files("docs/**", optional=True)])
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "repository")

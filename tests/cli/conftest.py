@@ -19,26 +19,10 @@ import fake_nova
 import nova
 import servers
 from novabackup.cli.main import run
+from said import Said
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = '[store]\nurl = "vector_db"\n\n[repository]\nurl = "backups"\n'
-
-
-@attrs.frozen
-class Said:
-    """What a command answered."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-    @property
-    def error(self):
-        return json.loads(self.err)["error"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the documents need around them: a store, an ingestion, an S3 server that programs find by the environment."""
+"""What the documents need around them: a store, an ingestion, services that they name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import s3fs
 from places import EXAMPLES
 
 import fake_nova
@@ -51,19 +50,6 @@ def beside_an_ingest(beside_a_store, tmp_path, monkeypatch) -> Path:
         "print(manuals.ingest(pathlib.Path('vector_db'), *sys.argv[1:]), 'chunks')\n"
     )
     return tmp_path
-
-
-@pytest.fixture
-def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
-    """Make an empty ``s3://bucket`` that is found by the usual environment variables; give the endpoint."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    fs = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-    if fs.exists("bucket"):
-        fs.rm("bucket", recursive=True)
-    fs.call_s3("create_bucket", Bucket="bucket")
-    return moto_endpoint
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A store with an old snapshot and a newer one."""
+"""A store, where its snapshots are, and where drills restore them to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nova
-from novabackup import IndexStore, Repository
+from novabackup import Repository
 
 
 @pytest.fixture
@@ -15,11 +15,6 @@ def folder(tmp_path) -> Path:
     folder = tmp_path / "vector_db"
     nova.build(folder, nova.texts(12))
     return folder
-
-
-@pytest.fixture
-def store(folder) -> IndexStore:
-    return IndexStore(folder)
 
 
 @pytest.fixture

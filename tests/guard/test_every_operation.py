@@ -1,5 +1,4 @@
-"""Whatever operation fails, and however: the store is as it was before the ingest or after it, and snapshots "
-"are whole."""
+"""Whatever operation fails, and however: the store is as it was before the ingest or after it, snapshots are whole."""
 
 from __future__ import annotations
 
@@ -148,6 +147,17 @@ ERRORS_ON_SFTP = {("store", "one lost answer", False), ("repository", "disk full
 KILLS_ON_SFTP = {("store", Moment.BEFORE, True), ("repository", Moment.AFTER, False)}
 
 
+def cases(side: str, how: tuple[object, ...], label: str, *, on_servers: bool, on_sftp: bool) -> Iterator[object]:
+    """Give a case for the local disk, and for the slower servers if it is one of those that are tried there."""
+    yield pytest.param("local", side, *how, id=f"local {label}")
+    if on_servers:
+        yield pytest.param("moto", side, *how, id=f"S3 {label}")
+        if side == "repository":
+            yield pytest.param("sealed", side, *how, id=f"encrypted {label}")
+    if on_sftp:
+        yield pytest.param("sftp", side, *how, id=f"SFTP {label}")
+
+
 def error_cases() -> Iterator[object]:
     """On a local disk everything; on the slower servers some kinds, with an ingest that fails or does not.
 
@@ -157,13 +167,9 @@ def error_cases() -> Iterator[object]:
         for number, name in enumerate(FAULTS):
             for fails in (False, True):
                 label = f"{side}: {name}, ingest {'fails' * fails or 'ends'}"
-                yield pytest.param("local", side, name, fails, id=f"local {label}")
-                if name != "interrupt" and fails == (number != 1) and (side, number) != ("store", 2):
-                    yield pytest.param("moto", side, name, fails, id=f"S3 {label}")
-                    if side == "repository":
-                        yield pytest.param("sealed", side, name, fails, id=f"encrypted {label}")
-                if (side, name, fails) in ERRORS_ON_SFTP:
-                    yield pytest.param("sftp", side, name, fails, id=f"SFTP {label}")
+                on_servers = name != "interrupt" and fails == (number != 1) and (side, number) != ("store", 2)
+                on_sftp = (side, name, fails) in ERRORS_ON_SFTP
+                yield from cases(side, (name, fails), label, on_servers=on_servers, on_sftp=on_sftp)
 
 
 @pytest.mark.parametrize(("where", "side", "fault", "fails"), list(error_cases()))
@@ -221,13 +227,9 @@ def kill_cases() -> Iterator[object]:
         for moment in Moment:
             for fails in (False, True):
                 label = f"{side}: {moment.value}, ingest {'fails' * fails or 'ends'}"
-                yield pytest.param("local", side, moment, fails, id=f"local {label}")
-                if fails == (moment is Moment.BEFORE):
-                    yield pytest.param("moto", side, moment, fails, id=f"S3 {label}")
-                    if side == "repository":
-                        yield pytest.param("sealed", side, moment, fails, id=f"encrypted {label}")
-                if (side, moment, fails) in KILLS_ON_SFTP:
-                    yield pytest.param("sftp", side, moment, fails, id=f"SFTP {label}")
+                on_servers = fails == (moment is Moment.BEFORE)
+                on_sftp = (side, moment, fails) in KILLS_ON_SFTP
+                yield from cases(side, (moment, fails), label, on_servers=on_servers, on_sftp=on_sftp)
 
 
 @pytest.mark.parametrize(("where", "side", "moment", "fails"), list(kill_cases()))

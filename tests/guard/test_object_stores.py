@@ -87,14 +87,20 @@ def test_a_store_on_s3_can_be_kept_on_a_local_disk_and_restored_there(store, ing
     assert IndexStore(tmp_path / "elsewhere").inspect()["faiss_index.bin"].count == 20
 
 
-def test_a_server_that_takes_no_notice_of_conditions_is_found_out(rclone_place, tmp_path):
-    url, options = rclone_place
+def refused(url: str, options: dict[str, object], tmp_path: Path) -> tuple[IndexStore, Ingestion]:
+    """Ingest where a guard cannot exclude other writers, and says so."""
     store = IndexStore(f"{url}/vector_db", storage_options=options)
     ingestion = Ingestion(store.storage, tmp_path / "work")
     ingestion.build(20)
-    before = ingestion.contents()
     with pytest.raises(ConfigurationError, match="single_writer=True"), snapshot(store):
         raise AssertionError("the block ran")
+    return store, ingestion
+
+
+def test_a_server_that_takes_no_notice_of_conditions_is_found_out(rclone_place, tmp_path):
+    url, options = rclone_place
+    store, ingestion = refused(url, options, tmp_path)
+    before = ingestion.contents()
 
     repository = Repository(f"{url}/backups", storage_options=options)
     with pytest.raises(NotFoundError):
@@ -113,12 +119,8 @@ def test_a_server_that_takes_no_notice_of_conditions_is_found_out(rclone_place, 
 
 def test_a_server_that_cannot_compare_serves_a_single_writer(radosgw_place, tmp_path):
     url, options = radosgw_place
-    store = IndexStore(f"{url}/vector_db", storage_options=options)
-    ingestion = Ingestion(store.storage, tmp_path / "work")
-    ingestion.build(20)
+    _store, ingestion = refused(url, options, tmp_path)
     before = ingestion.contents()
-    with pytest.raises(ConfigurationError, match="single_writer=True"), snapshot(store):
-        raise AssertionError("the block ran")
 
     alone = IndexStore(f"{url}/vector_db", storage_options=options, single_writer=True)
     with pytest.raises(CheckFailedError), snapshot(alone):

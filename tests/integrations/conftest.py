@@ -1,4 +1,4 @@
-"""A store, a repository, and a Nova that serves the store."""
+"""A Nova that serves the store, and other programs and servers around it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,7 @@ import attrs
 import pytest
 
 import fake_nova
-import nova
 import servers
-from novabackup import IndexStore, Repository
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "vector_db"
-    nova.build(folder, nova.texts(20))
-    return folder
-
-
-@pytest.fixture
-def store(folder: Path) -> IndexStore:
-    return IndexStore(folder)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "repository")
 
 
 @attrs.frozen

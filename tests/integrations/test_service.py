@@ -212,10 +212,8 @@ class TestCommands:
 
     def test_a_daemon_that_keeps_the_output_open_does_not_hold_the_command(self, tmp_path):
         child = tmp_path / "child"
-        before = time.monotonic()
         Command(stop=["true"], start=["sh", "-c", f"sleep 600 & echo $! > {child}"]).start()
-        assert time.monotonic() - before < 300
-        os.kill(int(child.read_text()), signal.SIGKILL)
+        os.kill(int(child.read_text()), signal.SIGKILL)  # an error, had it ended before the command did
 
     def test_only_the_end_of_a_long_output_is_kept(self):
         service = Command(stop=["sh", "-c", "yes noise | head -c 3000000; echo the end; exit 1"], start=["true"])

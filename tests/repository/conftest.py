@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from novabackup import IndexStore, Repository
+from novabackup import IndexStore
 from novabackup.components import Files
 
 FILES = ("a.bin", "b.txt", "c.txt")
@@ -26,8 +26,3 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(folder: Path) -> IndexStore:
     return IndexStore(folder, components=[Files(path, optional=True) for path in FILES])
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "repository")

@@ -15,14 +15,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import attrs
 import pytest
-import s3fs
 
 import fake_nova
 import nova
 import servers
 from novabackup.keys import KeyFile
+from said import Said
 
 ROOT = Path(__file__).parents[2]
 SERVICE = """
@@ -58,19 +57,6 @@ key = {{ keyfile = "{root}/etc/novabackup.key" }}
 [copies.s3]
 url = "s3://bucket/nova-nic"
 """
-
-
-@attrs.frozen
-class Said:
-    """What a command answered."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
 
 
 class Machine:
@@ -182,18 +168,6 @@ def machine(tmp_path, record_property) -> Iterator[Machine]:
     assert machine.ask("How do I check brake pads?")
     yield machine
     subprocess.run(machine.services["stop"], check=True)
-
-
-@pytest.fixture
-def bucket(moto_endpoint, clean_aws, monkeypatch) -> str:
-    """Make an empty ``s3://bucket`` that commands find by the usual environment variables."""
-    for name, value in (("ENDPOINT_URL", moto_endpoint), ("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    fs = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-    if fs.exists("bucket"):
-        fs.rm("bucket", recursive=True)
-    fs.call_s3("create_bucket", Bucket="bucket")
-    return "s3://bucket"
 
 
 @pytest.fixture

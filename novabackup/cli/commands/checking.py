@@ -7,7 +7,7 @@ from typing import Literal
 
 from novabackup.cli.around import around
 from novabackup.cli.exits import Exit
-from novabackup.cli.output import Answer, count, problem_fields, problem_lines, size
+from novabackup.cli.output import Answer, count, counted, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.errors import CheckFailedError, IntegrityError
 from novabackup.model import Problem
@@ -33,7 +33,7 @@ def verify(
         for found in [work.snapshot(name) for name in snapshots or ("latest",)]:
             problems: tuple[Problem, ...] = ()
             notes: tuple[str, ...] = ()
-            with around(work, "verify", work.store_of(found)) as seen, work.progress("Verifying") as bar:
+            with around(work, "verify", work.store_at(found.store)) as seen, work.progress("Verifying") as bar:
                 seen.snapshot = found
                 try:
                     notes = found.verify(level, callback=bar).notes
@@ -91,7 +91,7 @@ def check(*, read_data_subset: str | None = None, live: bool = False, options: O
     with options.open() as work:
         with (
             around(work, "check") as seen,
-            work.progress("Checking", lambda amount: f"{amount:.0f} packs") as bar,
+            work.progress("Checking", counted("packs")) as bar,
         ):
             problems = work.repository.check(read_data_subset=read_data_subset, callback=bar)
             if problems:
@@ -105,7 +105,7 @@ def check(*, read_data_subset: str | None = None, live: bool = False, options: O
         }
         found: Sequence[Problem] = ()
         if live:
-            with work.progress("Looking", lambda amount: f"{amount:.0f} files") as bar:
+            with work.progress("Looking", counted("files")) as bar:
                 found = work.live_problems(bar)
             shown += [f"Problems in {work.store.url}:", *problem_lines(found)] if found else []
             done += [] if found else [f"Store {work.store.url}: no problems"]

@@ -7,10 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from novabackup.cli.amounts import bytes_of
 from novabackup.cli.around import around
 from novabackup.cli.output import Answer, Column, Table, count, size
-from novabackup.cli.work import BY_DEFAULT, Options, Work
+from novabackup.cli.work import BY_DEFAULT, Options, Rate, Work
 from novabackup.copying import CopyPlan
 from novabackup.errors import ConfigurationError
 from novabackup.mirroring import MirrorPlan
@@ -20,17 +19,10 @@ from novabackup.retention import REMOTE
 __all__ = ["copy", "mirror"]
 
 
-def _rate(_hint: object, tokens: tuple[object, ...]) -> float:
-    return bytes_of(str(getattr(tokens[0], "value", tokens[0])))
-
-
-Limit = Annotated[float | None, Parameter(converter=_rate, metavar="SIZE")]
-
-
 def copy(
     *snapshots: str,
     to: Annotated[str, Parameter(metavar="NAME_OR_URL")],
-    limit: Limit = None,
+    limit: Rate | None = None,
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Answer:
@@ -69,7 +61,7 @@ def _copy_lines(plan: CopyPlan, to: str, *, dry_run: bool) -> list[Table | str]:
 
 
 def mirror(
-    *names: str, limit: Limit = None, prune: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT
+    *names: str, limit: Rate | None = None, prune: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT
 ) -> Answer:
     """Keep copies in step, each under its own retention: copy what it keeps there, and forget there what it does not.
 

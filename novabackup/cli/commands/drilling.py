@@ -43,8 +43,7 @@ def drill(
             return _listed(work.repository.url, work.repository.drills())
         words = _words(command)
         found = work.snapshot(snapshot) if snapshot else None
-        known = work.known_store
-        kind = known if known is not None and (found is None or found.store == known.url) else None
+        kind = work.store_at(found.store) if found else work.known_store
         try:
             with around(work, "drill", kind), work.progress("Restoring on trial") as bar:
                 done = work.repository.drill(found, store=kind, command=words, rto=rto, callback=bar)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from novabackup.cli.exits import Exit
 from novabackup.cli.new_keys import NewKey
 from novabackup.cli.output import Answer, Column, Table, local
 from novabackup.cli.work import BY_DEFAULT, Options
@@ -96,13 +95,8 @@ def reencrypt(*, yes: Annotated[bool, Parameter(alias="-y")] = False, options: O
     with options.open() as work:
         others = [key for key in work.repository.keys if not key.current]
         shown = [f"{len(others)} other keys will open it no more" if others else "There is no other key"]
-        question = f"Encrypt all of {work.repository.url} anew?"
-        if not yes and work.terminal.can_ask and not work.terminal.ask(question, shown):
-            return Answer(
-                fields={"repository": work.repository.url, "gone": None},
-                shown=["Nothing was done"],
-                exit=Exit.INTERRUPTED,
-            )
+        if not work.terminal.agrees(f"Encrypt all of {work.repository.url} anew?", shown, yes=yes):
+            return Answer.refused({"repository": work.repository.url, "gone": None})
         with work.progress("Encrypting") as bar:
             gone = work.repository.reencrypt(callback=bar)
         done = [f"{work.repository.url} is encrypted anew"]

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from novabackup.cli.output import Answer, Column, Table, count, number, problem_fields, problem_lines, size
+from novabackup.cli.output import Answer, Column, Table, count, counted, number, problem_fields, problem_lines, size
 from novabackup.cli.shapes import file_fields, files_table, pin_fields, pinned, snapshot_fields, snapshots_table
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.model import FileEntry
@@ -134,7 +134,7 @@ def _change(before: FileEntry | None, after: FileEntry | None) -> tuple[str, str
 def stats(*, options: Options = BY_DEFAULT) -> Answer:
     """Tell what the repository holds, what it takes, and what sharing and compression save."""
     with options.open() as work:
-        with work.progress("Counting", _packs) as bar:
+        with work.progress("Counting", counted("packs")) as bar:
             found = work.repository.usage(callback=bar)
         lines = [
             ("Repository", work.repository.url),
@@ -165,7 +165,3 @@ def stats(*, options: Options = BY_DEFAULT) -> Answer:
 def _orphaned(usage: Usage) -> str:
     packs = usage.orphaned_packs
     return f"{size(usage.orphaned)} in {count(packs, 'pack')}; prune deletes them" if packs else "nothing"
-
-
-def _packs(amount: float) -> str:
-    return f"{amount:.0f} packs"

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from novabackup.cli.exits import Exit
-from novabackup.cli.output import Answer, Column, Table, count, number, problem_fields, problem_lines, size
+from novabackup.cli.output import Answer, Column, Table, count, counted, number, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError
 from novabackup.rebuilding import RebuildPlan
@@ -63,12 +63,12 @@ def repair(
 def _repository(work: Work, names: tuple[str, ...], *, dry_run: bool, yes: bool) -> Answer:
     others = [work.copy(name) for name in names]
     repository, store = work.repository, work.known_store
-    with work.progress("Reading", _packs) as bar:
+    with work.progress("Reading", counted("packs")) as bar:
         plan = repository.plan_repair(from_=others, store=store, callback=bar)
     if not dry_run and plan.actions:
-        if not yes and work.terminal.can_ask and not work.terminal.ask(f"Repair {plan.repository}?", _plan(plan)):
-            return Answer(fields={"dry_run": True, **_fields(plan)}, shown=["Nothing was done"], exit=Exit.INTERRUPTED)
-        with work.progress("Repairing", _steps) as bar:
+        if not work.terminal.agrees(f"Repair {plan.repository}?", _plan(plan), yes=yes):
+            return Answer.refused({"dry_run": True, **_fields(plan)})
+        with work.progress("Repairing", counted("steps")) as bar:
             plan = repository.repair(plan, from_=others, store=store, callback=bar)
     hints = _hints(work, names) if plan.lost else []
     exit_ = Exit.WRONG if plan.lost else Exit.OK
@@ -132,14 +132,6 @@ def _fields(plan: RepairPlan) -> dict[str, object]:
     }
 
 
-def _packs(amount: float) -> str:
-    return f"{amount:.0f} packs"
-
-
-def _steps(amount: float) -> str:
-    return f"{amount:.0f} steps"
-
-
 # -- the BM25 index of the store ---------------------------------------------------------------------------------------
 
 
@@ -166,9 +158,8 @@ def _index(work: Work, text_field: str | None, key: bytes | None, *, dry_run: bo
         return Answer(fields=_index_fields(plan, repository.url, dry_run=True), shown=_index_plan(plan))
     else:
         question = f"Write {plan.path} of {plan.store} anew?"
-        if not yes and work.terminal.can_ask and not work.terminal.ask(question, _index_plan(plan)):
-            fields = _index_fields(plan, repository.url, dry_run=True)
-            return Answer(fields=fields, shown=["Nothing was done"], exit=Exit.INTERRUPTED)
+        if not work.terminal.agrees(question, _index_plan(plan), yes=yes):
+            return Answer.refused(_index_fields(plan, repository.url, dry_run=True))
         plan = repository.rebuild_bm25(store, text_field=text_field, sign_key=key, timeout=work.timeout(None))
     return Answer.of_plan(_index_fields(plan, repository.url, dry_run=dry_run), [done], dry_run=dry_run)
 

@@ -8,7 +8,7 @@ import attrs
 
 from novabackup.cli.around import probes_of
 from novabackup.cli.exits import Exit
-from novabackup.cli.output import Answer, Column, Table, count, problem_fields, problem_lines
+from novabackup.cli.output import Answer, Column, Table, count, counted, problem_fields, problem_lines
 from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.integrations.errors import ServiceError, UnhealthyError
 
@@ -31,7 +31,7 @@ def probe(*, timeout: Span | None = None, options: Options = BY_DEFAULT) -> Answ
             seconds.
     """
     with options.open() as work:
-        with work.progress("Looking", lambda amount: f"{amount:.0f} files") as bar:
+        with work.progress("Looking", counted("files")) as bar:
             problems = work.live_problems(bar)
         wrong = f"{count(len(problems), 'problem')}, listed above" if problems else ""
         rows = [("", work.store.url, wrong or "no problems")]

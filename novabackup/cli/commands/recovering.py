@@ -12,7 +12,6 @@ from cyclopts import Parameter
 
 from novabackup.cli.around import around, probes_of
 from novabackup.cli.durations import moment
-from novabackup.cli.exits import Exit
 from novabackup.cli.operations import secrets_in
 from novabackup.cli.output import Answer, Column, Table, local, problem_lines
 from novabackup.cli.unseen import Unseen
@@ -93,13 +92,9 @@ def full_recovery(
                 return Answer.of_plan(_plan_fields(plan, found), _plan_lines(plan, found), dry_run=True)
             for line in _warnings(found, begun):
                 work.terminal.warning(line)
-            if not yes and work.terminal.can_ask and not work.terminal.ask(_question(plan), _plan_lines(plan, found)):
-                return Answer(
-                    fields={"dry_run": True, **_plan_fields(plan, found)},
-                    shown=["Nothing was done"],
-                    exit=Exit.INTERRUPTED,
-                )
-            with around(work, "full-recovery", work.store_of(found)) as seen:
+            if not work.terminal.agrees(_question(plan), _plan_lines(plan, found), yes=yes):
+                return Answer.refused({"dry_run": True, **_plan_fields(plan, found)})
+            with around(work, "full-recovery", work.store_at(found.store)) as seen:
                 seen.snapshot = found
                 report = _run(work, recovery, plan, bar)
         return Answer(fields={"dry_run": False, **_report_fields(report)}, done=_report_lines(report))

@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from novabackup.cli.around import around
 from novabackup.cli.durations import moment
-from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Table, count, number, size
 from novabackup.cli.shapes import plan_fields, plan_table
 from novabackup.cli.work import BY_DEFAULT, Options, Span
@@ -60,12 +59,9 @@ def restore(
             title = f"Nothing was done. To bring {plan.store} to snapshot {plan.snapshot}:"
             return Answer.of_plan(plan_fields(plan), [title, plan_table(plan)], dry_run=True)
         question = f"Bring {plan.store} to snapshot {plan.snapshot}?"
-        if plan.replaces and not yes and work.terminal.can_ask and not work.terminal.ask(question, [plan_table(plan)]):
-            return Answer(
-                fields={"dry_run": True, **plan_fields(plan)}, shown=["Nothing was done"], exit=Exit.INTERRUPTED
-            )
-        own = work.known_store if work.known_store is not None and plan.store == work.known_store.url else None
-        with around(work, "restore", own) as seen, work.progress("Restoring") as bar:
+        if plan.replaces and not work.terminal.agrees(question, [plan_table(plan)], yes=yes):
+            return Answer.refused({"dry_run": True, **plan_fields(plan)})
+        with around(work, "restore", work.store_at(plan.store)) as seen, work.progress("Restoring") as bar:
             seen.snapshot = found
             done = found.restore(target, path, timeout=work.timeout(timeout), callback=bar)
             seen.done = _summary(done)

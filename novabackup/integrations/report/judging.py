@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 
 import attrs
 
+from novabackup._text import count
 from novabackup.integrations.report.seen import Live, Point, Seen
 from novabackup.model import Drill, Problem
 
-__all__ = ["Finding", "Light", "ago", "amount", "judge", "seconds", "span", "summary"]
+__all__ = ["Finding", "Light", "ago", "judge", "seconds", "span", "summary"]
 
 _SKEW = timedelta(minutes=5)
 """How far the clocks of hosts may be apart."""
@@ -52,7 +53,7 @@ def summary(seen: Seen) -> tuple[Light, str]:
             f"All is well: the newest healthy snapshot was taken {age}, and nothing is known to be wrong.",
         )
     first, others = findings[0], len(findings) - 1
-    more = f" {amount(others, 'more thing')} below." if others else ""
+    more = f" {count(others, 'more thing')} below." if others else ""
     return first.light, f"{first.what} {first.advice}{more}"
 
 
@@ -213,17 +214,12 @@ def _copies(seen: Seen) -> Iterator[Finding]:
 def _first(problems: Sequence[Problem]) -> str:
     first = problems[0]
     where = f" ({', '.join(first.paths)})" if first.paths else ""
-    more = f" and {amount(len(problems) - 1, 'more problem')}" if len(problems) > 1 else ""
+    more = f" and {count(len(problems) - 1, 'more problem')}" if len(problems) > 1 else ""
     return f"{first.code}{where}{more}"
 
 
 def _end(text: str) -> str:
     return f"{text.rstrip('. ')}."
-
-
-def amount(many: int, what: str) -> str:
-    """Count things: 1 day, 2 days."""
-    return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"
 
 
 def seconds(milliseconds: int) -> str:
@@ -236,8 +232,8 @@ def span(length: timedelta) -> str:
     total = max(0, int(length.total_seconds()))
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if total >= 2 * size:
-            return amount(total // size, unit)
-    return amount(total, "second")
+            return count(total // size, unit)
+    return count(total, "second")
 
 
 def ago(time: datetime, now: datetime) -> str:

@@ -9,7 +9,8 @@ from html import escape
 
 from novabackup import _html
 from novabackup._paths import printable
-from novabackup.integrations.report.judging import Light, ago, amount, judge, seconds, summary
+from novabackup._text import count
+from novabackup.integrations.report.judging import Light, ago, judge, seconds, summary
 from novabackup.integrations.report.plot import plot
 from novabackup.integrations.report.seen import Copy, Point, Seen
 from novabackup.model import Problem
@@ -138,8 +139,7 @@ def _numbers(seen: Seen) -> str:
 def _backup_numbers(seen: Seen) -> Iterator[tuple[str, str]]:
     healthy, drill, run = seen.healthy, seen.drill, seen.verified
     yield "Newest healthy snapshot", _text(f"{ago(healthy.time, seen.time)}, {healthy.id}" if healthy else "none")
-    count = amount(len(seen.points), "snapshot")
-    yield "Snapshots", f"{count}, {_html.size(seen.stored)} stored" + _others(seen)
+    yield "Snapshots", f"{count(len(seen.points), 'snapshot')}, {_html.size(seen.stored)} stored" + _others(seen)
     if run:
         how = f"failed: {run.error}" if run.error else "all was right"
         yield "Last verification", _text(f"{ago(run.ended, seen.time)}, {how}")
@@ -161,7 +161,7 @@ def _backup_numbers(seen: Seen) -> Iterator[tuple[str, str]]:
 
 
 def _others(seen: Seen) -> str:
-    return f"; {amount(seen.elsewhere, 'snapshot')} of other stores" if seen.elsewhere else ""
+    return f"; {count(seen.elsewhere, 'snapshot')} of other stores" if seen.elsewhere else ""
 
 
 def _live(seen: Seen) -> str:
@@ -174,8 +174,8 @@ def _live(seen: Seen) -> str:
     if live.error:
         return f"cannot be looked at: {live.error}"
     if live.missing:
-        return f"{amount(len(live.missing), 'file')} gone"
-    return amount(len(live.problems), "problem") if live.problems else "healthy: they open and agree"
+        return f"{count(len(live.missing), 'file')} gone"
+    return count(len(live.problems), "problem") if live.problems else "healthy: they open and agree"
 
 
 # -- tables and plots --------------------------------------------------------------------------------------------------
