@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -48,6 +50,17 @@ class TestInit:
         said = cli("init")
         assert said.code == 2
         assert said.err.startswith(f"Error: {place}/backups is not a novabackup repository")
+
+
+@pytest.mark.parametrize("stdout", ["/dev/full", "&-"])
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_an_output_that_cannot_be_written_is_no_traceback(cli, store, place, stdout, form):
+    cli("init")
+    typed = f"{sys.executable} -m novabackup list {form} >{stdout}"
+    done = subprocess.run(["bash", "-c", typed], cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert "standard output cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 class TestSnapshot:
@@ -363,6 +376,12 @@ class TestRestore:
         assert "has no snapshot of 2001-01-01 00:00:00" in said.err
         assert "the oldest is of" in said.err
         assert cli("restore", "--at", "yesterday").code == 2
+
+    def test_the_time_that_a_table_shows_finds_what_it_shows(self, cli, store):
+        for _ in range(2):
+            taken = cli("snapshot", "--json").json["snapshot"]["id"]
+        shown = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", cli("list").out)[-1]
+        assert cli("restore", "--at", shown, "--dry-run", "--json").json["snapshot"] == taken
 
     @pytest.mark.parametrize("arguments", [(), ("latest", "--at", "2026-01-01")])
     def test_what_to_restore_must_be_said_once(self, cli, store, arguments):
