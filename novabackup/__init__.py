@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from novabackup import archives, checks, components, errors, layouts, retention
+    from novabackup import archives, checks, components, errors, keys, layouts, retention
     from novabackup.errors import (
         ArchivedError,
         ChangedError,
@@ -40,7 +40,7 @@ else:
     from importlib import import_module as _import_module
 
     _MODULES = {
-        "novabackup": ("archives", "checks", "components", "errors", "layouts", "retention"),
+        "novabackup": ("archives", "checks", "components", "errors", "keys", "layouts", "retention"),
         "novabackup.errors": (
             "ArchivedError",
             "ChangedError",
@@ -76,7 +76,8 @@ else:
         return found
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        # Modules that have been imported are in here, too: they are not what somebody who completes a name looks for.
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "checks",
     "components",
     "errors",
+    "keys",
     "layouts",
     "plan_recover",
     "recover",
