@@ -70,6 +70,19 @@ class TestSnapshot:
         assert said.err == ""
         assert (repository["latest"].tags, repository["latest"].message) == (("daily", "weekly"), "of today")
 
+    def test_nothing_is_not_backed_up_for_a_store(self, cli, store, place):
+        said = cli("snapshot", "--store", "vectordb")
+        assert said.code == 2
+        assert "expected faiss_index.bin, bm25_index.pkl, metadata.json, found no file of the store" in said.err
+        assert not (place / "vectordb").exists()
+        assert not (place / "backups").exists()
+
+    def test_a_store_that_lost_all_its_files_is_backed_up_as_what_it_is(self, cli, store):
+        cli("snapshot")
+        for name in nova.FILES:
+            (store / name).unlink()
+        assert cli("snapshot").code == 1
+
     def test_quiet_says_nothing_when_all_is_well(self, cli, store):
         assert cli("snapshot", "--quiet") == cli("snapshot", "-q")
         assert cli("snapshot", "--quiet").out == ""
@@ -122,7 +135,7 @@ class TestSnapshot:
         assert said.code == 2
         assert said.err == (
             "Error: expected a store, found none: --store was not given, and there is no novabackup.toml here or "
-            "above\n"
+            'above. Pass it, or write into novabackup.toml: store.url = "vector_db"\n'
         )
 
 
