@@ -11,6 +11,8 @@ import manuals
 
 from novabackup import IndexStore, Repository, snapshot
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 url = sys.argv[1].rstrip("/")
 options = {"endpoint_url": sys.argv[2]} if len(sys.argv) > 2 else {}
 remote = fsspec.filesystem("s3", **options)

@@ -1,6 +1,8 @@
 """Keep a store and its backups on a server that speaks SFTP.
 
 python sftp.py sftp://USER@HOST[:PORT]/FOLDER     keys and known hosts come from ~/.ssh, as for the program ssh
+
+pip install 'novabackup[sftp]' sshfs              sshfs is for the ingestion in this example, not for novabackup
 """
 
 import sys
@@ -12,6 +14,8 @@ from sshfs import SSHFileSystem
 
 from novabackup import ConfigurationError, IndexStore, Repository, snapshot
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 url = sys.argv[1].rstrip("/")
 place = infer_storage_options(url)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         checks as checks,
         components as components,
         errors as errors,
+        keys as keys,
         layouts as layouts,
         retention as retention,
     )
@@ -47,7 +48,7 @@ else:
     from importlib import import_module as _import_module
 
     _MODULES = {
-        "novabackup": ("archives", "checks", "components", "errors", "layouts", "retention"),
+        "novabackup": ("archives", "checks", "components", "errors", "keys", "layouts", "retention"),
         "novabackup.errors": (
             "ArchivedError",
             "ChangedError",
@@ -84,7 +85,8 @@ else:
         return found
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        # Modules that have been imported are in here, too: they are not what somebody who completes a name looks for.
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 # A library does not print: without this, Python itself would show warnings of a program that set up no logging.

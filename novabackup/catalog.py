@@ -112,8 +112,10 @@ class Catalog:
             )
         by_then = [snapshot for snapshot in found if snapshot.time <= time]
         if not by_then:
-            oldest = f"the oldest is of {found[0].time:%Y-%m-%d %H:%M:%S} UTC" if found else "it has none"
-            raise NotFoundError(f"{self.url} has no snapshot of {time.isoformat(' ')} or before: {oldest}")
+            moments = [moment.astimezone(time.tzinfo) for moment in (time, *(snapshot.time for snapshot in found[:1]))]
+            asked, *oldest = [moment.isoformat(" ", "seconds") for moment in moments]
+            there = f"the oldest is of {oldest[0]}" if oldest else "it has none"
+            raise NotFoundError(f"{self.url} has no snapshot of {asked} or before: {there}")
         return by_then[-1]
 
     def _resolve(self, name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import session
+from novabackup._arguments import expect
 from novabackup.backup import request
 from novabackup.owner import whereabouts
 from novabackup.repository import Repository, protocol
@@ -109,6 +110,7 @@ def plan_recover(
 
 
 def _repository(store: IndexStore, repository: Repository | str | os.PathLike[str] | Storage | None) -> Repository:
+    expect(store, IndexStore, 'IndexStore("vector_db")')
     if isinstance(repository, Repository):
         return repository
     if repository is None:

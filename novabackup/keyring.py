@@ -142,7 +142,8 @@ class KeyRing:
         if not opened.slot:
             raise ConfigurationError(
                 f"{self._objects.url} is not encrypted, so it has no keys. To encrypt what is in it, copy it into a "
-                "new repository: Repository(url).copy(to=Repository(other, key=...))"
+                "new repository: Repository(url).copy(to=Repository(other, key=...)), or novabackup copy --to NAME, "
+                "with url and key in a table [copies.NAME] of novabackup.toml"
             )
         return opened
 

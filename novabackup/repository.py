@@ -11,6 +11,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import backup as _backup
 from novabackup import copying, forgetting, mirroring, prune, reencryption, retention
+from novabackup._arguments import expect
 from novabackup.backup import Request, request
 from novabackup.busy import refuse_if_interrupted
 from novabackup.catalog import name_of, protocol
@@ -69,6 +70,8 @@ class Repository(Imports, Drilling, Repairing):
         Raises:
             ConfigurationError: The URL cannot be used, there are no storage classes, or no such compression.
         """
+        if key is not None:
+            expect(key, Key, "key=Passphrase.from_env(), or another of novabackup.keys")
         storage = open_storage(url, storage_options)
         packs = storage.classed(storage_class) if storage_class is not None else None
         accepted = (plaintext_secrets,) if isinstance(plaintext_secrets, str) else tuple(plaintext_secrets)
@@ -119,6 +122,7 @@ class Repository(Imports, Drilling, Repairing):
             ChangedError: Files went on changing while they were read.
             FormatError: The URL holds something that is not a repository, or one of a newer format.
         """
+        expect(store, IndexStore, 'IndexStore("vector_db")')
         refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         asked = request(tags, message, store.probing_on("backup"))
         taken = _backup.take(self._objects, store, asked, callback)
@@ -135,6 +139,7 @@ class Repository(Imports, Drilling, Repairing):
 
     def plan_copy(self, snapshots: Iterable[str | Snapshot] | None = None, *, to: Repository) -> CopyPlan:
         """Say what `copy` would do; do nothing."""
+        expect(to, Repository, "to=Repository(url)")
         self._objects.require()
         names = self._objects.names() if snapshots is None else self._names(snapshots)
         return copying.plan(self._objects, names, to._objects)
@@ -177,7 +182,14 @@ class Repository(Imports, Drilling, Repairing):
         Args:
             to: The other repository; it need not exist yet.
             policy: What it is to hold, as a policy or in any form that `Policy.of` reads.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            ConfigurationError: The policy cannot be understood, or the other repository is this one.
         """
+        expect(to, Repository, "to=Repository(url)")
+        if to.url == self.url:  # a copy into itself does nothing, but a mirror would forget what only it is not to hold
+            raise ConfigurationError(f"expected another repository, found {self.url} on both sides. Look at the URLs")
         self._objects.require()
         return mirroring.plan(self._objects, to._objects, Policy.of(policy))
 

@@ -279,7 +279,9 @@ class Snapshot:
     # -- restoring ---------------------------------------------------------------------------------------------------
 
     def plan_restore(
-        self, to: str | os.PathLike[str] | Storage | IndexStore | None = None, paths: Collection[str] = ()
+        self,
+        to: str | os.PathLike[str] | Storage | IndexStore | None = None,
+        paths: Collection[str | os.PathLike[str]] = (),
     ) -> RestorePlan:
         """Say what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
         store = self._target(to)
@@ -289,7 +291,7 @@ class Snapshot:
     def restore(
         self,
         to: str | os.PathLike[str] | Storage | IndexStore | None = None,
-        paths: Collection[str] = (),
+        paths: Collection[str | os.PathLike[str]] = (),
         *,
         timeout: float | None = None,
         callback: Callback = DEFAULT_CALLBACK,
@@ -330,7 +332,7 @@ class Snapshot:
             callback=callback,
         )
 
-    def plan_thaw(self, paths: Collection[str] = ()) -> ThawPlan:
+    def plan_thaw(self, paths: Collection[str | os.PathLike[str]] = ()) -> ThawPlan:
         """Say which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
 
         Args:
@@ -343,7 +345,7 @@ class Snapshot:
 
     def thaw(
         self,
-        paths: Collection[str] = (),
+        paths: Collection[str | os.PathLike[str]] = (),
         *,
         days: int = 7,
         tier: str = "Standard",
@@ -470,10 +472,10 @@ class Snapshot:
         return snapshot_html(self.id, self._record)
 
 
-def _several(paths: Collection[str]) -> tuple[str, ...]:
+def _several(paths: Collection[str | os.PathLike[str]]) -> tuple[str, ...]:
     if isinstance(paths, str):
         raise ConfigurationError(f"paths must be a list of paths, found the single text {paths!r}: write [{paths!r}]")
-    return tuple(paths)
+    return tuple(os.fspath(path) for path in paths)
 
 
 class Snapshots(tuple[Snapshot, ...]):

@@ -10,6 +10,7 @@ import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import checks as _checks
+from novabackup._arguments import expect
 from novabackup._paths import RESERVED, above, fixed_part, is_pattern, printable, unsafe
 from novabackup.checks import Check
 from novabackup.components import Component
@@ -102,6 +103,8 @@ class IndexStore:
         self.storage = open_storage(url, storage_options)
         self.storage_options = dict(storage_options or {})
         self.components = tuple(components)
+        for component in self.components:
+            expect(component, Component, "components=layouts.NOVA, or a list such as [Faiss('faiss_index.bin')]")
         self.checks = tuple(checks)
         self.single_writer = single_writer
         if exclude is None:

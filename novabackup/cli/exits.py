@@ -66,7 +66,11 @@ _BY_ERROR: tuple[tuple[type[BaseException], Exit, str], ...] = (
     (ServiceError, Exit.AROUND, ""),
     (UnhealthyError, Exit.AROUND, ""),
     (MetricsError, Exit.AROUND, ""),
-    (errors.DecryptionError, Exit.USAGE, ""),
+    (
+        errors.DecryptionError,
+        Exit.USAGE,
+        'what opens it is said in [repository]: key = { passphrase = { file = "…" } }',
+    ),
     (errors.FormatError, Exit.USAGE, ""),
     (errors.NotFoundError, Exit.USAGE, ""),
     (errors.ConfigurationError, Exit.USAGE, ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -72,12 +73,19 @@ def _call(ours: Sequence[str], arguments: Sequence[str]) -> Answer | None:
 
 def _print(answer: Answer | None, terminal: Terminal) -> int:
     try:
+        if sys.stdout is None:  # that is what Python makes of `>&-`
+            raise OSError(errno.EBADF, "it is closed")
         if answer is not None:
             terminal.answer(answer)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be said at exit, either
-        return _BROKEN_PIPE
+    except OSError as error:
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be said at exit, either
+        if isinstance(error, BrokenPipeError):  # whoever read it has seen enough, as `head` does
+            return _BROKEN_PIPE
+        message = f"the command has done its work, but standard output cannot be written: {error.strerror or error}"
+        terminal.error(error, message=message)
+        return Exit.STORAGE
     return answer.exit if answer is not None else Exit.OK
 
 

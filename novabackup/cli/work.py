@@ -201,7 +201,10 @@ class Work:
 
     def _nothing_names(self, what: str, option: str, table: str) -> str:
         where = f"{self.found} has no url in {table}" if self.found else f"there is no {_config.NAME} here or above"
-        return f"expected {what}, found none: {option} was not given, and {where}"
+        return (
+            f"expected {what}, found none: {option} was not given, and {where}. Pass it, or write into "
+            f'{self.found or _config.NAME}: store.url = "vector_db"'
+        )
 
     def snapshot(self, name: str) -> Snapshot:
         """Find a snapshot by its id, the beginning of its id, or as the latest of the store that is named.

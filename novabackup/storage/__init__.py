@@ -48,6 +48,10 @@ __all__ = [
 ]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_MISTAKEN = re.compile(
+    r"(?:s3a?|sftp|ssh|memory|file|local|gs|gcs|https?|rest|rclone):|[^/:@]+@[^/:@]+:", re.IGNORECASE
+)
+"""How rsync, scp and restic name what is elsewhere, or a slash too few: no folder of that name is meant."""
 _SECRETS = re.compile(r"(?<=://)[^/@]*@|[?#].*", re.DOTALL)
 
 
@@ -76,6 +80,11 @@ def open_storage(url: str | os.PathLike[str] | Storage, storage_options: Mapping
     if not match:
         if not url or "://" in url or "\0" in url:
             raise ConfigurationError(f"expected a path or a URL such as s3://bucket/prefix, found {_public(url)!r}")
+        if mistaken := _MISTAKEN.match(url):
+            raise ConfigurationError(
+                f"expected a URL such as s3://bucket/prefix or sftp://user@host/path, found a text that begins with "
+                f"{mistaken[0]!r} and has no '://'. A folder of that name is ./{mistaken[0]}…"
+            )
         _no_options(url, storage_options)
         return LocalStorage(Path(url).expanduser())
     protocol, path = match[1].lower(), match[2]
@@ -98,7 +107,9 @@ def _remote(url: str, protocol: str, storage_options: Mapping[str, Any] | None) 
         try:
             from novabackup.storage.sftp import SftpStorage  # noqa: PLC0415
         except ImportError as error:
-            raise ConfigurationError(f"{_public(url)}: {error}. Install novabackup[sftp]") from error
+            raise ConfigurationError(
+                f"{_public(url)}: {error}. Install it with: pip install 'novabackup[sftp]'"
+            ) from error
         return SftpStorage(url, storage_options)
     if protocol in ("s3", "s3a"):
         try:

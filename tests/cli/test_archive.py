@@ -45,3 +45,9 @@ def test_copies_of_a_script_become_snapshots(cli, store, place):
     assert taken[0]["time"] == "2026-01-25T13:30:00Z"
     cli("import", "pre-ingest", "vector_db")
     assert len(Repository(place / "backups")) == 1
+
+
+def test_a_folder_that_is_not_there_is_not_one_without_copies(cli, store):
+    said = cli("import", "pre-ingest", "vectordb")
+    assert said.code == 2
+    assert "expected a folder with files such as" in said.err

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -50,12 +52,36 @@ class TestInit:
         assert said.err.startswith(f"Error: {place}/backups is not a novabackup repository")
 
 
+@pytest.mark.parametrize("stdout", ["/dev/full", "&-"])
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_an_output_that_cannot_be_written_is_no_traceback(cli, store, place, stdout, form):
+    cli("init")
+    typed = f"{sys.executable} -m novabackup list {form} >{stdout}"
+    done = subprocess.run(["bash", "-c", typed], cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert "standard output cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class TestSnapshot:
     def test_it_takes_one_and_says_what_it_cost(self, cli, store, repository):
         said = cli("snapshot", "--tag", "daily", "--tag", "weekly", "--message", "of today")
         assert re.fullmatch(rf"Snapshot {ID} of {store}: 3 files, [\d.]+ KiB, [\d.]+ KiB new\n", said.out)
         assert said.err == ""
         assert (repository["latest"].tags, repository["latest"].message) == (("daily", "weekly"), "of today")
+
+    def test_nothing_is_not_backed_up_for_a_store(self, cli, store, place):
+        said = cli("snapshot", "--store", "vectordb")
+        assert said.code == 2
+        assert "expected faiss_index.bin, bm25_index.pkl, metadata.json, found no file of the store" in said.err
+        assert not (place / "vectordb").exists()
+        assert not (place / "backups").exists()
+
+    def test_a_store_that_lost_all_its_files_is_backed_up_as_what_it_is(self, cli, store):
+        cli("snapshot")
+        for name in nova.FILES:
+            (store / name).unlink()
+        assert cli("snapshot").code == 1
 
     def test_quiet_says_nothing_when_all_is_well(self, cli, store):
         assert cli("snapshot", "--quiet") == cli("snapshot", "-q")
@@ -109,7 +135,7 @@ class TestSnapshot:
         assert said.code == 2
         assert said.err == (
             "Error: expected a store, found none: --store was not given, and there is no novabackup.toml here or "
-            "above\n"
+            'above. Pass it, or write into novabackup.toml: store.url = "vector_db"\n'
         )
 
 
@@ -363,6 +389,12 @@ class TestRestore:
         assert "has no snapshot of 2001-01-01 00:00:00" in said.err
         assert "the oldest is of" in said.err
         assert cli("restore", "--at", "yesterday").code == 2
+
+    def test_the_time_that_a_table_shows_finds_what_it_shows(self, cli, store):
+        for _ in range(2):
+            taken = cli("snapshot", "--json").json["snapshot"]["id"]
+        shown = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", cli("list").out)[-1]
+        assert cli("restore", "--at", shown, "--dry-run", "--json").json["snapshot"] == taken
 
     @pytest.mark.parametrize("arguments", [(), ("latest", "--at", "2026-01-01")])
     def test_what_to_restore_must_be_said_once(self, cli, store, arguments):

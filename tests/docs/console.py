@@ -1,7 +1,7 @@
 """Runs the terminal sessions in a Markdown file: what they type is typed, and what they show must be what comes out.
 
-What differs from run to run may differ: ids, times, sizes, hashes, and where the scratch folder is. An id that is shown
-stands for the real one from then on, so that a later command can name it.
+What differs from run to run may differ: ids, times, sizes, hashes, and where the scratch folder is. An id or a time
+that is shown stands for the real one from then on, so that a later command can name it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _MASKS = (
     (r"…", r".*"),
 )
 _MASKED = re.compile("|".join(f"({shown})" for shown, _real in _MASKS))
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{20}|\b(?=[0-9a-f]*\d)[0-9a-f]{8}\b")
 
 
@@ -59,6 +60,7 @@ class Session:
         """
         self._places = {SHOWN_HOME: os.environ["HOME"], **{shown: str(real) for shown, real in places.items()}}
         self._ids: dict[str, str] = {}
+        self._times: dict[str, str] = {}
         self.typed: list[str] = []
         self.printed: list[str] = []
 
@@ -77,6 +79,7 @@ class Session:
         """Put real places and ids in for those that the document shows."""
         named = "|".join(re.escape(shown) for shown in self._places)
         text = re.sub(named, lambda found: self._places[found[0]], text)
+        text = _TIME.sub(lambda found: self._times.get(found[0], found[0]), text)
         return _ID.sub(lambda found: self._ids.get(found[0], found[0]), text)
 
     def _type(self, command: str) -> str:
@@ -116,6 +119,7 @@ class Session:
             for old, new in zip(_ID.findall(line), _ID.findall(printed[at]), strict=False):
                 known = self._ids.setdefault(old, new)
                 assert known == new, f"{where}: {old} stood for {known}, not for {new}"
+            self._times.update(zip(_TIME.findall(line), _TIME.findall(printed[at]), strict=False))  # the newest counts
             at += 1
         assert at == len(printed), f"{where}: this is printed, too:\n" + "\n".join(printed[at:])
 

@@ -13,6 +13,7 @@ from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Column, Table, count, local, problem_fields, problem_lines, size
 from novabackup.cli.shapes import snapshot_fields
 from novabackup.cli.work import BY_DEFAULT, Options
+from novabackup.errors import NotFoundError
 from novabackup.snapshots import Snapshot
 
 __all__ = ["export", "import_archive", "import_pre_ingest"]
@@ -93,6 +94,11 @@ def import_pre_ingest(
     """
     with options.open() as work:
         where = _local(folder)
+        if "://" not in where and not Path(where).is_dir():
+            raise NotFoundError(
+                f"{where}: expected a folder with files such as faiss_index.bin.pre_ingest_20260125_143000, found no "
+                "folder. Look at the path"
+            )
         if dry_run:
             return _planned(work.repository.plan_import_pre_ingest(where, work.store))
         with work.progress("Importing") as bar:

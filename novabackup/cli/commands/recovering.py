@@ -63,8 +63,8 @@ def full_recovery(
 
     Args:
         snapshot: An id, the beginning of one, or latest; by default the newest healthy one.
-        at: Instead of a snapshot: what the store held at a time, such as "2026-01-25 14:30" (local time) or
-            2026-01-25T14:30+01:00.
+        at: Instead of a snapshot: what the store held at a time, such as "2026-01-25 14:30" (local time, to the end of
+            that minute) or 2026-01-25T14:30+01:00.
         to: Folder of the installation; by default that of [recovery], or else the store.
         owner: User and group that all of it is to belong to; by default that of [recovery], or else as it was.
         dry_run: Say what would be done, and do nothing.

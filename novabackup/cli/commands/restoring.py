@@ -37,8 +37,8 @@ def restore(
 
     Args:
         snapshot: An id, the beginning of one, or latest.
-        at: Instead of a snapshot: what the store held at a time, such as "2026-01-25 14:30" (local time) or
-            2026-01-25T14:30+01:00.
+        at: Instead of a snapshot: what the store held at a time, such as "2026-01-25 14:30" (local time, to the end of
+            that minute) or 2026-01-25T14:30+01:00.
         to: Where to; by default the store that the snapshot was taken of.
         path: Only this file or pattern; may be repeated.
         dry_run: Say what would be done, and do nothing.

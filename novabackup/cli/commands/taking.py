@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from novabackup.cli.around import around
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, count, problem_lines, size
 from novabackup.cli.shapes import snapshot_fields
-from novabackup.cli.work import BY_DEFAULT, Options, Span
-from novabackup.errors import CheckFailedError
+from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
+from novabackup.errors import CheckFailedError, NotFoundError
 
 __all__ = ["init", "snapshot"]
 
@@ -41,7 +43,8 @@ def snapshot(
 ) -> Answer:
     """Take a snapshot of the store.
 
-    Ends with 1 if the index files do not agree or are damaged: the snapshot is kept all the same, and says so.
+    Ends with 1 if the index files do not agree or are damaged: the snapshot is kept all the same, and says so. Ends
+    with 2 if there is no file at all and never was one, as where the path is mistyped.
 
     Args:
         tag: Label, for people and for forget; may be repeated.
@@ -50,6 +53,7 @@ def snapshot(
     """
     with options.open() as work:
         with around(work, "snapshot", work.store) as seen:
+            _refuse_nothing(work)
             with work.progress("Snapshot") as bar:
                 taken = work.repository.backup(
                     work.store, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
@@ -64,3 +68,19 @@ def snapshot(
             done=[f"Snapshot {taken.id} of {taken.store}: {amount}, {size(taken.added)} new"],
             exit=Exit.WRONG if problems else Exit.OK,
         )
+
+
+def _refuse_nothing(work: Work) -> None:
+    """Take no snapshot of nothing for a backup; that all files were lost is another matter, which a snapshot tells."""
+    store = work.store
+    needed = [component.path for component in store.components if not component.optional]
+    found = store.contents()
+    if not needed or found.files or found.links or found.folders:
+        return
+    with suppress(NotFoundError):
+        if work.repository.snapshots(store=store):
+            return
+    raise NotFoundError(
+        f"{store.url}: expected {', '.join(needed)}, found no file of the store. Look at the path, which is that of "
+        "--store or of store.url. The first ingestion is guarded by novabackup run"
+    )
