@@ -76,7 +76,12 @@ class Imports(Catalog):
     def plan_import_pre_ingest(
         self, folder: str | os.PathLike[str] | PreIngest, store: IndexStore
     ) -> tuple[ImportPlan, ...]:
-        """Say which snapshots `import_pre_ingest` would make, oldest first, and do nothing."""
+        """Say which snapshots `import_pre_ingest` would make, oldest first, and do nothing.
+
+        Args:
+            folder: Path or URL of the folder that the copies are in, or a `PreIngest` that says more.
+            store: The store that they were copied from.
+        """
         from novabackup.archives import importing  # noqa: PLC0415 - only who calls this waits for it
 
         return importing.plan_pre_ingest(_described(importing.PreIngest, folder), store)

@@ -138,7 +138,15 @@ class Repository(Imports, Drilling, Repairing):
     # -- copying -----------------------------------------------------------------------------------------------------
 
     def plan_copy(self, snapshots: Iterable[str | Snapshot] | None = None, *, to: Repository) -> CopyPlan:
-        """Say what `copy` would do; do nothing."""
+        """Say what `copy` would do; do nothing.
+
+        Args:
+            snapshots: Which: ids or snapshots; by default all.
+            to: The other repository; it need not exist yet.
+
+        Raises:
+            NotFoundError: There is no repository here, or a snapshot is not there.
+        """
         expect(to, Repository, "to=Repository(url)")
         self._objects.require()
         names = self._objects.names() if snapshots is None else self._names(snapshots)
@@ -217,6 +225,10 @@ class Repository(Imports, Drilling, Repairing):
 
         Returns:
             What was done.
+
+        Raises:
+            ConfigurationError: The policy cannot be understood, or the other repository is this one.
+            IntegrityError: Content is damaged here; what could be copied was, and nothing was forgotten.
         """
         todo = plan or self.plan_mirror(to=to, policy=policy)
         self.copy(todo.copy, to=to, limit=limit, callback=callback)
@@ -330,7 +342,15 @@ class Repository(Imports, Drilling, Repairing):
         return names
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
-        """Say what `prune` would delete and condemn; delete nothing."""
+        """Say what `prune` would delete and condemn; delete nothing.
+
+        Args:
+            grace: As for `prune`.
+
+        Raises:
+            NotFoundError: There is no repository here.
+            IntegrityError: A snapshot cannot be read, so nobody knows what it needs.
+        """
         self._objects.require()
         return prune.plan(self._objects, grace)
 

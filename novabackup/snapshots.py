@@ -273,7 +273,11 @@ class Snapshot:
         return exporting.export(self._origin.objects, *self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
-        """Compare with a later snapshot, file by file and link by link."""
+        """Compare with a later snapshot, file by file and link by link.
+
+        Args:
+            other: The later one, from this or another repository: what it has and this one has not counts as added.
+        """
         return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------

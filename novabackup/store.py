@@ -219,8 +219,12 @@ class IndexStore:
     def check(self, *, callback: Callback = DEFAULT_CALLBACK) -> Problems:
         """Open every file thoroughly and compare what the components say.
 
+        Args:
+            callback: Told of each file.
+
         Returns:
-            The problems; empty when the store is healthy.
+            The problems; empty when the store is healthy. A store of which no file is there yet has none, as before its
+            first ingest; `inspect` tells what is there.
         """
         return self.judge({}, callback=callback)[1]
 

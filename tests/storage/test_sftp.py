@@ -154,7 +154,7 @@ def test_without_asyncssh_it_says_what_to_install():
         try:
             open_storage("sftp://user@host/x")
         except ConfigurationError as error:
-            assert "Install novabackup[sftp]" in str(error), error
+            assert "pip install 'novabackup[sftp]'" in str(error), error
             sys.exit(7)
     """
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
