@@ -78,4 +78,4 @@ def test_paths_may_be_path_objects(store, repo, tmp_path):
 
 def test_completing_a_name_offers_what_is_public():
     offered = [name for name in dir(novabackup) if not name.startswith("__")]
-    assert offered == list(novabackup.__all__)
+    assert offered == sorted(novabackup.__all__)
