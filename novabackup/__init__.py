@@ -33,15 +33,15 @@ if TYPE_CHECKING:
         StoreBusyError as StoreBusyError,
     )
     from novabackup.guard import plan_recover as plan_recover, recover as recover, snapshot as snapshot
-    from novabackup.model import Drill as Drill, Pin as Pin, Problem as Problem, Report as Report
-    from novabackup.probing import Probing as Probing
-    from novabackup.repository import Repository as Repository
+    from novabackup.format.records import Drill as Drill, Pin as Pin, Problem as Problem, Report as Report
+    from novabackup.store.probing import Probing as Probing
+    from novabackup.repository.repository import Repository as Repository
     from novabackup.retention import Policy as Policy
-    from novabackup.session import Recovery as Recovery
-    from novabackup.snapshots import Snapshot as Snapshot
-    from novabackup.store import IndexStore as IndexStore
-    from novabackup.trial import Level as Level, Verification as Verification
-    from novabackup.usage import Usage as Usage
+    from novabackup.transaction.session import Recovery as Recovery
+    from novabackup.repository.snapshot import Snapshot as Snapshot
+    from novabackup.store.store import IndexStore as IndexStore
+    from novabackup.operations.verify import Level as Level, Verification as Verification
+    from novabackup.operations.usage import Usage as Usage
 else:
     # Each name is imported when it is first asked for: all of them together load numpy and more, which a command that
     # only shows its help, or a child process that reads one index, need not wait for.
@@ -63,15 +63,15 @@ else:
             "StoreBusyError",
         ),
         "novabackup.guard": ("plan_recover", "recover", "snapshot"),
-        "novabackup.model": ("Drill", "Pin", "Problem", "Report"),
-        "novabackup.probing": ("Probing",),
-        "novabackup.repository": ("Repository",),
+        "novabackup.format.records": ("Drill", "Pin", "Problem", "Report"),
+        "novabackup.store.probing": ("Probing",),
+        "novabackup.repository.repository": ("Repository",),
         "novabackup.retention": ("Policy",),
-        "novabackup.session": ("Recovery",),
-        "novabackup.snapshots": ("Snapshot",),
-        "novabackup.store": ("IndexStore",),
-        "novabackup.trial": ("Level", "Verification"),
-        "novabackup.usage": ("Usage",),
+        "novabackup.transaction.session": ("Recovery",),
+        "novabackup.repository.snapshot": ("Snapshot",),
+        "novabackup.store.store": ("IndexStore",),
+        "novabackup.operations.verify": ("Level", "Verification"),
+        "novabackup.operations.usage": ("Usage",),
     }
     _HOMES = {name: module for module, names in _MODULES.items() for name in names}
     __all__ = list(_HOMES)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from novabackup.model import Problem
+import attrs
 
 __all__ = [
     "ArchivedError",
@@ -18,9 +16,37 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "NovaBackupError",
+    "Problem",
     "RollbackError",
     "StoreBusyError",
+    "printable",
 ]
+
+
+def printable(text: str) -> str:
+    """Escape what could be hidden in a name: control characters, and half characters that no text can hold."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """One thing that is wrong, and where.
+
+    Attributes:
+        code: A stable name for programs: ``missing``, ``damaged``, ``count-mismatch`` …
+        paths: The files concerned, relative to the store or the repository.
+        message: What was expected, what was found, and what can be done, for people.
+    """
+
+    code: str
+    paths: tuple[str, ...] = ()
+    message: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({printable(', '.join(self.paths))})" if self.paths else ""
+        return f"{self.code}{where}: {self.message}"
 
 
 class NovaBackupError(Exception):

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import session
-from novabackup._arguments import expect
-from novabackup.backup import request
-from novabackup.owner import whereabouts
-from novabackup.repository import Repository, protocol
-from novabackup.session import Recovery
-from novabackup.snapshots import Snapshot
+from novabackup._support.arguments import expect
+from novabackup.operations.backup import request
+from novabackup.repository.repository import Repository, protocol
+from novabackup.repository.snapshot import Snapshot
 from novabackup.storage import Storage
-from novabackup.store import IndexStore
+from novabackup.store.store import IndexStore
+from novabackup.transaction import session
+from novabackup.transaction.owner import whereabouts
+from novabackup.transaction.session import Recovery
 
 __all__ = ["plan_recover", "recover", "snapshot"]
 

@@ -22,7 +22,7 @@ from types import ModuleType
 import attrs
 
 from novabackup.errors import ConfigurationError, DecryptionError, IntegrityError
-from novabackup.model import KeySlot
+from novabackup.format.records import KeySlot
 
 __all__ = ["ExternalKey", "Key", "KeyFile", "Passphrase", "unwrap", "wrap"]
 
@@ -295,7 +295,7 @@ def unwrap(key: Key, slot: KeySlot) -> tuple[bytes, ...] | None:
 
 def _aead() -> ModuleType:
     """Import what encrypts: that takes a while, and few programs need it."""
-    from novabackup.sealing import aead  # noqa: PLC0415
+    from novabackup.format.sealing import aead  # noqa: PLC0415
 
     return aead
 

@@ -8,12 +8,17 @@ import signal
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("novabackup.storage.contract")
+pytest.register_assert_rewrite("novabackup.testing.contract")
 
 import servers  # noqa: E402
 from novabackup import IndexStore, Repository  # noqa: E402
+
+# How fast an example runs says nothing of whether it is right.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 RECOVERY = "recovery time"
 """The property of a test in which it says how long what it played took to recover from."""

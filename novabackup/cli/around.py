@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import attrs
 
-from novabackup.cli.operations import WATCHED, state_folder
+from novabackup.cli.config.sections import WATCHED, state_folder
 from novabackup.cli.output import Terminal
 from novabackup.cli.work import Work
 from novabackup.integrations.errors import ServiceError, UnhealthyError
@@ -15,8 +15,8 @@ from novabackup.integrations.hooks import Occasion
 from novabackup.integrations.monitoring import Monitor, Observation
 from novabackup.integrations.runs import RunLog
 from novabackup.integrations.service import Service, stopped
-from novabackup.snapshots import Snapshot
-from novabackup.store import IndexStore
+from novabackup.repository.snapshot import Snapshot
+from novabackup.store.store import IndexStore
 
 __all__ = ["Around", "around", "monitor_of", "probes_of"]
 

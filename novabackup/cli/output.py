@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from novabackup import _html
-from novabackup._paths import printable
-from novabackup._text import count
+from novabackup._support import html as _html
+from novabackup._support.text import count
 from novabackup.cli.exits import Exit, besides, exit_of, hint_of
+from novabackup.errors import printable
 
 if TYPE_CHECKING:
-    from novabackup.model import Problem
+    from novabackup.format.records import Problem
 
 __all__ = [
     "Answer",

@@ -18,8 +18,8 @@ from cyclopts import CycloptsError, Parameter
 
 from novabackup.cli.app import app
 from novabackup.cli.child import run_to_end
+from novabackup.cli.config.sections import secrets_in, state_folder
 from novabackup.cli.exits import Exit
-from novabackup.cli.operations import secrets_in, state_folder
 from novabackup.cli.output import Answer, Column, Table, count, local
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError

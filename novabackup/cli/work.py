@@ -12,21 +12,21 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter
 
-from novabackup import checks
-from novabackup.cli import config as _config
-from novabackup.cli.amounts import bytes_of
-from novabackup.cli.config import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
-from novabackup.cli.durations import seconds_of
+from novabackup.cli.config import file as _config
+from novabackup.cli.config.amounts import bytes_of
+from novabackup.cli.config.durations import seconds_of
+from novabackup.cli.config.file import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
+from novabackup.cli.config.secrets import revealed
 from novabackup.cli.output import Terminal, size
-from novabackup.cli.secrets import revealed
 from novabackup.cli.unseen import Unseen
 from novabackup.components import Tree
 from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.format.records import Problem
 from novabackup.keys import Key, KeyFile, Passphrase
-from novabackup.model import Problem
-from novabackup.repository import Repository, protocol
-from novabackup.snapshots import Snapshot
-from novabackup.store import IndexStore
+from novabackup.repository.repository import Repository, protocol
+from novabackup.repository.snapshot import Snapshot
+from novabackup.store import checks
+from novabackup.store.store import IndexStore
 
 __all__ = ["BY_DEFAULT", "Options", "Rate", "Span", "Work"]
 

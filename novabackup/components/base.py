@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import attrs
 
-from novabackup._paths import is_pattern, printable, unsafe
-from novabackup.errors import ConfigurationError
-from novabackup.model import Probe, Problem, Report
+from novabackup._support.paths import is_pattern, unsafe
+from novabackup.errors import ConfigurationError, printable
+from novabackup.format.records import Probe, Problem, Report
 from novabackup.storage.base import Entry, Reader, Storage
 
 __all__ = [

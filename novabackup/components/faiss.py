@@ -11,7 +11,7 @@ import attrs
 from novabackup.components import child
 from novabackup.components._fourcc import BINARY, KINDS
 from novabackup.components.base import Answers, Component, Questions, answers, check_single, check_timeout, damage
-from novabackup.model import Problem, Report
+from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
 
 __all__ = ["Faiss"]

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import attrs
 
-from novabackup._paths import is_pattern
+from novabackup._support.paths import is_pattern
 from novabackup.components.base import Component, check_path
-from novabackup.model import Report
+from novabackup.format.records import Report
 from novabackup.storage.base import Reader
 
 __all__ = ["Files", "Tree"]

@@ -7,7 +7,8 @@ import io
 import attrs
 import msgspec
 
-from novabackup.components._json_stream import (
+from novabackup.components.base import Component, check_single, damage
+from novabackup.components.json_count import (
     BOM,
     SPACE,
     NoCountError,
@@ -16,8 +17,7 @@ from novabackup.components._json_stream import (
     measure,
     python_reads,
 )
-from novabackup.components.base import Component, check_single, damage
-from novabackup.model import Problem, Report
+from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
 from novabackup.storage.raw import RawReader
 

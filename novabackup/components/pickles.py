@@ -23,7 +23,7 @@ from novabackup.components.base import (
     printable,
 )
 from novabackup.errors import ConfigurationError, IntegrityError
-from novabackup.model import Problem, Report
+from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
 
 __all__ = ["FEW", "Bm25", "PickledList", "Recipe", "digests", "hashed", "sign"]

@@ -11,10 +11,10 @@ from typing import BinaryIO, ClassVar
 
 import attrs
 
-from novabackup._paths import printable
 from novabackup.components import child
 from novabackup.components.base import Component, check_single, check_timeout, damage
-from novabackup.model import Problem, Report
+from novabackup.errors import printable
+from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Entry, Reader, Storage
 
 __all__ = ["Sqlite"]

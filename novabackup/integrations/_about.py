@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from novabackup.errors import ConfigurationError
-from novabackup.snapshots import Snapshot
+from novabackup.repository.snapshot import Snapshot
 
 __all__ = ["id_of", "told", "without_secrets"]
 

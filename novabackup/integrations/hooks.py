@@ -10,13 +10,13 @@ from typing import Literal
 
 import attrs
 
-from novabackup import _commands
+from novabackup._support import commands as _commands
 from novabackup.errors import ConfigurationError
 from novabackup.integrations._about import id_of, told
 from novabackup.integrations.errors import HookError
-from novabackup.repository import Repository
-from novabackup.snapshots import Snapshot
-from novabackup.store import IndexStore
+from novabackup.repository.repository import Repository
+from novabackup.repository.snapshot import Snapshot
+from novabackup.store.store import IndexStore
 
 __all__ = ["Event", "Hook", "Hooks", "Occasion"]
 

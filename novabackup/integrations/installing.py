@@ -14,11 +14,11 @@ from pathlib import Path
 
 import attrs
 
-from novabackup import _commands
+from novabackup._support import commands as _commands
 from novabackup.errors import ConfigurationError
+from novabackup.format.records import Attributes
 from novabackup.integrations.errors import ServiceError
 from novabackup.integrations.schedule import Job
-from novabackup.model import Attributes
 from novabackup.storage import open_storage
 
 __all__ = [

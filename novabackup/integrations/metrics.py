@@ -16,16 +16,15 @@ from pathlib import Path
 import attrs
 
 from novabackup.errors import ConfigurationError, NovaBackupError
+from novabackup.format.records import FAILED_TAG, SIDE_TAGS, Attributes, Drill
 from novabackup.integrations import _http
 from novabackup.integrations._about import told
 from novabackup.integrations.errors import MetricsError
 from novabackup.integrations.runs import Run
-from novabackup.model import Attributes, Drill
-from novabackup.repository import Repository
-from novabackup.session import FAILED_TAG, SIDE_TAGS
-from novabackup.snapshots import Snapshot
+from novabackup.repository.repository import Repository
+from novabackup.repository.snapshot import Snapshot
 from novabackup.storage import open_storage
-from novabackup.store import IndexStore
+from novabackup.store.store import IndexStore
 
 __all__ = [
     "HELP",

@@ -16,9 +16,9 @@ from novabackup.integrations._about import id_of, told
 from novabackup.integrations.metrics import HELP, Metric, Sink, measure
 from novabackup.integrations.runs import Kind, Run, RunLog
 from novabackup.integrations.tracing import traced
-from novabackup.repository import Repository
-from novabackup.snapshots import Snapshot
-from novabackup.store import IndexStore
+from novabackup.repository.repository import Repository
+from novabackup.repository.snapshot import Snapshot
+from novabackup.store.store import IndexStore
 
 if TYPE_CHECKING:
     import prometheus_client.core

@@ -25,12 +25,12 @@ from pathlib import Path
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup import _commands
+from novabackup._support import commands as _commands
 from novabackup.errors import ConfigurationError, StoreBusyError
 from novabackup.integrations._about import told, without_secrets
 from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.service import Service
-from novabackup.snapshots import Snapshot
+from novabackup.repository.snapshot import Snapshot
 from novabackup.storage import open_storage
 
 __all__ = ["FullRecovery", "RecoveryPlan", "RecoveryReport", "RecoveryStep", "StepReport", "unfinished"]

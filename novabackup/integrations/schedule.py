@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from novabackup import _commands
+from novabackup._support import commands as _commands
 from novabackup.errors import ConfigurationError
 from novabackup.storage import open_storage
 

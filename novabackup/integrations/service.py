@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
-from novabackup import _commands
-from novabackup._commands import Outcome
+from novabackup._support import commands as _commands
+from novabackup._support.commands import Outcome
 from novabackup.errors import ConfigurationError
 from novabackup.integrations._about import told
 from novabackup.integrations.errors import ServiceError

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
-from novabackup import _text
+from novabackup._support import text as _text
 from novabackup.retention.plan import ForgetPlan, State, Verdict
 from novabackup.retention.policy import Policy, Reach, Rule
 

@@ -7,8 +7,9 @@ from enum import Enum
 
 import attrs
 
-from novabackup import _html, _text
-from novabackup._paths import printable
+from novabackup._support import html as _html
+from novabackup._support import text as _text
+from novabackup.errors import printable
 
 __all__ = ["ForgetPlan", "State", "Verdict"]
 

@@ -26,7 +26,7 @@ from novabackup.storage.base import (
     Span,
     Storage,
 )
-from novabackup.storage.local import LocalStorage
+from novabackup.storage.local.storage import LocalStorage
 
 __all__ = [
     "Block",
@@ -105,7 +105,7 @@ def _remote(url: str, protocol: str, storage_options: Mapping[str, Any] | None) 
     """Open what is on servers; imported here, as the packages for them take a while and few processes need them."""
     if protocol in ("sftp", "ssh"):
         try:
-            from novabackup.storage.sftp import SftpStorage  # noqa: PLC0415
+            from novabackup.storage.sftp.storage import SftpStorage  # noqa: PLC0415
         except ImportError as error:
             raise ConfigurationError(
                 f"{_public(url)}: {error}. Install it with: pip install 'novabackup[sftp]'"
@@ -113,7 +113,7 @@ def _remote(url: str, protocol: str, storage_options: Mapping[str, Any] | None) 
         return SftpStorage(url, storage_options)
     if protocol in ("s3", "s3a"):
         try:
-            from novabackup.storage.s3 import S3Storage  # noqa: PLC0415
+            from novabackup.storage.s3.storage import S3Storage  # noqa: PLC0415
         except ImportError as error:
             raise ConfigurationError(f"{_public(url)}: {error}. Install the package s3fs") from error
         return S3Storage(url, storage_options)
@@ -124,7 +124,7 @@ def _generic(url: str, protocol: str, options: dict[str, Any]) -> Storage:
     """Open any other file system that fsspec knows."""
     from fsspec import available_protocols, get_filesystem_class  # noqa: PLC0415
 
-    from novabackup.storage.objects import MemoryStorage, ObjectStorage  # noqa: PLC0415
+    from novabackup.storage.generic import MemoryStorage, ObjectStorage  # noqa: PLC0415
 
     if protocol not in available_protocols():
         known = ", ".join(sorted(available_protocols()))

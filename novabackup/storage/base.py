@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import attrs
 
-from novabackup._paths import printable, unportable
-from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
-from novabackup.model import Attributes
+from novabackup._support.paths import unportable
+from novabackup.errors import ChangedError, ConfigurationError, IntegrityError, printable
+from novabackup.format.records import Attributes
 from novabackup.storage._proof import Proof
 from novabackup.storage.items import Entry, Folder, Frozen, Item, Link, Lock, Other
 

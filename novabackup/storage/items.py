@@ -6,7 +6,7 @@ from datetime import datetime
 
 import attrs
 
-from novabackup.model import Attributes
+from novabackup.format.records import Attributes
 
 __all__ = ["Entry", "Folder", "Frozen", "Item", "Link", "Lock", "Other"]
 

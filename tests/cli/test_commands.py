@@ -16,7 +16,7 @@ import pytest
 import nova
 from novabackup import IndexStore, Repository
 from novabackup.keys import KeyFile
-from novabackup.storage.local import LocalStorage
+from novabackup.storage.local.storage import LocalStorage
 
 ID = r"\d{8}T\d{6}Z-[0-9a-f]{20}"
 

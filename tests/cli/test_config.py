@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from novabackup import ConfigurationError, Policy, layouts
-from novabackup.cli.config import LAYOUTS, Config, find, load
-from novabackup.cli.durations import seconds_of, span
-from novabackup.cli.secrets import Secret, revealed
+from novabackup.cli.config.durations import seconds_of, span
+from novabackup.cli.config.file import LAYOUTS, Config, find, load
+from novabackup.cli.config.secrets import Secret, revealed
 from novabackup.components import Faiss, Metadata
 from novabackup.integrations.metrics import Pushgateway
 from novabackup.integrations.service import SystemdUnit

@@ -68,12 +68,38 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("command", "also"),
         [
-            ("--help", {"numpy", "fsspec", "asyncio", "msgspec", "novabackup.repository", "novabackup.cli.commands"}),
+            (
+                "--help",
+                {
+                    "numpy",
+                    "fsspec",
+                    "asyncio",
+                    "msgspec",
+                    "novabackup.repository.repository",
+                    "novabackup.cli.commands",
+                },
+            ),
             (
                 "--version",
-                {"numpy", "fsspec", "asyncio", "msgspec", "novabackup.repository", "novabackup.cli.commands"},
+                {
+                    "numpy",
+                    "fsspec",
+                    "asyncio",
+                    "msgspec",
+                    "novabackup.repository.repository",
+                    "novabackup.cli.commands",
+                },
             ),
-            ("list", {"novabackup.archives", "novabackup.repair", "novabackup.rebuilding", "tarfile", "rich.progress"}),
+            (
+                "list",
+                {
+                    "novabackup.archives",
+                    "novabackup.operations.repair.execute",
+                    "novabackup.operations.rebuild.rebuild",
+                    "tarfile",
+                    "rich.progress",
+                },
+            ),
             ("list", {"novabackup.integrations.metrics", "novabackup.integrations.schedule", "http.client"}),
         ],
     )

@@ -7,7 +7,7 @@ import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novabackup.cli.toml_lines import line_of, lines_of
+from novabackup.cli.config.lines import line_of, lines_of
 
 NAMES = st.sampled_from(["a", "b-c", '"quoted # = [x]"', "'single'", "d_1"])
 VALUES = st.sampled_from(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from novabackup.components import Component
-from novabackup.model import Problem, Report
+from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Entry, Reader
 
 

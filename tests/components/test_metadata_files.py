@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from looking import NotingReader, examine, inspect, only
 
-from novabackup.components import Files, JsonLines, Metadata, _json_cuts, _json_stream
+from novabackup.components import Files, JsonLines, Metadata, _json_cuts
+from novabackup.components import json_count as _json_stream
 from novabackup.errors import ConfigurationError
 from novabackup.storage import LocalStorage
 

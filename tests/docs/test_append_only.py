@@ -98,7 +98,7 @@ def test_a_writer_guards_blocks(repository, store, folder):
 def test_all_that_a_backup_writes_has_the_condition_that_the_bucket_insists_on(moto_place, store, folder, monkeypatch):
     (statement,) = policy("bucket")["Statement"]
     assert (statement["Effect"], statement["Condition"]["Null"]) == ("Deny", {"s3:if-none-match": "true"})
-    from novabackup.storage import _s3_writes
+    from novabackup.storage.s3 import writes as _s3_writes
 
     monkeypatch.setattr(_s3_writes, "PART", 5 << 20)
     url, options = moto_place

@@ -15,8 +15,8 @@ import pytest
 from places import ROOT
 
 from novabackup import IndexStore, Repository, errors
-from novabackup.cli import config
 from novabackup.cli.app import ENTRIES
+from novabackup.cli.config import file as config
 from novabackup.cli.exits import Exit
 from novabackup.cli.main import app
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from places import ROOT
 from test_format_document import fields, members, section
 
-from novabackup import model
+from novabackup.format import records as model
 
 GOLDEN = ROOT / "tests/golden/format-1-encrypted"
 

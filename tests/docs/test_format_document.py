@@ -14,8 +14,9 @@ import pytest
 from blake3 import blake3
 from places import ROOT
 
-from novabackup import IndexStore, Repository, model, snapshot
+from novabackup import IndexStore, Repository, snapshot
 from novabackup.components import Tree
+from novabackup.format import records as model
 
 LATER = {"trees", "excluded", "links", "folders", "skipped", "probes", "classes", "embedding_model"}
 TEXT = (ROOT / "docs/format.md").read_text()

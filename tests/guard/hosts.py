@@ -14,8 +14,9 @@ import traceback
 import uuid
 from pathlib import Path
 
-from novabackup import IndexStore, Repository, owner, snapshot
+from novabackup import IndexStore, Repository, snapshot
 from novabackup.components import JsonLines, Metadata
+from novabackup.transaction import owner
 
 COMPONENTS = (JsonLines("entries.jsonl"), Metadata("ids.json"))
 

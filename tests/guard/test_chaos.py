@@ -16,7 +16,8 @@ import pytest
 
 from novabackup import CheckFailedError, IndexStore, NovaBackupError, Repository, recover, snapshot
 from novabackup.components import JsonLines, Metadata
-from novabackup.storage import _s3_client, open_storage
+from novabackup.storage import open_storage
+from novabackup.storage.s3 import client as _s3_client
 from proxy import Fault, Plan, Proxy, Request, at_random
 
 COMPONENTS = (JsonLines("entries.jsonl"), Metadata("ids.json"))

@@ -11,10 +11,10 @@ import nova
 from nobody import as_nobody, let_pass
 from novabackup import ConfigurationError, IndexStore, IntegrityError, Repository, RollbackError, recover, snapshot
 from novabackup.components import Files
-from novabackup.journal import JOURNAL_KEY
-from novabackup.model import Journal, encode
-from novabackup.owner import myself
+from novabackup.format.records import Journal, encode
 from novabackup.storage import open_storage
+from novabackup.transaction.journal import JOURNAL_KEY
+from novabackup.transaction.owner import myself
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import attrs
 import pytest
 
 import nova
-from novabackup import IndexStore, Repository, RollbackError, StoreBusyError, journal, recover, snapshot
-from novabackup.journal import JOURNAL_KEY, acquire
-from novabackup.model import Journal, Owner, decode, encode
-from novabackup.owner import myself
+from novabackup import IndexStore, Repository, RollbackError, StoreBusyError, recover, snapshot
+from novabackup.format.records import Journal, Owner, decode, encode
 from novabackup.storage import open_storage
+from novabackup.transaction import journal
+from novabackup.transaction.journal import JOURNAL_KEY, acquire
+from novabackup.transaction.owner import myself
 
 
 def run(code: str, *arguments: object) -> subprocess.Popen:

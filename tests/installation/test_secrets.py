@@ -9,7 +9,7 @@ import pytest
 
 from novabackup import ConfigurationError, IndexStore, Repository, keys, snapshot
 from novabackup.components import Files, Tree
-from novabackup.secrecy import secret_content, secret_name
+from novabackup.store.secrets import secret_content, secret_name
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\n-----END OPENSSH PRIVATE KEY-----\n"
 AWS = "aws_secret_access_key = " + "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import nova
 from novabackup import CheckFailedError, IndexStore, Repository, snapshot
 from novabackup.errors import ConfigurationError
+from novabackup.format.records import Problem, SnapshotRecord
 from novabackup.integrations.errors import MetricsError
 from novabackup.integrations.metrics import (
     HELP,
@@ -29,8 +30,7 @@ from novabackup.integrations.metrics import (
     measure,
 )
 from novabackup.integrations.runs import Run
-from novabackup.model import Problem, SnapshotRecord
-from novabackup.snapshots import Snapshot
+from novabackup.repository.snapshot import Snapshot
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 STORE = "/opt/nova/vector_db"

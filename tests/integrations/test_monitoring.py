@@ -12,7 +12,7 @@ from novabackup import NotFoundError, Repository
 from novabackup.integrations.metrics import Textfile
 from novabackup.integrations.monitoring import Collector, Monitor
 from novabackup.integrations.runs import Run, RunLog
-from novabackup.snapshots import Snapshot
+from novabackup.repository.snapshot import Snapshot
 
 
 class Kept(list):

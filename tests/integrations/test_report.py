@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import nova
 from novabackup import IndexStore, Repository, snapshot
+from novabackup.format.records import Drill, Problem
 from novabackup.integrations.monitoring import Monitor
 from novabackup.integrations.report import Copy, Light, Live, Point, Seen, facts, judge, page, report, summary, survey
 from novabackup.integrations.report.plot import plot
 from novabackup.integrations.runs import Run, RunLog
-from novabackup.model import Drill, Problem
 
 NOW = datetime(2026, 3, 20, 9, 30, tzinfo=UTC)
 STORE = "/srv/nova/vector_db"

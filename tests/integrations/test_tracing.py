@@ -35,7 +35,10 @@ def test_each_run_is_a_span_with_its_error(spans, store, repository, tmp_path):
         raise OSError("disk full")
     good, failed = spans()
     assert good.name == "novabackup backup"
-    assert dict(good.attributes) == {"novabackup.store": store.url, "novabackup.repository": repository.url}
+    assert dict(good.attributes) == {
+        "novabackup.store": store.url,
+        "novabackup.repository": repository.url,
+    }
     assert good.status.is_ok
     assert failed.status.description == "OSError: disk full"
     assert failed.events[0].name == "exception"

@@ -11,8 +11,8 @@ from blake3 import blake3
 
 import nova
 from novabackup import FormatError, IntegrityError, NotFoundError, Repository
-from novabackup import objects as objects_module
-from novabackup.content import blocks
+from novabackup.objects import packs as objects_module
+from novabackup.objects.reader import blocks
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import nova
 from novabackup import IndexStore, IntegrityError, Repository, RollbackError, recover
 from novabackup.components import Files
 from novabackup.storage import LocalStorage
-from novabackup.storage._posix import LocalSource
+from novabackup.storage.local.posix import LocalSource
 from novabackup.testing import FaultyStorage
 
 SIZE = 24 << 20

@@ -21,7 +21,7 @@ from novabackup import (
     recover,
     snapshot,
 )
-from novabackup.storage.local import LocalStorage
+from novabackup.storage.local.storage import LocalStorage
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import pytest
 import s3fs
 from fsspec.callbacks import Callback
 
-from novabackup import ArchivedError, ConfigurationError, NotFoundError, Policy, Repository, snapshot, thaw
+from novabackup import ArchivedError, ConfigurationError, NotFoundError, Policy, Repository, snapshot
 from novabackup.keys import KeyFile
+from novabackup.operations import thaw
 from novabackup.storage import open_storage
 
 NO_GRACE = timedelta(0)
@@ -319,7 +320,7 @@ def test_a_key_of_ones_own_is_sent_with_every_request(moto_place, monkeypatch):
     url, options = moto_place
     secret = os.urandom(32)
     extra = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": secret}
-    from novabackup.storage import _s3_writes
+    from novabackup.storage.s3 import writes as _s3_writes
 
     monkeypatch.setattr(_s3_writes, "PART", 5 << 20)
     storage = open_storage(url, {**options, "s3_additional_kwargs": extra})
@@ -361,7 +362,7 @@ def test_options_that_would_do_nothing_or_harm_are_refused_at_once(options, mess
 
 def test_checksums_of_ones_choice_are_sent_and_named_at_the_end(moto_place, monkeypatch):
     url, options = moto_place
-    from novabackup.storage import _s3_writes
+    from novabackup.storage.s3 import writes as _s3_writes
 
     monkeypatch.setattr(_s3_writes, "PART", 5 << 20)
     storage = open_storage(url, {**options, "s3_additional_kwargs": {"ChecksumAlgorithm": "SHA256"}})

@@ -12,8 +12,8 @@ import pytest
 from fsspec.callbacks import Callback
 
 from novabackup import ConfigurationError, IntegrityError, Repository
-from novabackup.backup import Request, take
-from novabackup.objects import Objects
+from novabackup.objects.packs import Objects
+from novabackup.operations.backup import Request, take
 
 NO_GRACE = timedelta(0)
 

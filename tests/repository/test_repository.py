@@ -22,14 +22,14 @@ from novabackup import (
     NotFoundError,
     Repository,
     StoreBusyError,
-    objects,
     recover,
     snapshot,
 )
 from novabackup.components import Files
-from novabackup.journal import JOURNAL_KEY
+from novabackup.objects import packs as objects
 from novabackup.storage import LocalStorage, Reader, open_storage
 from novabackup.testing import FaultyStorage
+from novabackup.transaction.journal import JOURNAL_KEY
 
 
 def grown(folder: Path, size: int) -> int:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from novabackup import ConfigurationError, Policy, guard, retention, session
+from novabackup import ConfigurationError, Policy, guard, retention
+from novabackup.format.records import FAILED_TAG, REPLACED_TAG
 from novabackup.retention import judging
 
 TEXT = 'last 3, within 36h, hourly 24, daily 30d, yearly forever, tag keep forever, tag "two words" daily 3 weekly 4'
@@ -118,7 +119,7 @@ def test_a_policy_that_keeps_nothing_cannot_be_made():
 
 def test_the_tags_that_novabackup_gives_are_known():
     own = guard.snapshot.__kwdefaults__["tags"]
-    assert set(judging._OWN_TAGS) == {*own, session.FAILED_TAG, session.REPLACED_TAG}
+    assert set(judging._OWN_TAGS) == {*own, FAILED_TAG, REPLACED_TAG}
 
 
 counts = st.integers(0, 100_000)

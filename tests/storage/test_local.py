@@ -16,8 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from novabackup.errors import ChangedError, ConfigurationError
-from novabackup.model import Attributes
-from novabackup.storage import _posix, open_storage
+from novabackup.format.records import Attributes
+from novabackup.storage import open_storage
+from novabackup.storage.local import posix as _posix
 
 TEMPORARY = ".novabackup-0123456789abcdef.tmp"
 

@@ -9,7 +9,7 @@ import pytest
 
 from novabackup.errors import ConfigurationError
 from novabackup.storage import LocalStorage, open_storage
-from novabackup.storage.objects import MemoryStorage, ObjectStorage
+from novabackup.storage.generic import MemoryStorage, ObjectStorage
 
 
 def test_paths_and_file_urls_are_local(tmp_path, monkeypatch):

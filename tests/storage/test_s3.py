@@ -18,10 +18,10 @@ import s3fs
 
 from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.storage import Guarantees, open_storage
-from novabackup.storage import _s3_client as client_module
-from novabackup.storage import _s3_writes as writes_module
-from novabackup.storage import objects as objects_module
-from novabackup.storage import s3 as s3_module
+from novabackup.storage import generic as objects_module
+from novabackup.storage.s3 import client as client_module
+from novabackup.storage.s3 import storage as s3_module
+from novabackup.storage.s3 import writes as writes_module
 
 
 @pytest.fixture

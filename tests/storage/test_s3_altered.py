@@ -10,7 +10,11 @@ import pytest
 from novabackup import IndexStore, Repository
 from novabackup.components import Files
 from novabackup.errors import ChangedError
-from novabackup.storage import _s3_bucket, _s3_client, _s3_sums, _s3_writes, open_storage
+from novabackup.storage import open_storage
+from novabackup.storage.s3 import bucket as _s3_bucket
+from novabackup.storage.s3 import client as _s3_client
+from novabackup.storage.s3 import sums as _s3_sums
+from novabackup.storage.s3 import writes as _s3_writes
 from proxy import Fault, Proxy, in_turn
 
 HERE, THERE, LOST = Fault.ALTERED_ANSWER, Fault.ALTERED_REQUEST, Fault.LOST

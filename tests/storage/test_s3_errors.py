@@ -13,8 +13,8 @@ from scripted import Answer
 
 import servers
 from novabackup.errors import ConfigurationError
-from novabackup.storage import _s3_client as client_module
 from novabackup.storage import open_storage
+from novabackup.storage.s3 import client as client_module
 
 SECRET = "a-very-secret-secret"
 CONTENT = Answer(200, headers={"ETag": '"1"', "Last-Modified": "Mon, 26 Jan 2026 10:00:00 GMT"}, body=b"content")

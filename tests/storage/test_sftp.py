@@ -18,9 +18,9 @@ import pytest
 
 from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.storage import Guarantees, open_storage
-from novabackup.storage import _sftp_swap as swap_module
-from novabackup.storage import _sftp_versions as versions_module
-from novabackup.storage._sftp_link import Link, LostError
+from novabackup.storage.sftp import swap as swap_module
+from novabackup.storage.sftp import versions as versions_module
+from novabackup.storage.sftp.link import Link, LostError
 
 LARGE = os.urandom(300_000)
 
@@ -296,7 +296,7 @@ def test_it_works_in_a_forked_child_and_ends_with_its_process(sftp_place):
     url, options = sftp_place
     script = f"""if True:
         import os, sys
-        from novabackup.model import Attributes
+        from novabackup.format.records import Attributes
         from novabackup.storage import open_storage
         storage = open_storage({url!r}, {options!r})
         long_ago = Attributes(mode=0o600, uid=os.getuid(), gid=os.getgid(), mtime_ns=10**18)

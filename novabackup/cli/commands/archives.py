@@ -8,13 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from novabackup.archives.planning import ImportPlan
 from novabackup.cli.exits import Exit
+from novabackup.cli.json_fields import snapshot_fields
 from novabackup.cli.output import Answer, Column, Table, count, local, problem_fields, problem_lines, size
-from novabackup.cli.shapes import snapshot_fields
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.errors import NotFoundError
-from novabackup.snapshots import Snapshot
+from novabackup.operations.archives.plan import ImportPlan
+from novabackup.repository.snapshot import Snapshot
 
 __all__ = ["export", "import_archive", "import_pre_ingest"]
 

@@ -10,8 +10,8 @@ from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, count, counted, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options
 from novabackup.errors import CheckFailedError, IntegrityError
-from novabackup.model import Problem
-from novabackup.snapshots import Snapshot
+from novabackup.format.records import Problem
+from novabackup.repository.snapshot import Snapshot
 
 __all__ = ["check", "verify"]
 

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 from novabackup.cli.around import around
 from novabackup.cli.output import Answer, Column, Table, count, size
 from novabackup.cli.work import BY_DEFAULT, Options, Rate, Work
-from novabackup.copying import CopyPlan
 from novabackup.errors import ConfigurationError
-from novabackup.mirroring import MirrorPlan
-from novabackup.prune import PrunePlan
+from novabackup.operations.copy import CopyPlan
+from novabackup.operations.mirror import MirrorPlan
+from novabackup.operations.prune import PrunePlan
 from novabackup.retention import REMOTE
 
 __all__ = ["copy", "mirror"]

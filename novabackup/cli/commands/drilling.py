@@ -13,7 +13,7 @@ from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Column, Table, local, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options, Span
 from novabackup.errors import CheckFailedError, ConfigurationError, IntegrityError
-from novabackup.findings import Drill
+from novabackup.format.findings import Drill
 
 __all__ = ["drill"]
 

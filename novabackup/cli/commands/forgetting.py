@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 from novabackup.cli.around import around
-from novabackup.cli.durations import span
+from novabackup.cli.config.durations import span
+from novabackup.cli.json_fields import short_ids
 from novabackup.cli.output import Answer, Column, Table, count, local, size
-from novabackup.cli.shapes import short_ids
 from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.errors import ConfigurationError
-from novabackup.prune import GRACE, PrunePlan
+from novabackup.operations.prune import GRACE, PrunePlan
 from novabackup.retention import ForgetPlan, Policy
 
 __all__ = ["forget", "prune"]

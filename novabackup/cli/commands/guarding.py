@@ -8,8 +8,8 @@ from cyclopts import Parameter
 
 from novabackup.cli.around import around
 from novabackup.cli.child import program_of, run_to_end
+from novabackup.cli.json_fields import snapshot_fields
 from novabackup.cli.output import Answer, count, size
-from novabackup.cli.shapes import snapshot_fields
 from novabackup.cli.work import BY_DEFAULT, Options, Span
 from novabackup.errors import ConfigurationError
 from novabackup.guard import snapshot

@@ -7,11 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from novabackup.cli.json_fields import file_fields, files_table, pin_fields, pinned, snapshot_fields, snapshots_table
 from novabackup.cli.output import Answer, Column, Table, count, counted, number, problem_fields, problem_lines, size
-from novabackup.cli.shapes import file_fields, files_table, pin_fields, pinned, snapshot_fields, snapshots_table
 from novabackup.cli.work import BY_DEFAULT, Options
-from novabackup.model import FileEntry
-from novabackup.usage import Usage
+from novabackup.format.records import FileEntry
+from novabackup.operations.usage import Usage
 
 __all__ = ["diff", "list_", "show", "stats"]
 

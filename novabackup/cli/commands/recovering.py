@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 
 from novabackup.cli.around import around, probes_of
-from novabackup.cli.durations import moment
-from novabackup.cli.operations import secrets_in
+from novabackup.cli.config.durations import moment
+from novabackup.cli.config.sections import secrets_in
 from novabackup.cli.output import Answer, Column, Table, local, problem_lines
 from novabackup.cli.unseen import Unseen
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError, IntegrityError, StoreBusyError
+from novabackup.format.records import SIDE_TAGS
 from novabackup.integrations.errors import RecoveryError
 from novabackup.integrations.recovery import (
     FullRecovery,
@@ -26,8 +27,7 @@ from novabackup.integrations.recovery import (
     StepReport,
     unfinished,
 )
-from novabackup.session import SIDE_TAGS
-from novabackup.snapshots import Snapshot
+from novabackup.repository.snapshot import Snapshot
 
 __all__ = ["full_recovery"]
 

@@ -10,14 +10,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from novabackup.cli.config.sections import state_folder
 from novabackup.cli.exits import Exit
-from novabackup.cli.operations import state_folder
 from novabackup.cli.output import Answer
 from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.errors import ConfigurationError
+from novabackup.format.records import Attributes
 from novabackup.integrations.report import Light, Limits, facts, judge, page, summary, survey
 from novabackup.integrations.runs import Run, RunLog
-from novabackup.model import Attributes
 from novabackup.retention import DEFAULT
 from novabackup.storage import open_storage
 

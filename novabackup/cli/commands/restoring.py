@@ -7,14 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from novabackup.cli.around import around
-from novabackup.cli.durations import moment
+from novabackup.cli.config.durations import moment
+from novabackup.cli.json_fields import plan_fields, plan_table
 from novabackup.cli.output import Answer, Table, count, number, size
-from novabackup.cli.shapes import plan_fields, plan_table
 from novabackup.cli.work import BY_DEFAULT, Options, Span
 from novabackup.errors import ConfigurationError
 from novabackup.guard import plan_recover
 from novabackup.guard import recover as _recover
-from novabackup.restore import RestorePlan, Step
+from novabackup.operations.restore.plan import RestorePlan, Step
 
 __all__ = ["recover", "restore"]
 

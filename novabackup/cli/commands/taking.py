@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from novabackup.cli.around import around
 from novabackup.cli.exits import Exit
+from novabackup.cli.json_fields import snapshot_fields
 from novabackup.cli.output import Answer, count, problem_lines, size
-from novabackup.cli.shapes import snapshot_fields
 from novabackup.cli.work import BY_DEFAULT, Options, Span, Work
 from novabackup.errors import CheckFailedError, NotFoundError
 

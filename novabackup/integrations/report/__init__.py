@@ -10,9 +10,9 @@ from novabackup.integrations.report.judging import Finding, Light, judge, summar
 from novabackup.integrations.report.page import page
 from novabackup.integrations.report.seen import Copy, Limits, Live, Point, Seen, facts, survey
 from novabackup.integrations.runs import Run
-from novabackup.repository import Repository
+from novabackup.repository.repository import Repository
 from novabackup.retention import DEFAULT, Policy
-from novabackup.store import IndexStore
+from novabackup.store.store import IndexStore
 
 __all__ = [
     "Copy",

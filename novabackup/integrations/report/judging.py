@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from novabackup._text import count
+from novabackup._support.text import count
+from novabackup.format.records import Drill, Problem
 from novabackup.integrations.report.seen import Live, Point, Seen
-from novabackup.model import Drill, Problem
 
 __all__ = ["Finding", "Light", "ago", "judge", "seconds", "span", "summary"]
 

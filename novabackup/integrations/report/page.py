@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from novabackup import _html
-from novabackup._paths import printable
-from novabackup._text import count
+from novabackup._support import html as _html
+from novabackup._support.text import count
+from novabackup.errors import printable
+from novabackup.format.records import Problem
 from novabackup.integrations.report.judging import Light, ago, judge, seconds, summary
 from novabackup.integrations.report.plot import plot
 from novabackup.integrations.report.seen import Copy, Point, Seen
-from novabackup.model import Problem
 
 __all__ = ["page"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from html import escape
 
-from novabackup import _html
-from novabackup._paths import printable
+from novabackup._support import html as _html
+from novabackup.errors import printable
 from novabackup.integrations.report.seen import Point
 
 __all__ = ["plot"]

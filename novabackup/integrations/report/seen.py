@@ -9,15 +9,14 @@ from typing import Any
 import attrs
 
 from novabackup.errors import NotFoundError, NovaBackupError, StoreBusyError
+from novabackup.format.records import SIDE_TAGS, Drill, FileEntry, Pin, Problem
 from novabackup.guard import plan_recover
 from novabackup.integrations._about import told
 from novabackup.integrations.runs import Run
-from novabackup.model import Drill, FileEntry, Pin, Problem
-from novabackup.repository import Repository
+from novabackup.repository.repository import Repository
+from novabackup.repository.snapshot import Snapshot, Snapshots
 from novabackup.retention import DEFAULT, ForgetPlan, Policy, Verdict
-from novabackup.session import SIDE_TAGS
-from novabackup.snapshots import Snapshot, Snapshots
-from novabackup.store import IndexStore
+from novabackup.store.store import IndexStore
 
 __all__ = ["Copy", "Limits", "Live", "Point", "Seen", "facts", "survey"]
 

@@ -1,0 +1,342 @@
+"""What makes a folder a repository: its identity, the keys that open it, and a text for people who find it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+
+import attrs
+from blake3 import blake3
+
+from novabackup.errors import ConfigurationError, DecryptionError, FormatError, IntegrityError
+from novabackup.format.readme import EXTRACT_KEY, sealed_script
+from novabackup.format.records import ENCRYPTION, Config, KeySlot, decode, encode
+from novabackup.format.sealing import PLAIN, Protection
+from novabackup.keys import Key, unwrap, wrap
+from novabackup.storage import Storage
+
+__all__ = [
+    "CONFIG_KEY",
+    "FOREIGN",
+    "KEYS",
+    "README_KEY",
+    "Opened",
+    "add_slot",
+    "open_with",
+    "read_config",
+    "read_slot",
+    "readme_intact",
+    "remove_slot",
+    "rewrite_config",
+    "slots",
+    "still_opens",
+    "write_founding",
+    "write_readme",
+    "write_script",
+    "write_slot",
+]
+
+_LOG = logging.getLogger("novabackup")
+
+CONFIG_KEY = "config.json"
+README_KEY = "README.txt"
+KEYS = "keys"
+FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
+"""Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
+
+_SLOT_NAME = re.compile(rf"{KEYS}/([0-9a-f]{{16}})\.json")
+_MOST_SLOTS = 100
+"""A passphrase is tried on each, which takes a third of a second."""
+
+_README = """\
+This folder is a novabackup repository: snapshots of search indexes, and the content of their files.
+
+  config.json           format version and identity of the repository
+  snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
+  packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
+  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
+  pins/*.json           names of snapshots that stay until somebody unpins them
+  extract.py            a script that gets the data out without novabackup
+  drills/*.json         how it went when snapshots were restored on trial
+  damaged/              what a repair has replaced; nothing reads it any more
+
+To get data out:  pip install novabackup, then in Python:
+
+  from novabackup import Repository
+  repository = Repository("path or URL of this folder")
+  repository["latest"].restore(to="a folder")
+
+Without novabackup, with Python 3.9 or newer and the program zstd (or the package zstandard), on a copy of this folder:
+
+  python3 extract.py                      lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Without even that: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
+with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
+frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
+the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
+b3sum must print for the result.
+
+Do not change, rename or delete single files here.
+"""
+
+_README_ENCRYPTED = """\
+This folder is an encrypted novabackup repository: snapshots of search indexes, and the content of their files.
+
+  config.json           format version and identity of the repository
+  keys/*.json           the data key, wrapped by passphrases, key files or a key service: without one of them, nothing
+                        in here can ever be read again
+  snapshots/*.json      one file for each snapshot, encrypted
+  packs/??/*            the content, encrypted; a pack is named by a hash and never changes
+  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
+  forgotten/*.json      snapshots that were removed on purpose
+  pins/*.json           names of snapshots that stay until somebody unpins them
+  drills/*.json         how it went when snapshots were restored on trial
+  extract.py            a script that gets the data out without novabackup
+  damaged/              what a repair has replaced; nothing reads it any more
+
+To get data out:  pip install novabackup, then in Python:
+
+  from novabackup import Repository
+  from novabackup.keys import Passphrase
+  repository = Repository("path or URL of this folder", key=Passphrase.from_env("NOVABACKUP_PASSPHRASE"))
+  repository["latest"].restore(to="a folder")
+
+Without novabackup, with Python 3.9 or newer and the packages cryptography, zstandard and blake3, on a copy of this
+folder:
+
+  python3 extract.py                      asks for a passphrase, and lists the snapshots
+  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
+
+Whoever can write to this folder can alter that script. Unless you trust all of them, give a passphrase only to the one
+in the package novabackup: novabackup/extract.py.
+
+Without even that: docs/format.md of the project describes every byte.
+
+Do not change, rename or delete single files here.
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """A repository that can be read.
+
+    Attributes:
+        protection: How it is sealed.
+        slot: Id of the key that opened it; empty if it is not encrypted.
+        wrapped: What that key opened; None if it is not encrypted.
+        data_keys: The data keys, the newest first; empty if it is not encrypted.
+    """
+
+    protection: Protection
+    slot: str = ""
+    wrapped: KeySlot | None = attrs.field(default=None, repr=False)
+    data_keys: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def repository(self) -> str:
+        """Id of the repository, as the key that opened it says; empty if it is not encrypted."""
+        return self.wrapped.repository if self.wrapped else ""
+
+
+def _sealed_readme(*, encrypted: bool) -> bytes:
+    """Give the README with a last line that tells whether the text above has been altered."""
+    text = _README_ENCRYPTED if encrypted else _README
+    return f"{text}\nblake3 of the text above: {blake3(text.encode()).hexdigest()}\n".encode()
+
+
+def readme_intact(data: bytes) -> bool:
+    """Tell whether a README is as some version of novabackup wrote it."""
+    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
+    return seal == blake3(text).hexdigest().encode() + b"\n"
+
+
+def read_config(storage: Storage) -> Config:
+    """Read what the repository says of itself.
+
+    Raises:
+        FileNotFoundError: There is none.
+        IntegrityError: It is damaged.
+        FormatError: It is of a newer format.
+    """
+    where = f"{storage.url}/{CONFIG_KEY}"
+    config = decode(storage.read(CONFIG_KEY), Config, where)
+    if config.encryption not in ("", ENCRYPTION):
+        raise FormatError(
+            f"{where}: expected encryption {ENCRYPTION!r} or none, found {config.encryption[:40]!r}: upgrade novabackup"
+        )
+    return config
+
+
+def slots(storage: Storage, repository: str | None = None) -> Iterator[tuple[str, KeySlot]]:
+    """Read the keys of a repository; damaged ones are passed over with a warning.
+
+    Args:
+        storage: Where it is.
+        repository: Its id, since somebody may have put keys of another one there; None if that is not known.
+    """
+    found = [(match[1], key) for key in storage.keys(KEYS) if (match := _SLOT_NAME.fullmatch(key))]
+    for name, key in found[:_MOST_SLOTS]:
+        try:
+            slot = read_slot(storage, key)
+        except (IntegrityError, FormatError) as error:
+            _LOG.warning("%s is passed over: %s", key, error)
+        except FileNotFoundError:
+            continue
+        else:
+            if repository in (None, slot.repository):
+                yield name, slot
+
+
+def read_slot(storage: Storage, key: str) -> KeySlot:
+    """Read one key.
+
+    Raises:
+        FileNotFoundError: There is none.
+        IntegrityError: It is damaged.
+    """
+    return decode(storage.read(key), KeySlot, f"{storage.url}/{key}")
+
+
+def add_slot(
+    storage: Storage, key: Key, data_keys: Sequence[bytes], repository: str, label: str
+) -> tuple[str, KeySlot]:
+    """Let a key open a repository; give its slot, and the id of that."""
+    name, slot = secrets.token_hex(8), wrap(key, data_keys, repository, label)
+    storage.create(slot_key(name), encode(slot))
+    return name, slot
+
+
+def write_slot(storage: Storage, key: Key, opened: Opened, data_keys: Sequence[bytes]) -> Opened:
+    """Replace what the slot holds that opened a repository; the key stays. Give the repository as it is open then."""
+    assert opened.wrapped is not None
+    slot = wrap(key, data_keys, opened.repository, opened.wrapped.label)
+    storage.write(slot_key(opened.slot), [encode(slot)])
+    return attrs.evolve(opened, protection=protection_of(data_keys), wrapped=slot, data_keys=tuple(data_keys))
+
+
+def remove_slot(storage: Storage, name: str) -> None:
+    """Take a key away."""
+    storage.delete(slot_key(name))
+
+
+def slot_key(name: str) -> str:
+    """Give the key under which a slot is stored."""
+    return f"{KEYS}/{name}.json"
+
+
+def open_with(storage: Storage, key: Key | None, config: Config | None) -> Opened:
+    """Find out how a repository is sealed, and open it.
+
+    Args:
+        storage: Where it is.
+        key: What the user has.
+        config: What the repository says of itself; None if that is lost.
+
+    Raises:
+        DecryptionError: It is encrypted, and the key does not open it.
+        ConfigurationError: It is not encrypted, and a key was given.
+    """
+    if key is None and config is not None and not config.encryption:
+        return Opened(protection=PLAIN)
+    there = list(slots(storage, config.id if config else None))
+    if not there and (config is None or not config.encryption):
+        if key is None:
+            return Opened(protection=PLAIN)
+        # Whoever gives a key relies on it: somebody may have put a repository there that he can read.
+        raise ConfigurationError(
+            f"{storage.url} is not encrypted, although a key was given. Leave the key out, or check the URL; to "
+            "encrypt what is there, copy it into a new repository that has a key"
+        )
+    if config is not None and not config.encryption:
+        raise IntegrityError(
+            f"{storage.url}/{CONFIG_KEY} says that the repository is not encrypted, but there are keys. Somebody "
+            "replaced it: restore it from another copy"
+        )
+    if key is None:
+        kinds = ", ".join(sorted({slot.kind for _name, slot in there})) or "unknown"
+        raise DecryptionError(
+            f"{storage.url} is encrypted. Pass a key that opens it, such as "
+            f"Repository(url, key=Passphrase.from_env()); it has keys of these kinds: {kinds}"
+        )
+    failed: DecryptionError | None = None
+    for name, slot in there:
+        try:
+            secrets_ = unwrap(key, slot)
+        except DecryptionError as error:
+            failed = failed or error  # a service fails for the tokens of another one, too
+            continue
+        if secrets_:
+            return Opened(protection=protection_of(secrets_), slot=name, wrapped=slot, data_keys=secrets_)
+    if failed:
+        raise failed
+    tried = sum(slot.kind == key.kind for _name, slot in there)
+    raise DecryptionError(
+        f"{storage.url}: expected a key that opens it, but this {key.kind} opens none of its {len(there)} keys "
+        f"({tried} of that kind). Check it, and that the URL names the repository that it belongs to"
+    )
+
+
+def still_opens(storage: Storage, opened: Opened) -> bool:
+    """Tell whether what a repository was opened by is still there and still the same.
+
+    If it is not, somebody has removed that key or replaced the data key since, and what would be sealed with the data
+    keys at hand could not be read by anybody later.
+    """
+    if not opened.slot:
+        return True
+    try:
+        return read_slot(storage, slot_key(opened.slot)) == opened.wrapped
+    except FileNotFoundError:
+        return False
+    except (IntegrityError, FormatError) as error:
+        _LOG.warning("the key that opened this repository opens it no more, so add another one: %s", error)
+        return True
+
+
+def protection_of(data_keys: Sequence[bytes]) -> Protection:
+    """Seal with data keys, the newest first."""
+    # Imported here, as it takes a while and few repositories need it.
+    from novabackup.format.sealing.aead import DataKey, Sealing  # noqa: PLC0415
+
+    return Sealing([DataKey(secret) for secret in data_keys])
+
+
+def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> None:
+    """Write a lost ``config.json`` anew."""
+    with contextlib.suppress(FileExistsError):
+        storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
+        storage.add(README_KEY, [_sealed_readme(encrypted=encrypted)])
+        storage.add(EXTRACT_KEY, [sealed_script()])
+
+
+def write_readme(storage: Storage, *, encrypted: bool) -> None:
+    """Write the text for people who find the folder anew."""
+    storage.write(README_KEY, [_sealed_readme(encrypted=encrypted)])
+
+
+def write_script(storage: Storage) -> None:
+    """Write the script that gets the data out without novabackup anew."""
+    storage.write(EXTRACT_KEY, [sealed_script()])
+
+
+def write_founding(storage: Storage, key: Key | None, repository: str) -> Opened | None:
+    """Make a folder a repository.
+
+    Returns:
+        The repository, open; None if somebody else made one at the same moment, which is the one that counts.
+    """
+    # The key comes first: an encrypted repository without one could never be opened.
+    data_keys = (secrets.token_bytes(32),) if key else ()
+    slot, wrapped = add_slot(storage, key, data_keys, repository, "first") if key else ("", None)
+    rewrite_config(storage, repository, encrypted=key is not None)
+    # Read back rather than believed: where creation does not exclude, the last of several writers wins.
+    if read_config(storage).id == repository:
+        protection = protection_of(data_keys) if key else PLAIN
+        return Opened(protection=protection, slot=slot, wrapped=wrapped, data_keys=data_keys)
+    if slot:
+        remove_slot(storage, slot)
+    return None

@@ -1,0 +1,1 @@
+"""What can be done with snapshots and repositories: one module or package for each verb."""

@@ -1,0 +1,396 @@
+"""Taking a snapshot: which files of a store, read when nobody changes them, and the record that commits it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import logging
+import posixpath
+import socket
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import attrs
+from fsspec.callbacks import Callback
+
+from novabackup._support.paths import is_pattern, matches
+from novabackup._support.text import first_of
+from novabackup._support.threads import Lane
+from novabackup.errors import ChangedError, ConfigurationError, printable
+from novabackup.format.records import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
+from novabackup.objects.packer import Packer, Stored
+from novabackup.objects.packs import Objects
+from novabackup.operations.compatibility import versions
+from novabackup.storage import Reader, Storage
+from novabackup.store import checks
+from novabackup.store.probing import Probing
+from novabackup.store.questions import learn
+from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
+from novabackup.store.store import Contents, DeclaredFile, IndexStore
+
+__all__ = ["Past", "Request", "request", "take"]
+
+_LOG = logging.getLogger("novabackup")
+
+_TRIES = 3
+_RECENT = 4
+"""Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
+
+
+@attrs.frozen(kw_only=True)
+class Past:
+    """What the record says of a state that was kept elsewhere, instead of what is seen where it has been unpacked.
+
+    Attributes:
+        time: When the state was.
+        store: URL of the store whose state it was.
+        attributes: Of each file that had some, by path.
+    """
+
+    time: datetime
+    store: str
+    attributes: Mapping[str, Attributes]
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """What the caller says about a snapshot.
+
+    Attributes:
+        tags: Labels.
+        message: Free text.
+        past: What the record says of a state from elsewhere; None for the present one.
+        probing: What the indexes are asked; None for nothing that is not known already.
+    """
+
+    tags: tuple[str, ...] = ()
+    message: str = ""
+    past: Past | None = None
+    probing: Probing | None = None
+
+
+def request(tags: Iterable[str], message: str, probing: Probing | None = None) -> Request:
+    """Make a request out of what users pass; a single tag may be given as plain text."""
+    return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message, probing=probing)
+
+
+Avoid = Callable[[Collection[str]], Collection[str]]
+
+
+def _nothing(packs: Collection[str]) -> Collection[str]:
+    return ()
+
+
+def _contents(objects: Objects, store: IndexStore) -> Contents:
+    """Find what is in a store, without a repository that lies within it.
+
+    Raises:
+        ConfigurationError: The repository is the folder of the store itself.
+    """
+    if objects.url.rstrip("/") == store.url.rstrip("/"):
+        raise ConfigurationError(
+            f"the repository cannot be the folder of the store itself ({store.url}): choose a folder in it or elsewhere"
+        )
+    return store.contents(objects.url)
+
+
+def take(
+    objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = _nothing
+) -> tuple[str, SnapshotRecord]:
+    """Take a snapshot of a store.
+
+    Args:
+        objects: The repository; it is created if there is nothing yet.
+        store: What to read.
+        request: Tags and message.
+        callback: Told of the bytes that have been dealt with.
+        avoid: Says of older packs with which of them nothing may be shared.
+
+    Returns:
+        Id and record of the snapshot, which is committed.
+
+    Raises:
+        ChangedError: Files went on changing while they were read.
+        PermissionError: Files may not be read; each is named.
+        ConfigurationError: Files hold secrets, and others could read them where the repository is.
+    """
+    before = store.storage.requests, objects.storage.requests
+    contents = _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
+    _refuse_secrets(objects, store, contents)
+    repository = objects.ensure()
+    changed = ""
+    for _try in range(_TRIES):
+        record = _read_all(objects, store, contents, request, repository, callback, avoid)
+        if isinstance(record, SnapshotRecord):
+            name = objects.save(record)
+            _LOG.info(
+                "snapshot %s of %s: %d files, %d bytes, %d added, %d requests for the store, %d for the repository",
+                name,
+                record.store,
+                len(record.files),
+                record.size,
+                record.added,
+                store.storage.requests - before[0],
+                objects.storage.requests - before[1],
+            )
+            return name, record
+        changed = record
+        _LOG.info("%s: %s: once more", store.url, changed)
+        contents = _contents(objects, store)
+    raise ChangedError(
+        f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
+        f"each of {_TRIES} tries: {changed}. Stop what writes there and take the snapshot again"
+    )
+
+
+def _refuse_secrets(objects: Objects, store: IndexStore, contents: Contents) -> None:
+    """Look for passwords and keys, where others could read them."""
+    if not objects.exposed:
+        return
+    secrets: dict[str, str] = {}
+    for file in contents.files:
+        path = file.entry.key
+        what = secret_name(path)
+        # What is named by itself is known; what a pattern brings along is not.
+        if file.entry.size <= LOOKED_INTO and is_pattern(file.component.path):
+            with contextlib.suppress(FileNotFoundError):
+                what = secret_content(path, store.storage.read_part(path, 0, LOOKED_INTO).data)
+        if what:
+            secrets[path] = what
+    require_leave(secrets, objects.plaintext_secrets, objects.url)
+
+
+def _read_all(
+    objects: Objects,
+    store: IndexStore,
+    contents: Contents,
+    request: Request,
+    repository: str,
+    callback: Callback,
+    avoid: Avoid,
+) -> SnapshotRecord | str:
+    """Read the store once; if something changed meanwhile so that it must be done again, say what."""
+    files = contents.files
+    callback.set_size(sum(file.entry.size for file in files))
+    callback.absolute_update(0)
+    recent = _akin(objects, store, request.past)
+    avoided = avoid({pack for record in recent for pack in record.packs})
+    with Packer(objects, recent, avoid=avoided) as packer:
+        try:
+            entries = _files(packer, recent, store, files, callback)
+            learned = learn(store, files, entries, recent, request.probing)
+        except (ChangedError, FileNotFoundError) as error:
+            return printable(str(error))
+        objects.protect(packer.shared)
+        if packer.condemned_meanwhile():
+            return "content that it shares with older snapshots is about to be pruned"
+        if not _still(objects, store, files, entries):
+            return "files changed after they had been read"
+        added = packer.added
+    reports = _reports(store, entries)
+    problems = tuple(checks.run(store.checks, reports))
+    if checks.all_present in store.checks:
+        for last in recent[:1]:
+            problems += checks.emptied(reports, checks.last_known([entry.path for entry in last.files], last.problems))
+    record = SnapshotRecord(
+        repository=repository,
+        time=datetime.now(UTC),
+        store=store.url,
+        declared=store.declared,
+        files=entries,
+        tags=request.tags,
+        message=request.message,
+        host=socket.gethostname(),
+        writer=f"novabackup {versions().get('novabackup', 'not installed')}",
+        versions=dict(versions()),
+        problems=problems,
+        added=added,
+        trees=tuple(component.path for component in store.components if component.whole),
+        excluded=store.exclude,
+        links=tuple(LinkEntry(path=x.key, target=x.target, attributes=x.attributes) for x in contents.links),
+        folders=tuple(FolderEntry(path=x.key, attributes=x.attributes) for x in contents.folders),
+        skipped=_skipped(contents),
+        probes=learned.probes,
+        classes=dict(learned.classes),
+        embedding_model=learned.embedding_model,
+    )
+    if request.past is not None:
+        record = _as_it_was(record, request.past)
+    for problem in record.skipped:
+        _LOG.warning("%s: %s", store.url, problem)
+    return "this process stood still for long" if packer.too_late() else record
+
+
+@attrs.frozen
+class _Read:
+    """A file that was read: all that is known of it but where it is and what the component says."""
+
+    entry: FileEntry
+    stored: Stored
+    report: Future[Report]
+
+
+def _files(
+    packer: Packer, recent: list[SnapshotRecord], store: IndexStore, files: list[DeclaredFile], callback: Callback
+) -> tuple[FileEntry, ...]:
+    """Bring files into the repository; unread are those that are the very version that a recent snapshot has."""
+    known = {entry.path: entry for record in reversed(recent) for entry in record.files}
+    entries: dict[str, FileEntry] = {}
+    read: list[_Read] = []
+    refused: list[str] = []
+    with ExitStack() as stack:
+        # A file is inspected while the next one is stored, so the smallest is the last one.
+        beside = stack.enter_context(Lane(1, 1))
+        reading = _Reading(packer, store.storage, beside, stack, callback)
+        for file in sorted(files, key=lambda file: -file.entry.size):
+            before = known.get(file.entry.key)
+            unchanged = before and before.identity and before.identity == file.entry.identity
+            if before and unchanged and packer.can_share(before):
+                entries[before.path] = before
+                callback.relative_update(before.size)
+                continue
+            try:
+                read += [reading.together(file, before)] if file.component.together else reading.alone(file, before)
+            except PermissionError:
+                refused.append(file.entry.key)
+        if refused:
+            raise _unpermitted(store, refused)
+        locations = packer.finish([one.stored for one in read])
+        for one, location in zip(read, locations, strict=True):
+            entries[one.entry.path] = location.noted_in(attrs.evolve(one.entry, report=one.report.result()))
+    return tuple(entries[file.entry.key] for file in files if file.entry.key in entries)
+
+
+@attrs.frozen
+class _Reading:
+    """How files are read, one after the other."""
+
+    packer: Packer
+    storage: Storage
+    beside: Lane
+    stack: ExitStack
+    callback: Callback
+
+    def together(self, file: DeclaredFile, before: FileEntry | None) -> _Read:
+        """Read a file that must not change before all others have been read."""
+        reader = file.component.open(self.storage, file.entry)
+        self.stack.callback(reader.close)
+
+        def inspect() -> Report:
+            with reader:  # closed at once: there may be more files than a process may have open
+                report = file.component.inspect(reader)
+                reader.confirm()
+                return report
+
+        stored = self._store(reader, before)
+        return _Read(_entry(file, reader, stored), stored, self.beside.submit(inspect))
+
+    def alone(self, file: DeclaredFile, before: FileEntry | None) -> list[_Read]:
+        """Read a file that may change as soon as it has been read; nothing if it went away."""
+        for left in reversed(range(_TRIES)):
+            try:
+                with file.component.open(self.storage, file.entry) as reader:
+                    stored = self._store(reader, before)
+                    report: Future[Report] = Future()
+                    report.set_result(file.component.inspect(reader))
+                    reader.confirm()
+                    return [_Read(_entry(file, reader, stored), stored, report)]
+            except FileNotFoundError:
+                return []
+            except ChangedError:
+                if not left:
+                    raise
+        return []
+
+    def _store(self, reader: Reader, before: FileEntry | None) -> Stored:
+        storage = self.storage
+        return self.packer.store(reader, storage.block, storage.parallel, before, self.callback.relative_update)
+
+
+def _entry(file: DeclaredFile, reader: Reader, stored: Stored) -> FileEntry:
+    return FileEntry(
+        path=file.entry.key,
+        size=stored.size,
+        blake3=stored.blake3,
+        packs=(),
+        runs=(),
+        attributes=reader.entry.attributes,
+        identity=reader.entry.identity,
+    )
+
+
+def _unpermitted(store: IndexStore, paths: list[str]) -> PermissionError:
+    some = printable(first_of(sorted(paths)))
+    return PermissionError(
+        errno.EACCES,
+        f"expected files that may be read, found {len(paths)} that may not: {some}. Take the backup as a user who may "
+        "read them, or leave them out with exclude=",
+        store.url,
+    )
+
+
+def _skipped(contents: Contents) -> tuple[Problem, ...]:
+    """Say what is there and not in the snapshot."""
+    found = [
+        Problem(
+            code="skipped",
+            paths=(item.key,),
+            message=f"expected a file, a folder or a link, found {item.kind}: it has no content that could be kept",
+        )
+        for item in contents.others
+    ]
+    return tuple(found) + tuple(
+        Problem(
+            code="skipped",
+            paths=(link.key,),
+            message=f"the link to {printable(link.target)} is kept; what is there, outside of the store, is not",
+        )
+        for link in contents.links
+        if posixpath.normpath(posixpath.join(posixpath.dirname(link.key), link.target)).startswith(("/", ".."))
+    )
+
+
+def _still(objects: Objects, store: IndexStore, files: list[DeclaredFile], entries: tuple[FileEntry, ...]) -> bool:
+    """Tell whether all files that belong together are what they were when each was read, so that they are one state."""
+    together = [component for component in store.components if component.together]
+    now = {file.entry.key: file.entry for file in store.contents(objects.url, components=together).files}
+    then = {file.entry.key for file in files if file.component.together}
+    return now.keys() == then and all(
+        now[entry.path].size == entry.size and entry.identity in ("", now[entry.path].identity)
+        for entry in entries
+        if entry.path in then
+    )
+
+
+def _akin(objects: Objects, store: IndexStore, past: Past | None) -> list[SnapshotRecord]:
+    """Choose snapshots that are likely to share much: of the same store, as near in time as may be."""
+    if past is None:
+        return list(itertools.islice(_of_store(objects, store.url), _RECENT))
+    moment = past.time
+    return sorted(_of_store(objects, past.store), key=lambda record: abs(record.time - moment))[:_RECENT]
+
+
+def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
+    return (record for record in objects.records() if record.store == url)
+
+
+def _as_it_was(record: SnapshotRecord, past: Past) -> SnapshotRecord:
+    """Leave out what belongs to the place where the files were unpacked: nobody knows which host they came from."""
+    files = [attrs.evolve(entry, identity="", attributes=past.attributes.get(entry.path)) for entry in record.files]
+    folders = [attrs.evolve(folder, attributes=None) for folder in record.folders]
+    return attrs.evolve(
+        record, time=past.time, store=past.store, host="", versions={}, files=tuple(files), folders=tuple(folders)
+    )
+
+
+def _reports(store: IndexStore, entries: tuple[FileEntry, ...]) -> list[Report]:
+    there = {entry.path for entry in entries}
+    absent = [
+        component.absent()
+        for component in store.components
+        if not component.optional and not any(matches(path, component.path) for path in there)
+    ]
+    return [entry.report for entry in entries if entry.report] + absent

@@ -1,0 +1,209 @@
+"""Checking a repository: that every object is what it was, and that snapshots have all that they name."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import random
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from fsspec.callbacks import Callback
+
+from novabackup._support.text import first_of
+from novabackup._support.threads import Lane, cores
+from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.format.readme import EXTRACT_KEY, script_intact
+from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Problem
+from novabackup.objects.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
+from novabackup.objects.packs import Objects, neighbours, pack_key, pin_key, snapshot_key
+from novabackup.storage import Entry
+from novabackup.store.reports import Problems
+
+__all__ = ["check", "check_pack", "small_objects"]
+
+_LOG = logging.getLogger("novabackup")
+
+_PACKS_AHEAD = 4
+_ARCHIVED = "archived"
+"""Code of what could not be read since it would have to be thawed first: no damage, but no proof either."""
+
+
+def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
+    """Check a repository.
+
+    Args:
+        objects: The repository.
+        subset: Which packs to read in whole: None for none, a percentage, or one part of several.
+        callback: Told of the packs.
+
+    Returns:
+        What is wrong.
+    """
+    choose = _chooser(subset)
+    objects.require()
+    problems = [*small_objects(objects)]
+    packs = dict(objects.pack_entries())
+    needed: dict[str, list[str]] = {}
+    names = objects.names()
+    problems += _pins_of_nothing(objects, names)
+    for name in names:
+        try:
+            for pack in objects.record(name).packs:
+                needed.setdefault(pack, []).append(name)
+        except NotFoundError:
+            continue
+        except ArchivedError as error:
+            problems.append(Problem(code=_ARCHIVED, paths=(snapshot_key(name),), message=str(error)))
+        except (IntegrityError, FormatError) as error:
+            problems.append(Problem(code="damaged", paths=(snapshot_key(name),), message=str(error.args[0])))
+    problems += _taken_away(objects)
+    for pack in sorted(needed.keys() - packs.keys()):
+        problems.append(_problem("missing", objects, pack, needed, "the pack is gone"))
+    chosen = choose(sorted(packs))
+    callback.set_size(len(packs))
+    with Lane(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as lane:
+        look = functools.partial(_look, objects, packs, chosen)
+        archived = []
+        for pack, code, message in lane.each(look, sorted(packs)):
+            if code == _ARCHIVED and pack not in chosen:
+                archived.append(pack)
+            elif code:
+                problems.append(_problem(code, objects, pack, needed, message))
+            callback.relative_update(1)
+    if archived:
+        _LOG.warning("%d packs lie in an archive: they are there, and were not looked into", len(archived))
+    return Problems(problems)
+
+
+def small_objects(objects: Objects) -> list[Problem]:
+    """Check all but packs and snapshots; give what is wrong."""
+    problems = []
+    looks: list[tuple[str, Callable[[], object]]] = [
+        (CONFIG_KEY, lambda: read_config(objects.storage)),
+        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
+        *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
+        *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
+        *((key, functools.partial(objects.read_record, key, Drill)) for key in objects.drill_keys()),
+        *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
+    ]
+    for key, look in looks:
+        try:
+            look()
+        except FileNotFoundError:
+            if key == CONFIG_KEY:  # another one has gone since it was listed
+                problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
+        except (IntegrityError, FormatError) as error:
+            problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
+    try:
+        if not readme_intact(_text(objects, README_KEY)):
+            problems.append(Problem(code="damaged", paths=(README_KEY,), message="its text was altered"))
+    except FileNotFoundError:
+        problems.append(Problem(code="missing", paths=(README_KEY,), message="it explains the folder to people"))
+    return [*problems, *_script(objects)]
+
+
+def _text(objects: Objects, key: str) -> bytes:
+    """Read a text for people; nothing of what is too long to be one."""
+    try:
+        return objects.storage.read(key)
+    except IntegrityError:
+        return b""
+
+
+def _script(objects: Objects) -> Iterator[Problem]:
+    """Check the script for people; repositories that were made before there was one have none."""
+    try:
+        if not script_intact(_text(objects, EXTRACT_KEY)):
+            message = "its text was altered: do not run it, and take the one from the package novabackup"
+            yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
+    except FileNotFoundError:
+        if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in _text(objects, README_KEY):
+            message = "it gets the data out without novabackup. The package novabackup has another copy"
+            yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
+
+
+def _taken_away(objects: Objects) -> list[Problem]:
+    """Find snapshots that others remember and nobody has forgotten; only encrypted repositories have such a memory."""
+    notes = [note for _key, note in objects.forgotten()]
+    names = set(objects.names())
+    expected = {name for note in notes for name in note.expected}
+    for name in names:
+        with contextlib.suppress(NotFoundError, ArchivedError, IntegrityError, FormatError):  # named elsewhere
+            expected.add(objects.previous(name))
+    gone = expected - names - {name for note in notes for name in note.snapshots} - {""}
+    message = (
+        "it was there and nobody has forgotten it: somebody with access to the storage took it away. Copy it from "
+        "another copy of the repository"
+    )
+    return [Problem(code="missing", paths=(snapshot_key(name),), message=message) for name in sorted(gone)]
+
+
+def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
+    message = "this snapshot is pinned, and it is gone. Copy it from another copy of the repository, or unpin it"
+    return [
+        Problem(code="missing", paths=(snapshot_key(name),), message=message)
+        for name in sorted(objects.pinned().difference(names))
+    ]
+
+
+def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str, str]:
+    """Check a pack; give the code of what is wrong, empty if nothing is, and the message."""
+    try:
+        check_pack(objects, pack, packs[pack], whole=pack in chosen)
+    except ArchivedError as error:
+        return pack, _ARCHIVED, str(error)
+    except (IntegrityError, FormatError, OSError) as error:
+        return pack, "damaged", str(error)
+    return pack, "", ""
+
+
+def check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
+    """Check one pack.
+
+    Args:
+        objects: The repository.
+        pack: Id of the pack.
+        entry: What the storage says of it.
+        whole: Check every byte, and not the table alone.
+
+    Raises:
+        IntegrityError: It is damaged.
+        ArchivedError: It has to be thawed first.
+    """
+    table = objects.table(pack)
+    if table.size != entry.size:
+        raise IntegrityError(f"pack {pack}: expected {table.size} bytes, found {entry.size}")
+    if whole:
+        objects.check_header(pack)
+        for group in neighbours(table.frames, objects.storage.block):
+            objects.proved(pack, group)
+        if table.padding is not None:
+            objects.proved(pack, [table.padding])
+
+
+def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:
+    names = needed.get(pack, [])
+    who = f"needed by {first_of(names)}" if names else "no snapshot needs it"
+    return Problem(
+        code=code,
+        paths=(pack_key(pack),),
+        message=f"{message}; {who}. Copy the pack from another copy of {objects.url}, or forget those snapshots",
+    )
+
+
+def _chooser(subset: str | None) -> Callable[[Sequence[str]], set[str]]:
+    if subset is None:
+        return lambda packs: set()
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", subset)
+    if percent and 0 < float(percent[1]) <= 100:
+        share = float(percent[1]) / 100
+        return lambda packs: set(random.sample(packs, math.ceil(len(packs) * share)))
+    part = re.fullmatch(r"(\d+)/(\d+)", subset)
+    if part and 1 <= int(part[1]) <= int(part[2]):
+        number, parts = int(part[1]), int(part[2])
+        # By the pack's own id, so that a pack stays in its part however many others come and go.
+        return lambda packs: {pack for pack in packs if int(pack[:8], 16) % parts == number - 1}
+    raise ConfigurationError(f"read_data_subset is '10%' or '1/7' (one part of seven); found {subset!r}")

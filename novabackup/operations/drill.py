@@ -1,0 +1,248 @@
+"""Recovery drills: restore an old snapshot elsewhere, on trial, and note whether it can still be used, and how soon."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from novabackup._support import commands as _commands
+from novabackup._support import html as _html
+from novabackup._support.scratch import scratch
+from novabackup.errors import ArchivedError, CheckFailedError, IntegrityError, NotFoundError, NovaBackupError
+from novabackup.format.records import FAILED_TAG, Drill, Problem, SnapshotRecord
+from novabackup.objects.packs import Objects
+from novabackup.operations import thaw
+from novabackup.operations.compatibility import compare, here, versions
+from novabackup.operations.verify import Stopwatch, Tried, try_out
+from novabackup.store.reports import Reports
+from novabackup.store.store import IndexStore
+
+__all__ = ["FOLDER_VARIABLE", "SNAPSHOT_VARIABLE", "DrillPlan", "Rules", "execute", "plan"]
+
+_LOG = logging.getLogger("novabackup")
+
+FOLDER_VARIABLE = "NOVABACKUP_DRILL_FOLDER"
+"""Environment variable that tells a command where the restored store is."""
+SNAPSHOT_VARIABLE = "NOVABACKUP_DRILL_SNAPSHOT"
+"""Environment variable that tells a command which snapshot it is."""
+
+
+def _command(value: Sequence[str]) -> tuple[str, ...]:
+    return _commands.arguments(value) if value else ()
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What a drill has to show, and where.
+
+    Attributes:
+        command: Program and arguments of the user's own, such as ``["pytest", "tests/test_retrieval.py"]``; it passes
+            with exit status 0. Empty for none.
+        working_folder: Where the command runs; by default in the restored store.
+        command_timeout: Seconds that the command may take.
+        rto: Seconds that restoring, opening and the queries may take together; None for as long as it takes.
+        folder: Where the snapshot is restored to for a while; by default the system's folder for temporary files.
+    """
+
+    command: Sequence[str] = attrs.field(default=(), converter=_command)
+    working_folder: str | os.PathLike[str] | None = None
+    command_timeout: float = attrs.field(default=600.0, validator=attrs.validators.gt(0.0))
+    rto: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0.0)))
+    folder: str | os.PathLike[str] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DrillPlan:
+    """Which snapshot a drill restores.
+
+    Attributes:
+        snapshot: Its id.
+        store: URL of the store that it was taken of.
+        size: Bytes that are restored.
+        candidates: Ids of all that it was chosen from.
+    """
+
+    snapshot: str
+    store: str
+    size: int
+    candidates: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        row = (self.snapshot, self.store, _html.size(self.size), len(self.candidates))
+        return _html.table("Drill", ["snapshot", "store", "to restore", "chosen from"], [row])
+
+
+def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPlan:
+    """Choose a snapshot by chance: healthy, not the newest of its store, and readable now.
+
+    Args:
+        objects: The repository.
+        store: URL of the store; None for any.
+        chance: What chooses.
+
+    Raises:
+        NotFoundError: There is none such.
+        ArchivedError: There are such, and all of them have to be thawed first.
+    """
+    known = [(name, record) for name, record in objects.named_records() if store in (None, record.store)]
+    newest: dict[str, str] = {}
+    for name, record in known:
+        newest.setdefault(record.store, name)
+    fitting = {name: record for name, record in known if name != newest[record.store] and _is_healthy(record)}
+    if not fitting:
+        raise NotFoundError(
+            f"{objects.url} has no snapshot for a drill{f' of {store}' if store else ''}: expected one that is "
+            f"healthy, not empty, and not the newest of its store, found {len(known)} others. Take more, or name one"
+        )
+    names = sorted(fitting)
+    for name in chance.sample(names, len(names)):
+        if not thaw.plan(objects, name, fitting[name]):
+            return planned(name, fitting[name], names)
+    raise ArchivedError(
+        f"{objects.url}: each of the {len(names)} snapshots that a drill could restore lies in an archive. Thaw one "
+        "with Snapshot.thaw(), then name it"
+    )
+
+
+def planned(name: str, record: SnapshotRecord, candidates: Sequence[str]) -> DrillPlan:
+    """Make the plan for a snapshot that has been chosen."""
+    return DrillPlan(snapshot=name, store=record.store, size=record.size, candidates=tuple(candidates))
+
+
+def _is_healthy(record: SnapshotRecord) -> bool:
+    return bool(record.files) and not record.problems and FAILED_TAG not in record.tags
+
+
+def execute(
+    objects: Objects,
+    name: str,
+    store: IndexStore,
+    rules: Rules,
+    restore: Callable[[IndexStore], object],
+    *,
+    timer: Callable[[], float] | None = None,
+) -> Drill:
+    """Carry a drill out, and write down how it went, whether well or not.
+
+    Args:
+        objects: The repository.
+        name: Id of the snapshot.
+        store: What kind of store it is.
+        rules: What it has to show.
+        restore: Restores the snapshot to a store.
+        timer: Tells seconds that only go forward.
+
+    Returns:
+        How it went.
+
+    Raises:
+        IntegrityError: It failed since content is damaged.
+        CheckFailedError: It failed otherwise.
+        OSError: It could not take place: there is no room.
+    """
+    record = objects.record(name)
+    thaw.require_readable(objects, name, record, "a drill restores it")
+    began = datetime.now(UTC)
+    watch = Stopwatch(timer) if timer else Stopwatch()
+    with scratch(rules.folder, record.size) as place:
+        restored = store.at(place)
+        failure = _restore(restore, restored, watch)
+        tried, done = Tried(reports=Reports()), None
+        if failure is None:
+            tried = try_out(restored, record, watch)
+            done = _run(rules, name, place, watch)
+    concerns = compare(record, here())
+    drill = Drill(
+        time=began,
+        snapshot=name,
+        store=record.store,
+        host=socket.gethostname(),
+        versions=dict(versions()),
+        size=record.size,
+        milliseconds={step: round(1000 * seconds) for step, seconds in watch.seconds.items()},
+        rto_milliseconds=None if rules.rto is None else round(1000 * rules.rto),
+        queries=tried.repeated.number,
+        command=tuple(rules.command),
+        status=done.status if done else None,
+        output=done.output if done else "",
+        notes=(*tried.notes, *(str(concern) for concern in concerns)),
+        problems=(*_not_restored(failure), *tried.problems, *_command_failed(rules, done)),
+    )
+    drill = attrs.evolve(drill, problems=(*drill.problems, *_too_slow(drill)))
+    _write_down(objects, drill)
+    if drill.good:
+        _LOG.info("%s", drill)
+        return drill
+    text = f"the drill of snapshot {name} of {objects.url} failed; its result is in Repository.drills(). Found"
+    if isinstance(failure, IntegrityError):
+        raise IntegrityError(text, drill.problems) from failure
+    raise CheckFailedError(text, drill.problems) from failure
+
+
+def _restore(
+    restore: Callable[[IndexStore], object], store: IndexStore, watch: Stopwatch
+) -> NovaBackupError | OSError | None:
+    """Restore as anybody would; give the error, which is what a drill is there to find."""
+    try:
+        with watch.step("restore"):
+            restore(store)
+    except (NovaBackupError, OSError) as error:
+        if error.__cause__ is not None and not isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None  # an interrupt at the keyboard is no finding
+        return error
+    return None
+
+
+def _not_restored(failure: NovaBackupError | OSError | None) -> tuple[Problem, ...]:
+    if failure is None:
+        return ()
+    if isinstance(failure, IntegrityError) and failure.problems:
+        return failure.problems
+    message = f"expected a restore of all files, found {type(failure).__name__}: {failure}"
+    return (Problem(code="not-restored", message=message),)
+
+
+def _run(rules: Rules, snapshot: str, place: Path, watch: Stopwatch) -> _commands.Outcome | None:
+    if not rules.command:
+        return None
+    with watch.step("command"):
+        return _commands.run(
+            rules.command,
+            timeout=rules.command_timeout,
+            environment={**os.environ, FOLDER_VARIABLE: str(place), SNAPSHOT_VARIABLE: snapshot},
+            folder=place if rules.working_folder is None else rules.working_folder,
+        )
+
+
+def _command_failed(rules: Rules, done: _commands.Outcome | None) -> tuple[Problem, ...]:
+    if done is None or done.good:
+        return ()
+    message = f"expected exit status 0 of {rules.command[0]}, found {done}"
+    return (Problem(code="command-failed", message=message),)
+
+
+def _too_slow(drill: Drill) -> tuple[Problem, ...]:
+    limit = drill.rto_milliseconds
+    if limit is None or drill.recovery_milliseconds <= limit:
+        return ()
+    steps = ", ".join(f"{step} {took / 1000:g} s" for step, took in drill.milliseconds.items() if step != "command")
+    message = (
+        f"expected a recovery within {limit / 1000:g} s, found that it took {drill.recovery_milliseconds / 1000:g} s "
+        f"({steps}). Keep a copy of the repository nearer by, or allow more"
+    )
+    return (Problem(code="too-slow", message=message),)
+
+
+def _write_down(objects: Objects, drill: Drill) -> None:
+    """Record the result; where that cannot be done, it is still told to the caller."""
+    try:
+        objects.note_drill(drill)
+    except OSError as error:
+        _LOG.error("%s: the result of the drill could not be recorded: %s", objects.url, error)

@@ -1,0 +1,63 @@
+"""Keeping another repository in step under a retention of its own: what to copy there, and what to forget there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import attrs
+
+from novabackup import retention
+from novabackup.errors import NotFoundError
+from novabackup.objects.packs import Objects
+from novabackup.operations import copy as copying
+from novabackup.operations import forget as forgetting
+from novabackup.operations.copy import CopyPlan
+from novabackup.retention import Candidate, ForgetPlan, Policy, State
+
+__all__ = ["MirrorPlan", "plan"]
+
+
+@attrs.frozen(kw_only=True)
+class MirrorPlan:
+    """What `mirror` would do.
+
+    Attributes:
+        copy: What the other repository gets.
+        forget: What becomes of the snapshots that are there, and why.
+    """
+
+    copy: CopyPlan
+    forget: ForgetPlan
+
+    def __str__(self) -> str:
+        lines = [f"copy {name}" for name in self.copy.copy] or ["nothing to copy"]
+        return "\n".join([*lines, "", str(self.forget)])
+
+    def _repr_html_(self) -> str:
+        return self.copy._repr_html_() + self.forget._repr_html_()
+
+
+def plan(source: Objects, target: Objects, policy: Policy) -> MirrorPlan:
+    """Judge the snapshots of both together, as if all were in the target.
+
+    Args:
+        source: What is mirrored; its damaged snapshots are left out.
+        target: Where to; it need not exist yet.
+        policy: What the target is to hold.
+    """
+    there = {candidate.id: candidate for candidate in _candidates(target)}
+    here = {one.id: one for one in forgetting.candidates(source) if one.state is not State.DAMAGED}
+    judged = retention.apply(policy, {**here, **there}.values(), now=datetime.now(UTC))
+    of_target = [verdict for verdict in judged.verdicts if verdict.id in there]
+    return MirrorPlan(
+        copy=copying.plan(source, [name for name in judged.kept if name in here], target),
+        forget=attrs.evolve(judged, verdicts=tuple(of_target)),
+    )
+
+
+def _candidates(target: Objects) -> list[Candidate]:
+    try:
+        target.require()
+    except NotFoundError:
+        return []
+    return forgetting.candidates(target)

@@ -1,0 +1,128 @@
+"""Replacing the data key of a repository, for when an old key or passphrase may have become known."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+
+from fsspec.callbacks import Callback
+
+from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
+from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Sealed, SnapshotRecord, decode, snapshot_id
+from novabackup.objects import founding
+from novabackup.objects.packs import Objects, snapshot_key
+from novabackup.operations.copy import Copier, Paces, loose_packs
+
+__all__ = ["reencrypt"]
+
+_LOG = logging.getLogger("novabackup")
+
+_RECENT = 4
+_Small = Condemned | Drill | Forgotten | Pin
+_SMALL: tuple[tuple[str, type[_Small]], ...] = (
+    ("condemned", Condemned),
+    ("drills", Drill),
+    ("forgotten", Forgotten),
+    ("pins", Pin),
+)
+
+
+def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
+    """Seal everything with a new data key.
+
+    Nothing is lost when this is interrupted: until the last snapshot is sealed anew, the slot of the key at hand holds
+    the old data key, too, and calling it again goes on. Nobody else may write to the repository meanwhile.
+
+    Args:
+        objects: The repository.
+        callback: Told of the bytes of files that have been dealt with.
+
+    Returns:
+        Labels of the keys that do not open the repository any more, since their data key is gone; add them again.
+
+    Raises:
+        ConfigurationError: It is not encrypted.
+        IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
+    """
+    opened = objects.opened
+    if not opened.slot:
+        raise ConfigurationError(f"{objects.url} is not encrypted, so there is no data key to replace")
+    # Before there is a new key: whoever cannot read all must not begin, or what he writes could be read by him alone.
+    _require_readable(objects)
+    if len(opened.data_keys) == 1:
+        objects.replace_slot([secrets.token_bytes(32), *opened.data_keys])
+    newest = objects.opened.data_keys[:1]
+    done: set[str] = set()
+    while names := [name for name in objects.names() if name not in done]:  # some may have come meanwhile
+        _snapshots(objects, names, callback)
+        done.update(names)
+    for folder, kind in _SMALL:
+        for key in objects.record_keys(folder):
+            with contextlib.suppress(FileNotFoundError):
+                objects.write_record(key, objects.read_record(key, kind)[0])
+    for pack in loose_packs(objects):
+        if _is_old(objects, pack):  # asked while the old key is still at hand
+            objects.delete_pack(pack)
+    slots = founding.slots(objects.storage, opened.repository)
+    others = [(name, slot) for name, slot in slots if name != opened.slot]
+    # While the key at hand still says that this is not finished: nobody must rely on keys that open nothing.
+    for name, slot in others:
+        _LOG.warning("key %s (%r) does not open %s any more", name, slot.label, objects.url)
+        founding.remove_slot(objects.storage, name)
+    objects.replace_slot(newest)
+    return tuple(slot.label for _name, slot in others)
+
+
+def _require_readable(objects: Objects) -> None:
+    """Read every record, since one that cannot be read would be lost with its data key."""
+    for _name, _record in _records(objects, objects.names()):
+        pass
+    for folder, kind in _SMALL:
+        for key in objects.record_keys(folder):
+            with contextlib.suppress(FileNotFoundError):
+                objects.read_record(key, kind)
+
+
+def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> None:
+    """Seal snapshots and their content with the newest key."""
+    there = dict(_records(objects, names))
+    sizes = {name: record.size for name, record in there.items()}
+    callback.set_size(sum(sizes.values()))
+    done = [name for name in there if _is_done(objects, name)]
+    recent = [there[name] for name in done[-_RECENT:]]
+    with Copier(objects, objects, recent, loose_packs(objects), Paces()) as copier:
+        for name, record in there.items():
+            if name in done:
+                callback.relative_update(sizes[name])
+                continue
+            copied = copier.bring(record, callback)
+            if copied is None:
+                raise ChangedError(f"{objects.url}: expected packs that stay. Let no prune run beside this")
+            if snapshot_id(copied) != name:
+                raise IntegrityError(f"snapshot {name} says things that this version of novabackup would lose: upgrade")
+            objects.replace(name, copied)
+            _LOG.info("snapshot %s of %s is sealed with the new data key", name, objects.url)
+
+
+def _records(objects: Objects, names: Sequence[str]) -> Iterator[tuple[str, SnapshotRecord]]:
+    for name in names:
+        with contextlib.suppress(NotFoundError):  # forgotten since it was listed
+            yield name, objects.record(name)
+
+
+def _is_old(objects: Objects, pack: str) -> bool:
+    try:
+        return objects.table(pack).seal.key != objects.protection.key
+    except (IntegrityError, FormatError):
+        return False  # damaged: left for people to look at
+
+
+def _is_done(objects: Objects, name: str) -> bool:
+    key = objects.protection.key
+    try:
+        sealed = decode(objects.storage.read(snapshot_key(name)), Sealed, name)
+        return sealed.key == key and all(objects.table(pack).seal.key == key for pack in objects.record(name).packs)
+    except (FileNotFoundError, NotFoundError):
+        return True  # forgotten since it was listed

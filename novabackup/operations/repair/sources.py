@@ -1,0 +1,232 @@
+"""The ways in which the content of a file can be had again although packs that hold it are damaged."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+import attrs
+import numpy as np
+from fsspec.callbacks import Callback
+
+from novabackup.errors import ArchivedError, ChangedError, ConfigurationError, FormatError, IntegrityError
+from novabackup.format.records import FileEntry, SnapshotRecord
+from novabackup.objects.known_chunks import NOWHERE
+from novabackup.objects.packer import Location, Packer
+from novabackup.objects.packs import Objects
+from novabackup.operations.copy import Copier, Paces
+from novabackup.operations.repair.chunks import Salvage, look_at
+from novabackup.storage import Storage
+from novabackup.storage.raw import hash_of
+from novabackup.store.store import IndexStore
+
+__all__ = ["Content", "Way", "Ways", "content_of", "require_tables"]
+
+_LOG = logging.getLogger("novabackup")
+
+
+Content = tuple[str, int]
+"""What tells the contents of files apart: hash and size."""
+
+
+def content_of(entry: FileEntry) -> Content:
+    """Say what is in a file."""
+    return entry.blake3, entry.size
+
+
+def require_tables(objects: Objects, packs: Iterable[str]) -> None:
+    """Make sure that it can be read what is in packs.
+
+    Raises:
+        IntegrityError: One is gone, or its table is damaged.
+        ArchivedError: One has to be thawed first.
+    """
+    for pack in packs:
+        objects.table(pack)
+
+
+@attrs.frozen(kw_only=True)
+class Way:
+    """A way to have the content of a file again.
+
+    Attributes:
+        source: Where it comes from, for people.
+        go: Stores it; says where it is then. Raises an `IntegrityError` if that fails.
+    """
+
+    source: str
+    go: Callable[[], Location]
+
+
+class Ways:
+    """Finds ways, and goes them. Finding writes nothing. A context manager that leaves nothing running."""
+
+    def __init__(self, objects: Objects, others: Sequence[Objects], store: IndexStore | None) -> None:
+        """Begin.
+
+        Args:
+            objects: The repository.
+            others: Other repositories that may have the content.
+            store: Live files that may have it.
+        """
+        self._objects = objects
+        self._others = others
+        self._store = store
+        self._bad: Collection[str] = ()
+        self._wanted: Collection[Content] = ()
+        self._copiers: dict[int, Copier] = {}
+        self._exit = ExitStack()
+
+    def close(self) -> None:
+        """End what runs beside."""
+        self._exit.close()
+
+    def avoid(self, bad: Collection[str]) -> None:
+        """Say which packs are damaged, before anything else is asked."""
+        self._bad = bad
+
+    def want(self, wanted: Collection[Content]) -> None:
+        """Say which contents will be asked for."""
+        self._wanted = wanted
+
+    def brought(self, other: Objects, record: SnapshotRecord) -> SnapshotRecord:
+        """Bring a snapshot over from another repository; what is here already is only named.
+
+        Raises:
+            IntegrityError: It is damaged there.
+            ChangedError: Somebody prunes here.
+        """
+        if id(other) not in self._copiers:
+            near = {pack for known in self._objects.records() if known.store == record.store for pack in known.packs}
+            loose = sorted(near.union(record.packs))
+            copier = Copier(other, self._objects.avoiding(self._bad), (), loose, Paces())
+            self._copiers[id(other)] = self._exit.enter_context(copier)
+        brought = self._copiers[id(other)].bring(record, Callback())
+        if brought is None:
+            raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
+        return brought
+
+    def of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+        """Find the ways for one file.
+
+        Args:
+            entry: The file.
+            reasons: Gets why others cannot be gone.
+
+        Yields:
+            The ways, the cheapest first.
+        """
+        yield from self._by_chunks(entry, reasons)
+        yield from self._from_others(entry, reasons)
+        yield from self._from_the_store(entry)
+
+    # -- chunk by chunk ----------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _salvage(self) -> Salvage:
+        return Salvage(self._objects, [look_at(self._objects, pack) for pack in self._bad], self._others)
+
+    @functools.cached_property
+    def _packer(self) -> Packer:
+        return self._exit.enter_context(Packer(self._objects.avoiding(self._bad), ()))
+
+    def _by_chunks(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+        try:
+            runs = self._salvage.runs(entry)
+        except (ArchivedError, IntegrityError, FormatError) as error:
+            reasons.append(str(error.args[0]))
+            return
+        if runs is None:
+            reasons.append("the list of where its content is was damaged")
+            return
+        lacking: dict[str, int] = {}
+        unknown: set[str] = set()
+        sources: set[str] = set()
+        for number, first, count in runs.tolist():
+            pack = entry.packs[number]
+            if pack not in self._bad:
+                continue
+            if not self._salvage.knows(pack, first + count):
+                unknown.add(pack)
+                continue
+            lacking[pack] = lacking.get(pack, 0) + self._salvage.lacks(pack, first, count)
+            sources |= self._salvage.sources(pack, first, count)
+        reasons += [f"pack {pack} is gone, or its table is" for pack in sorted(unknown)]
+        reasons += [f"{size} bytes in pack {pack} are damaged" for pack, size in sorted(lacking.items()) if size]
+        if unknown or any(lacking.values()):
+            return
+
+        def go() -> Location:
+            places = [NOWHERE]
+            for number, first, count in runs.tolist():
+                pack = entry.packs[number]
+                take = functools.partial(self._salvage.bring, self._packer) if pack in self._bad else self._packer.keep
+                places.append(take(pack, first, count))
+            return self._packer.locate([np.concatenate(places)])[0]
+
+        abroad = sorted(sources - {self._objects.url})
+        yield Way(source=" and ".join([*abroad, "what is left here"]), go=go)
+
+    # -- from a copied snapshot --------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _elsewhere(self) -> dict[Content, list[tuple[Objects, SnapshotRecord, FileEntry]]]:
+        """Files of other repositories with wanted content, one of each repository."""
+        found: dict[Content, list[tuple[Objects, SnapshotRecord, FileEntry]]] = {}
+        for other in self._others:
+            for record in other.records():
+                for entry in record.files:
+                    known = found.setdefault(content_of(entry), []) if content_of(entry) in self._wanted else None
+                    if known is not None and not any(where is other for where, _record, _entry in known):
+                        known.append((other, record, entry))
+        return found
+
+    def _from_others(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+        for other, record, there in self._elsewhere.get(content_of(entry), ()):
+            try:
+                require_tables(other, there.packs)
+            except (ArchivedError, IntegrityError, FormatError) as error:
+                reasons.append(f"{other.url}: {error.args[0]}")
+                continue
+            alone = attrs.evolve(record, files=(there,))
+            yield Way(source=other.url, go=functools.partial(self._copied, other, alone))
+
+    def _copied(self, other: Objects, alone: SnapshotRecord) -> Location:
+        (entry,) = self.brought(other, alone).files
+        return Location.of(entry)
+
+    # -- from the live files -----------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _live(self) -> dict[Content, str]:
+        """Files of the store with wanted content, by what is in them."""
+        found: dict[Content, str] = {}
+        sizes = {size for _hash, size in self._wanted}
+        if self._store is None:
+            return found
+        for file in self._store.files():
+            if file.entry.size in sizes:
+                try:
+                    found.setdefault((hash_of(self._store.storage, file.entry.key), file.entry.size), file.entry.key)
+                except (OSError, ChangedError, ConfigurationError) as error:
+                    _LOG.info("%s/%s is of no help: %s", self._store.url, file.entry.key, error)
+        return found
+
+    def _from_the_store(self, entry: FileEntry) -> Iterator[Way]:
+        path = self._live.get(content_of(entry))
+        if path is not None and self._store is not None:
+            source = f"{self._store.url}/{path}"
+            yield Way(source=source, go=functools.partial(self._stored, self._store.storage, path, content_of(entry)))
+
+    def _stored(self, storage: Storage, path: str, wanted: Content) -> Location:
+        try:
+            with storage.open(path) as reader:
+                stored = self._packer.store(reader, storage.block, storage.parallel, None, int)
+                reader.confirm()
+        except (FileNotFoundError, ChangedError):
+            raise IntegrityError(f"{storage.url}/{path} was changed meanwhile") from None
+        if (stored.blake3, stored.size) != wanted:
+            raise IntegrityError(f"{storage.url}/{path} was changed meanwhile")
+        return self._packer.finish([stored])[0]

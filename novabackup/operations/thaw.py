@@ -1,0 +1,164 @@
+"""Content in archives: what of a snapshot cannot be read yet, asking for it, and waiting until it can be."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Collection
+
+import attrs
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from novabackup._support import html as _html
+from novabackup._support.paths import matches
+from novabackup._support.threads import Lane
+from novabackup.errors import ArchivedError, ConfigurationError, NotFoundError
+from novabackup.format.records import SnapshotRecord
+from novabackup.objects.packs import Objects, pack_key
+from novabackup.storage import Frozen
+
+__all__ = ["POLL", "ThawPlan", "execute", "plan", "require_readable"]
+
+POLL = 60.0
+"""Seconds between two looks at what is thawing."""
+
+
+@attrs.frozen(kw_only=True)
+class ThawPlan:
+    """What `thaw` would ask for; true if anything keeps the content from being read.
+
+    Attributes:
+        snapshot: Id of the snapshot.
+        paths: Files and patterns that it is limited to; empty for all.
+        frozen: Packs that have to be asked for.
+        thawing: Packs that have been asked for and cannot be read yet.
+        readable: How many of the packs that are needed can be read.
+    """
+
+    snapshot: str
+    paths: tuple[str, ...]
+    frozen: tuple[Frozen, ...]
+    thawing: tuple[Frozen, ...]
+    readable: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the packs that have to be asked for, which is what one pays for."""
+        return sum(pack.size for pack in self.frozen)
+
+    def __bool__(self) -> bool:
+        return bool(self.frozen or self.thawing)
+
+    def __str__(self) -> str:
+        where = ", ".join(sorted({pack.storage_class for pack in (*self.frozen, *self.thawing)}))
+        return (
+            f"packs to be thawed: {len(self.frozen)} ({_html.size(self.size)}), thawing: {len(self.thawing)}"
+            f"{f' ({where})' if where else ''}, readable: {self.readable}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (word, pack.key, _html.size(pack.size), pack.storage_class)
+            for word, packs in (("frozen", self.frozen), ("thawing", self.thawing))
+            for pack in packs
+        ]
+        return _html.table(f"Thawing {self.snapshot}: {self}", ["state", "pack", "size", "storage class"], rows)
+
+
+def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collection[str] = ()) -> ThawPlan:
+    """Find out which packs of a snapshot cannot be read yet.
+
+    Args:
+        objects: The repository.
+        snapshot: Id of the snapshot.
+        record: What it says.
+        paths: Files and patterns to limit it to; empty for all.
+
+    Raises:
+        NotFoundError: A path is not in the snapshot.
+    """
+    for path in paths:
+        if not any(matches(entry.path, path) for entry in record.files):
+            names = ", ".join(entry.path for entry in record.files) or "no files at all"
+            raise NotFoundError(f"snapshot {snapshot} has no file {path!r}; it has {names}")
+    files = [entry for entry in record.files if not paths or any(matches(entry.path, path) for path in paths)]
+    keys = sorted({pack_key(pack) for entry in files for pack in entry.packs})
+    found = objects.storage.frozen(keys)
+    return ThawPlan(
+        snapshot=snapshot,
+        paths=tuple(paths),
+        frozen=tuple(pack for pack in found if not pack.thawing),
+        thawing=tuple(pack for pack in found if pack.thawing),
+        readable=len(keys) - len(found),
+    )
+
+
+def require_readable(
+    objects: Objects, snapshot: str, record: SnapshotRecord, purpose: str, paths: Collection[str] | None = None
+) -> None:
+    """Make sure that content can be read now, before anything is begun that needs it.
+
+    Args:
+        objects: The repository.
+        snapshot: Id of the snapshot.
+        record: What it says.
+        purpose: What needs the content, for people.
+        paths: The files whose content is needed; by default all.
+
+    Raises:
+        ArchivedError: It cannot.
+    """
+    if paths is not None and not paths:
+        return
+    if todo := plan(objects, snapshot, record, paths or ()):
+        raise ArchivedError(
+            f"{purpose}, but the content of snapshot {snapshot} in {objects.url} cannot be read yet: {todo}. Look at "
+            "its plan_thaw(), call its thaw(), and try again when that is done"
+        )
+
+
+def execute(
+    objects: Objects,
+    todo: ThawPlan,
+    record: SnapshotRecord,
+    *,
+    days: int,
+    tier: str,
+    timeout: float | None,
+    callback: Callback = DEFAULT_CALLBACK,
+) -> None:
+    """Ask for what is frozen, and wait for it.
+
+    Args:
+        objects: The repository.
+        todo: What is frozen.
+        record: What the snapshot says.
+        days: How long it is to stay readable.
+        tier: How fast it is to come.
+        timeout: Seconds to wait until all can be read; None does not wait.
+        callback: Told of the packs that can be read.
+
+    Raises:
+        ConfigurationError: It cannot be asked for like this.
+        ArchivedError: It cannot be read when the time is over.
+    """
+    if days < 1:
+        raise ConfigurationError(f"expected a number of days from 1 on, found {days}")
+    storage = objects.storage
+    with Lane(storage.parallel, storage.parallel) as lane:
+        for _asked in lane.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
+            pass
+    if timeout is None:
+        return
+    deadline = time.monotonic() + timeout
+    callback.set_size(len(todo.frozen) + len(todo.thawing) + todo.readable)
+    while left := plan(objects, todo.snapshot, record, todo.paths):
+        callback.absolute_update(left.readable)
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise ArchivedError(
+                f"snapshot {todo.snapshot} in {objects.url}: after {timeout:.0f} s {left}. It goes on without anybody "
+                "waiting: call thaw(timeout=…) again later, or look at plan_thaw()"
+            )
+        time.sleep(min(POLL, remaining))
+    callback.absolute_update(left.readable)

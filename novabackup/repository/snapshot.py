@@ -1,0 +1,494 @@
+"""A point that a store can go back to: read it, compare it, restore it; used in ``with``, it goes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import io
+import logging
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import attrs
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from novabackup._support import html as _html
+from novabackup._support.threads import uninterrupted
+from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.format.records import FileEntry, Problem, SnapshotRecord
+from novabackup.objects.packs import Objects, pin_key
+from novabackup.objects.reader import ContentReader
+from novabackup.operations import compatibility, thaw
+from novabackup.operations import verify as trial
+from novabackup.operations.backup import Request
+from novabackup.operations.compatibility import Compatibility, Severity, here
+from novabackup.operations.diff import Diff, compare
+from novabackup.operations.restore.plan import RestorePlan
+from novabackup.operations.thaw import ThawPlan
+from novabackup.operations.verify import Level, Verification
+from novabackup.storage import Storage
+from novabackup.store.reports import snapshot_html, snapshots_html
+from novabackup.store.store import IndexStore
+from novabackup.transaction import session
+from novabackup.transaction.owner import whereabouts
+from novabackup.transaction.session import Opener, Session
+
+if TYPE_CHECKING:
+    from novabackup.operations.archives.export import Exported
+
+__all__ = ["Diff", "Snapshot", "Snapshots"]
+
+_LOG = logging.getLogger("novabackup")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Where a snapshot belongs.
+
+    Attributes:
+        objects: Its repository.
+        open_store: Opens the store that it was taken of.
+        open_repository: Opens another repository that an interrupted block may have used.
+    """
+
+    objects: Objects
+    open_store: Callable[[SnapshotRecord], IndexStore]
+    open_repository: Opener
+
+
+class Snapshot:
+    """A point that a store can go back to.
+
+    ``repo["<id>"]`` and ``repo.backup(store)`` give one that is there; ``snapshot(store)`` gives one that is taken
+    when its block is entered, anew each time. All guard a block: ``with``, ``async with``, or as a decorator.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        taken: tuple[str, SnapshotRecord] | None = None,
+        request: Request | None = None,
+        store: IndexStore | None = None,
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> None:
+        """Made by `Repository` and `novabackup.snapshot`, not by hand.
+
+        Args:
+            origin: Where it belongs.
+            taken: Id and record of a snapshot that is there.
+            request: What to take when a block is entered.
+            store: The store; by default the one that the record names.
+            timeout: Seconds to wait for another writer.
+            callback: Told of progress in a block.
+        """
+        self._origin = origin
+        self._taken = taken
+        self._request = request
+        self._own_store = store
+        self._timeout = timeout
+        self._callback = callback
+        self._sessions: list[Session] = []
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _point(self) -> tuple[str, SnapshotRecord]:
+        if self._taken is None:
+            raise ConfigurationError(
+                "this snapshot has not been taken yet: it is taken when its block is entered. "
+                "Use it in `with snapshot(store) as before:`, or take one at once with Repository(...).backup(store)"
+            )
+        return self._taken
+
+    @property
+    def _record(self) -> SnapshotRecord:
+        return self._point[1]
+
+    @property
+    def id(self) -> str:
+        """Time and hash, such as ``20260125T143000Z-0c3503f2a9c81d0e4b57``."""
+        return self._point[0]
+
+    @property
+    def time(self) -> datetime:
+        """When it was taken, in UTC."""
+        return self._record.time
+
+    @property
+    def store(self) -> str:
+        """URL of the store that it was taken of."""
+        return self._record.store
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its labels."""
+        return self._record.tags
+
+    @property
+    def message(self) -> str:
+        """What was said of it."""
+        return self._record.message
+
+    @property
+    def files(self) -> Mapping[str, FileEntry]:
+        """Its files by path."""
+        return MappingProxyType({entry.path: entry for entry in self._record.files})
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """What its symbolic links lead to, by path."""
+        return MappingProxyType({entry.path: entry.target for entry in self._record.links})
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Paths of its folders, empty ones among them, where a `Tree` was declared."""
+        return tuple(entry.path for entry in self._record.folders)
+
+    @property
+    def skipped(self) -> tuple[Problem, ...]:
+        """What was in the store and is not in the snapshot, such as sockets, and why."""
+        return self._record.skipped
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the checks found when it was taken; empty for a healthy store."""
+        return self._record.problems
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return self._record.size
+
+    @property
+    def added(self) -> int:
+        """Bytes that the repository grew by for it."""
+        return self._record.added
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of Python and of the packages that write such files, where it was taken."""
+        return MappingProxyType(self._record.versions)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays whatever a policy says; asks the repository each time."""
+        return self._origin.objects.storage.exists(pin_key(self.id))
+
+    def open(self, path: str) -> io.BufferedReader:
+        """Open a file of the snapshot for reading; it can seek.
+
+        Args:
+            path: Relative to the store.
+
+        Raises:
+            NotFoundError: The snapshot has no such file.
+            IntegrityError: Its content is damaged; also raised while reading.
+        """
+        return io.BufferedReader(ContentReader(self._origin.objects, self._file(path)), 1 << 20)
+
+    def _file(self, path: str) -> FileEntry:
+        try:
+            return self.files[path]
+        except KeyError:
+            names = ", ".join(self.files) or "no files at all"
+            raise NotFoundError(f"snapshot {self.id} has no file {path!r}; it has {names}") from None
+
+    def verify(
+        self,
+        level: Level | str = Level.HASHES,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Verification:
+        """Make sure that the snapshot can be restored.
+
+        Args:
+            level: How thoroughly: ``structure``, ``hashes`` (every byte), ``open`` (restored elsewhere and opened) or
+                ``queries`` (asked again what it was asked when it was taken).
+            folder: Where it is restored to for a while; by default the system's folder for temporary files.
+            callback: Told of the bytes read.
+
+        Returns:
+            What was done, and how long it took.
+
+        Raises:
+            ArchivedError: Content has to be thawed first.
+            IntegrityError: Files are damaged; ``problems`` names each.
+            CheckFailedError: The files are whole, and do not open here, do not agree, or answer otherwise.
+            OSError: There is no room to restore to.
+        """
+        return trial.verify(
+            self._origin.objects, self._point, level, functools.partial(self._restored, callback), folder, callback
+        )
+
+    def _restored(self, callback: Callback, place: str) -> IndexStore:
+        store = self._target(place)
+        self.restore(to=store, callback=callback)
+        return store
+
+    def compatibility(self, store: IndexStore | None = None) -> Compatibility:
+        """Tell whether the files will load here: compare what wrote them with what is installed.
+
+        Args:
+            store: Where they are to go: the dimension of the index that is there now, and the embedding model, are
+                compared, too.
+        """
+        paths = [path for path, entry in self.files.items() if entry.report and entry.report.dimension is not None]
+        live = store.look_at(paths) if store else ()
+        return compatibility.compare(self._record, here(), live, store.embedding_model if store else "")
+
+    def export(
+        self,
+        to: str | os.PathLike[str] | Storage,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> Exported:
+        """Write it as a plain archive: ``nova-backup-<date>_<time>.tar.gz``, and a ``.sha256`` beside it.
+
+        The time in the name is that of the snapshot in UTC. ``sha256sum -c`` and ``tar -xzf`` understand the two, and
+        the same snapshot always gives the same bytes. Nobody sees half an archive. It is not encrypted, even if the
+        repository is.
+
+        Args:
+            to: A folder, or a file whose name ends with ``.tar.gz``; a path, any URL, or a storage.
+            storage_options: Keyword arguments for the fsspec file system; never written anywhere.
+            callback: Told of the bytes of the files.
+
+        Returns:
+            Where it is, its size and its checksum.
+
+        Raises:
+            ConfigurationError: Something else is there under that name; it is not replaced.
+            IntegrityError: Content is damaged; nothing was written.
+        """
+        from novabackup.operations.archives import export as exporting  # noqa: PLC0415 - only who calls this waits for it
+
+        return exporting.export(self._origin.objects, *self._point, to, storage_options, callback)
+
+    def diff(self, other: Snapshot) -> Diff:
+        """Compare with a later snapshot, file by file and link by link.
+
+        Args:
+            other: The later one, from this or another repository: what it has and this one has not counts as added.
+        """
+        return compare(self._point, other._point)
+
+    # -- restoring ---------------------------------------------------------------------------------------------------
+
+    def plan_restore(
+        self,
+        to: str | os.PathLike[str] | Storage | IndexStore | None = None,
+        paths: Collection[str | os.PathLike[str]] = (),
+    ) -> RestorePlan:
+        """Say what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
+        store = self._target(to)
+        todo = session.survey(store, self._origin.objects, self.id, self._record, _several(paths))
+        return attrs.evolve(todo, warnings=tuple(map(str, self.compatibility(store))))
+
+    def restore(
+        self,
+        to: str | os.PathLike[str] | Storage | IndexStore | None = None,
+        paths: Collection[str | os.PathLike[str]] = (),
+        *,
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> RestorePlan:
+        """Bring a store to this snapshot.
+
+        Files that the snapshot says were not there are set aside; what is replaced is kept as a snapshot of its own
+        first.
+
+        Args:
+            to: Path, URL or store; by default the store that the snapshot was taken of.
+            paths: Files or patterns to limit it to; by default all.
+            timeout: Seconds to wait for another writer.
+            callback: Told of the bytes written.
+
+        Returns:
+            What was done.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+            StoreBusyError: Another writer is at work there.
+            ArchivedError: Content has to be thawed first; nothing has been touched.
+            IntegrityError: Content is damaged. A store that had files is as it was; an empty one has what could be had.
+            RollbackError: It was interrupted in the middle; ``recover(store)`` finishes it.
+        """
+        store = self._target(to)
+        for concern in self.compatibility(store):
+            level = logging.INFO if concern.severity is Severity.NOTE else logging.WARNING
+            _LOG.log(level, "snapshot %s, restored to %s: %s", self.id, store.url, concern)
+        return session.restore(
+            store,
+            self._origin.objects,
+            self._point,
+            self._origin.open_repository,
+            paths=_several(paths),
+            context=whereabouts(),
+            timeout=timeout,
+            callback=callback,
+        )
+
+    def plan_thaw(self, paths: Collection[str | os.PathLike[str]] = ()) -> ThawPlan:
+        """Say which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+        """
+        return thaw.plan(self._origin.objects, *self._point, _several(paths))
+
+    def thaw(
+        self,
+        paths: Collection[str | os.PathLike[str]] = (),
+        *,
+        days: int = 7,
+        tier: str = "Standard",
+        timeout: float | None = None,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> ThawPlan:
+        """Ask for what lies in an archive to become readable, which takes minutes to days; calling again does no harm.
+
+        Args:
+            paths: Files or patterns to limit it to; by default all.
+            days: How long it is to stay readable.
+            tier: How fast it is to come, which is a matter of money: ``Bulk``, ``Standard`` or ``Expedited``.
+            timeout: Seconds to wait until all can be read; None does not wait.
+            callback: Told of the packs that can be read, while waiting.
+
+        Returns:
+            What was asked for.
+
+        Raises:
+            NotFoundError: A path is not in the snapshot.
+            ConfigurationError: It cannot be asked for like this.
+            ArchivedError: It cannot be read yet when the time is over; it goes on all the same.
+        """
+        todo = self.plan_thaw(paths)
+        thaw.execute(self._origin.objects, todo, self._record, days=days, tier=tier, timeout=timeout, callback=callback)
+        return todo
+
+    def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
+        if isinstance(to, IndexStore):
+            return to
+        own = self._own_store or self._origin.open_store(self._record)
+        return own if to is None else own.at(to)
+
+    # -- guarding ----------------------------------------------------------------------------------------------------
+
+    def _enter(self, context: str) -> None:
+        guard = Session(self._target(None), self._origin.objects, self._origin.open_repository, self._callback)
+        self._taken = guard.enter(self._request or self._point, context=context, timeout=self._timeout)
+        self._sessions.append(guard)
+
+    def _exit(self, error: BaseException | None) -> None:
+        self._sessions.pop().exit(error)
+
+    def __enter__(self) -> Snapshot:
+        self._enter(whereabouts())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit(error)
+
+    async def __aenter__(self) -> Snapshot:
+        try:
+            await uninterrupted(functools.partial(self._enter, whereabouts()))
+        except asyncio.CancelledError as cancelled:
+            if self._sessions:  # entered before the task was cancelled: nobody else will leave it
+                await uninterrupted(functools.partial(self._exit, cancelled))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await uninterrupted(functools.partial(self._exit, error))
+
+    def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Guard every call of a function, or of a coroutine function, on its own.
+
+        Raises:
+            ConfigurationError: The function is a generator, whose body does not run when it is called.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                f"{function.__qualname__} is a generator: its body runs after the call has returned, outside of "
+                "the guard. Use `with snapshot(store):` inside of it"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def guarded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                async with self._anew():
+                    return await cast("Callable[_P, Awaitable[Any]]", function)(*args, **kwargs)
+
+            return cast("Callable[_P, _T]", guarded_async)
+
+        @functools.wraps(function)
+        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with self._anew():
+                return function(*args, **kwargs)
+
+        return guarded
+
+    def _anew(self) -> Snapshot:
+        """Give a snapshot for one call, so that calls that overlap do not share state."""
+        return Snapshot(
+            self._origin,
+            taken=self._taken,
+            request=self._request,
+            store=self._own_store,
+            timeout=self._timeout,
+            callback=self._callback,
+        )
+
+    # -- showing -----------------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Snapshot) or self._taken is None or other._taken is None:
+            return NotImplemented if not isinstance(other, Snapshot) else self is other
+        return self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self._taken[0]) if self._taken else id(self)
+
+    def __repr__(self) -> str:
+        if self._taken is None:
+            return f"Snapshot(of {self._own_store.url if self._own_store else '?'}, not taken yet)"
+        size = _html.size(self.size)
+        return f"Snapshot({self.id!r}, files={len(self._record.files)}, size={size!r}, tags={self.tags!r})"
+
+    def _repr_html_(self) -> str:
+        if self._taken is None:
+            return _html.table(repr(self), [], [])
+        return snapshot_html(self.id, self._record)
+
+
+def _several(paths: Collection[str | os.PathLike[str]]) -> tuple[str, ...]:
+    if isinstance(paths, str):
+        raise ConfigurationError(f"paths must be a list of paths, found the single text {paths!r}: write [{paths!r}]")
+    return tuple(os.fspath(path) for path in paths)
+
+
+class Snapshots(tuple[Snapshot, ...]):
+    """Snapshots, oldest first."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return snapshots_html((snapshot.id, snapshot._record) for snapshot in self)

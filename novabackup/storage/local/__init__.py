@@ -1,0 +1,5 @@
+"""Bytes under keys on local file systems."""
+
+from novabackup.storage.local.storage import LocalStorage
+
+__all__ = ["LocalStorage"]

@@ -1,0 +1,1 @@
+"""What makes a block all or nothing: the journal, its owner, the session."""
