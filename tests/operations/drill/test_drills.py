@@ -129,9 +129,10 @@ class TestFailures:
         with pytest.raises(CheckFailedError) as caught:
             drills.execute(
                 Objects(open_storage(repository.url)),
-                old,
+                old.id,
                 IndexStore(old.store),
                 drills.Rules(rto=7, folder=room),
+                lambda to: old.restore(to=to),
                 timer=lambda: next(ticks),
             )
         assert codes(caught) == ["too-slow"]
@@ -143,7 +144,14 @@ class TestFailures:
         ticks = iter([0.0, 1e6, 1e6, 1e6, 1e6, 1e6])
         rules = drills.Rules(folder=room)
         store = IndexStore(old.store)
-        drill = drills.execute(Objects(open_storage(repository.url)), old, store, rules, timer=lambda: next(ticks))
+        drill = drills.execute(
+            Objects(open_storage(repository.url)),
+            old.id,
+            store,
+            rules,
+            lambda to: old.restore(to=to),
+            timer=lambda: next(ticks),
+        )
         assert (drill.good, drill.rto_milliseconds, drill.recovery_milliseconds) == (True, None, 10**9)
 
     def test_damaged_content(self, old, repository, room, tmp_path):
