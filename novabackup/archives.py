@@ -1,4 +1,4 @@
-"""Plain archives, as `tar` and `sha256sum` know them: snapshots written as such, and existing ones taken in."""
+"""Plain archives, as `tar` and `sha256sum` know them: export of snapshots, and import of existing archives."""
 
 from novabackup.operations.archives import (
     Archive,

@@ -21,7 +21,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     """
     head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in columns)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{escape(_text(cell))}</td>' for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell(value))}</td>' for value in row) + "</tr>" for row in rows
     )
     empty = "" if body else f'<tr><td style="{_CELL}" colspan="{len(columns)}">none</td></tr>'
     return (
@@ -42,11 +42,10 @@ def size(number: float | None) -> str:
     return f"{amount:.1f} TiB"
 
 
-def _text(cell: object) -> str:
-    if cell is None:
+def cell(value: object) -> str:
+    """Return a value as the text of a cell."""
+    if value is None:
         return "-"
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    return str(cell)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

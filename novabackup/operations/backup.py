@@ -31,7 +31,7 @@ from novabackup.store.questions import learn
 from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
 from novabackup.store.store import Contents, DeclaredFile, IndexStore
 
-__all__ = ["Past", "Request", "request", "take"]
+__all__ = ["Past", "Request", "execute", "request"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -97,7 +97,7 @@ def _contents(objects: Objects, store: IndexStore) -> Contents:
     return store.contents(objects.url)
 
 
-def take(
+def execute(
     objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = _nothing
 ) -> tuple[str, SnapshotRecord]:
     """Take a snapshot of a store.

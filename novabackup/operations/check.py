@@ -22,7 +22,7 @@ from novabackup.objects.packs import Objects, neighbours, pack_key, pin_key, sna
 from novabackup.storage import Entry
 from novabackup.store.reports import Problems
 
-__all__ = ["check", "check_pack", "small_objects"]
+__all__ = ["check_pack", "execute", "small_objects"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -31,7 +31,7 @@ _ARCHIVED = "archived"
 """Code of what could not be read since it would have to be thawed first: no damage, but no proof either."""
 
 
-def check(objects: Objects, subset: str | None, callback: Callback) -> Problems:
+def execute(objects: Objects, subset: str | None, callback: Callback) -> Problems:
     """Check a repository.
 
     Args:

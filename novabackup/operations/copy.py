@@ -24,7 +24,7 @@ from novabackup.objects.reader import blocks
 from novabackup.storage import Span
 from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
 
-__all__ = ["Copier", "CopyPlan", "Paces", "copy", "loose_packs", "plan"]
+__all__ = ["Copier", "CopyPlan", "Paces", "execute", "loose_packs", "plan"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -103,7 +103,7 @@ class Paces:
     sending: Callable[[int], object] = int
 
 
-def copy(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
+def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
     """Carry a plan out; each snapshot is committed on its own, so whoever is interrupted goes on by copying again.
 
     Args:

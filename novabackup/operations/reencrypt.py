@@ -15,7 +15,7 @@ from novabackup.objects import founding
 from novabackup.objects.packs import Objects, snapshot_key
 from novabackup.operations.copy import Copier, Paces, loose_packs
 
-__all__ = ["reencrypt"]
+__all__ = ["execute"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -29,7 +29,7 @@ _SMALL: tuple[tuple[str, type[_Small]], ...] = (
 )
 
 
-def reencrypt(objects: Objects, callback: Callback) -> tuple[str, ...]:
+def execute(objects: Objects, callback: Callback) -> tuple[str, ...]:
     """Seal everything with a new data key.
 
     Nothing is lost when this is interrupted: until the last snapshot is sealed anew, the slot of the key at hand holds

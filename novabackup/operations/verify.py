@@ -24,7 +24,7 @@ from novabackup.store.questions import Repeated, repeat
 from novabackup.store.reports import Reports
 from novabackup.store.store import IndexStore
 
-__all__ = ["Level", "Stopwatch", "Tried", "Verification", "try_out", "verify"]
+__all__ = ["Level", "Stopwatch", "Tried", "Verification", "execute", "try_out"]
 
 
 class Level(enum.StrEnum):
@@ -114,7 +114,7 @@ class Tried:
     notes: tuple[str, ...] = ()
 
 
-def verify(
+def execute(
     objects: Objects,
     point: tuple[str, SnapshotRecord],
     level: Level | str,

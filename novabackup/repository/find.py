@@ -201,7 +201,7 @@ class Catalog:
             NotFoundError: There is no repository here.
             ConfigurationError: The subset cannot be understood.
         """
-        return verification.check(self._objects, read_data_subset, callback)
+        return verification.execute(self._objects, read_data_subset, callback)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from novabackup.repository.snapshot import Snapshot, Snapshots
 from novabackup.store.store import IndexStore
 
 if TYPE_CHECKING:
-    from novabackup.operations.archives.import_ import Archive, PreIngest
+    from novabackup.operations.archives.import_ import Archive
     from novabackup.operations.archives.plan import ImportPlan
+    from novabackup.operations.archives.pre_ingest import PreIngest
 
 __all__ = ["Imports"]
 
@@ -33,9 +34,9 @@ class Imports(Catalog):
             archive: Path or URL, or an `Archive` that says more.
             store: The store whose state it holds.
         """
-        from novabackup.operations.archives import import_ as importing  # noqa: PLC0415 - only who calls this waits for it
+        from novabackup.operations.archives import import_  # noqa: PLC0415 - only who calls this waits for it
 
-        return importing.plan_archive(_described(importing.Archive, archive), store, self._objects.url)
+        return import_.plan(_described(import_.Archive, archive), store, self._objects.url)
 
     def import_archive(
         self,
@@ -67,10 +68,10 @@ class Imports(Catalog):
             NotFoundError: It holds no file of the store.
             ConfigurationError: It goes beyond the bounds, or its time cannot be.
         """
-        from novabackup.operations.archives import import_ as importing  # noqa: PLC0415 - only who calls this waits for it
+        from novabackup.operations.archives import import_  # noqa: PLC0415 - only who calls this waits for it
 
         asked = request(tags, message)
-        taken = importing.import_archive(self._objects, _described(importing.Archive, archive), store, asked, callback)
+        taken = import_.execute(self._objects, _described(import_.Archive, archive), store, asked, callback)
         return self._taken_in(store, taken)
 
     def plan_import_pre_ingest(
@@ -82,9 +83,9 @@ class Imports(Catalog):
             folder: Path or URL of the folder that the copies are in, or a `PreIngest` that says more.
             store: The store that they were copied from.
         """
-        from novabackup.operations.archives import import_ as importing  # noqa: PLC0415 - only who calls this waits for it
+        from novabackup.operations.archives import pre_ingest  # noqa: PLC0415 - only who calls this waits for it
 
-        return importing.plan_pre_ingest(_described(importing.PreIngest, folder), store)
+        return pre_ingest.plan(_described(pre_ingest.PreIngest, folder), store)
 
     def import_pre_ingest(
         self,
@@ -112,10 +113,10 @@ class Imports(Catalog):
         Raises:
             ChangedError: Somebody changed a file meanwhile.
         """
-        from novabackup.operations.archives import import_ as importing  # noqa: PLC0415 - only who calls this waits for it
+        from novabackup.operations.archives import pre_ingest  # noqa: PLC0415 - only who calls this waits for it
 
-        described, asked = _described(importing.PreIngest, folder), request(tags, message)
-        taken = importing.import_pre_ingest(self._objects, described, store, asked, callback)
+        described, asked = _described(pre_ingest.PreIngest, folder), request(tags, message)
+        taken = pre_ingest.execute(self._objects, described, store, asked, callback)
         return Snapshots(self._taken_in(store, one) for one in taken)
 
     def _taken_in(self, store: IndexStore, point: tuple[str, SnapshotRecord]) -> Snapshot:

@@ -17,7 +17,7 @@ from novabackup.transaction.busy import refuse_if_interrupted
 from novabackup.transaction.owner import whereabouts
 
 if TYPE_CHECKING:
-    from novabackup.operations.rebuild.rebuild import RebuildPlan, Rebuilt, Wishes
+    from novabackup.operations.rebuild.rebuild import Hints, RebuildPlan, Rebuilt
     from novabackup.operations.rebuild.texts import Tokenize
     from novabackup.operations.repair.plan import RepairPlan
 
@@ -113,9 +113,9 @@ class Repairing(Catalog):
             NotFoundError: No snapshot has a healthy one to learn from.
             RollbackError: An interrupted ingest left the store half-written: call ``recover(store)`` first.
         """
-        from novabackup.operations.rebuild.rebuild import Wishes  # noqa: PLC0415 - only who calls this waits for it
+        from novabackup.operations.rebuild.rebuild import Hints  # noqa: PLC0415 - only who calls this waits for it
 
-        return self._rebuilt(store, Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)).plan
+        return self._rebuilt(store, Hints(text_field=text_field, tokenize=tokenize, sign_key=sign_key)).plan
 
     def rebuild_bm25(
         self,
@@ -150,7 +150,7 @@ class Repairing(Catalog):
         """
         from novabackup.operations.rebuild import rebuild as rebuilding  # noqa: PLC0415 - only who calls this waits for it
 
-        wishes = rebuilding.Wishes(text_field=text_field, tokenize=tokenize, sign_key=sign_key)
+        wishes = rebuilding.Hints(text_field=text_field, tokenize=tokenize, sign_key=sign_key)
         rebuilt = self._rebuilt(store, wishes)
         if rebuilt.plan.problems:
             asked = request(("before-rebuild",), rebuilt.plan.path)
@@ -159,12 +159,12 @@ class Repairing(Catalog):
             rebuilding.execute(store, rebuilt, guard)
         return rebuilt.plan
 
-    def _rebuilt(self, store: IndexStore, wishes: Wishes) -> Rebuilt:
+    def _rebuilt(self, store: IndexStore, wishes: Hints) -> Rebuilt:
         from novabackup.operations.rebuild import rebuild as rebuilding  # noqa: PLC0415 - only who calls this waits for it
 
         refuse_if_interrupted(store, context=whereabouts(), timeout=None)
         self._objects.require()
-        return rebuilding.build(store, self._objects, wishes)
+        return rebuilding.plan(store, self._objects, wishes)
 
 
 def _several(repositories: Catalog | Iterable[Catalog]) -> list[Objects]:

@@ -130,7 +130,7 @@ class Repository(Imports, Drilling, Repairing):
         expect(store, IndexStore, 'IndexStore("vector_db")')
         refuse_if_interrupted(store, context=whereabouts(), timeout=timeout)
         asked = request(tags, message, store.probing_on("backup"))
-        taken = _backup.take(self._objects, store, asked, callback)
+        taken = _backup.execute(self._objects, store, asked, callback)
         return self._taken_in(store, taken)
 
     def guard(
@@ -186,7 +186,7 @@ class Repository(Imports, Drilling, Repairing):
         """
         paces = _paces(limit)
         todo = snapshots if isinstance(snapshots, CopyPlan) else self.plan_copy(snapshots, to=to)
-        copying.copy(self._objects, todo, to._objects, paces, callback)
+        copying.execute(self._objects, todo, to._objects, paces, callback)
         return todo
 
     def plan_mirror(self, *, to: Repository, policy: Policy | str | Mapping[str, Any] = retention.REMOTE) -> MirrorPlan:
@@ -260,7 +260,7 @@ class Repository(Imports, Drilling, Repairing):
             IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
         """
         self._objects.require()
-        return reencryption.reencrypt(self._objects, callback)
+        return reencryption.execute(self._objects, callback)
 
     # -- pinning -----------------------------------------------------------------------------------------------------
 

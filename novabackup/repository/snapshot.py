@@ -226,7 +226,7 @@ class Snapshot:
             CheckFailedError: The files are whole, and do not open here, do not agree, or answer otherwise.
             OSError: There is no room to restore to.
         """
-        return trial.verify(
+        return trial.execute(
             self._origin.objects, self._point, level, functools.partial(self._restored, callback), folder, callback
         )
 
@@ -273,7 +273,7 @@ class Snapshot:
         """
         from novabackup.operations.archives import export as exporting  # noqa: PLC0415 - only who calls this waits for it
 
-        return exporting.export(self._origin.objects, *self._point, to, storage_options, callback)
+        return exporting.execute(self._origin.objects, *self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file and link by link.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 from blake3 import blake3
 
 from novabackup.storage.base import Reader, Storage
 
-__all__ = ["RawFile", "RawReader", "hash_of"]
+__all__ = ["RawFile", "RawReader", "hash_of", "read_blocks"]
 
 _BLOCK = 4 << 20
 
@@ -22,10 +23,16 @@ def hash_of(storage: Storage, key: str) -> str:
     """
     whole = blake3()
     with storage.open(key) as reader:
-        for start in range(0, reader.entry.size, _BLOCK):
-            whole.update(reader.read(start, min(_BLOCK, reader.entry.size - start)))
+        for block in read_blocks(reader):
+            whole.update(block)
         reader.confirm()
     return whole.hexdigest()
+
+
+def read_blocks(reader: Reader) -> Iterator[bytes]:
+    """Read all of a file, block by block; `Reader.confirm` is up to the caller."""
+    for start in range(0, reader.entry.size, _BLOCK):
+        yield reader.read(start, min(_BLOCK, reader.entry.size - start))
 
 
 class RawFile(io.RawIOBase):

@@ -22,7 +22,8 @@ from novabackup.errors import (
 )
 from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Problem, SnapshotRecord
 from novabackup.objects.packs import Objects
-from novabackup.operations.backup import Request, take
+from novabackup.operations import backup
+from novabackup.operations.backup import Request
 from novabackup.operations.restore.execute import Kept, execute
 from novabackup.operations.restore.plan import RestorePlan, Step, plan
 from novabackup.operations.thaw import require_readable
@@ -119,7 +120,7 @@ class Session:
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
                 avoid = self._objects.frozen
-                self._snapshot, self._record = take(self._objects, self._store, point, self._callback, avoid)
+                self._snapshot, self._record = backup.execute(self._objects, self._store, point, self._callback, avoid)
             else:
                 self._snapshot, self._record = point
                 require_readable(self._objects, *point, "a block must be able to go back at once")
@@ -306,7 +307,7 @@ def _put_back(
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return take(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
+        return backup.execute(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""

@@ -13,7 +13,8 @@ from fsspec.callbacks import Callback
 
 from novabackup import ConfigurationError, IntegrityError, Repository
 from novabackup.objects.packs import Objects
-from novabackup.operations.backup import Request, take
+from novabackup.operations import backup
+from novabackup.operations.backup import Request
 
 NO_GRACE = timedelta(0)
 
@@ -127,7 +128,7 @@ def test_a_writer_whose_packs_are_condemned_before_its_commit_starts_anew(reposi
             Objects(repository._objects.storage).condemn(old)
 
     callback = Callback(hooks={"condemn": lambda size, value, **_: condemn_and_tell(value) if value else None})
-    name, record = take(repository._objects, store, Request(), callback)
+    name, record = backup.execute(repository._objects, store, Request(), callback)
     assert condemned
     assert not set(record.packs) & set(old)
     repository[name].verify()

@@ -1,4 +1,4 @@
-"""Writing a snapshot as a plain archive with its checksum, as `tar` and `sha256sum` know them."""
+"""Export a snapshot as a plain archive with its checksum, as `tar` and `sha256sum` know them: `execute`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from novabackup.operations.archives.gzip import gzipped
 from novabackup.operations.archives.urls import folder_and_name
 from novabackup.storage import Span, Storage, open_storage
 
-__all__ = ["Exported", "export"]
-
 _SUFFIXES = (".tar.gz", ".tgz")
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
-"""Archives are filled up to a multiple of this, as tar does it."""
+"""Archives are padded to a multiple of this, as tar does."""
 _HEAD = 64 << 10
 
 
@@ -34,7 +32,7 @@ class Exported:
     """An archive that was written.
 
     Attributes:
-        url: Where it is. Its checksum is beside it, in a file with ``.sha256`` behind the name.
+        url: Where it is. Its checksum is beside it, in a file with ``.sha256`` after the name.
         size: In bytes.
         sha256: Its checksum.
     """
@@ -44,7 +42,7 @@ class Exported:
     sha256: str
 
 
-def export(
+def execute(
     objects: Objects,
     name: str,
     record: SnapshotRecord,
@@ -60,13 +58,13 @@ def export(
         record: The snapshot.
         to: A folder, or a file whose name ends with ``.tar.gz`` or ``.tgz``.
         storage_options: Keyword arguments for the fsspec file system.
-        callback: Told of the bytes of the files.
+        callback: Progress in bytes (an fsspec callback).
 
     Returns:
         What was written.
 
     Raises:
-        ConfigurationError: There is another file of that name.
+        ConfigurationError: Another file has that name.
         IntegrityError: Content is damaged; nothing was written.
     """
     date = f"{record.time:%Y%m%d_%H%M%S}"
@@ -90,7 +88,7 @@ def export(
 def _target(
     to: str | os.PathLike[str] | Storage, usual: str, storage_options: Mapping[str, Any] | None
 ) -> tuple[Storage, str]:
-    """Find out where to write, and under which name."""
+    """Return where to write, and under which name."""
     if isinstance(to, Storage):
         return open_storage(to, storage_options), usual
     if not os.fspath(to).endswith(_SUFFIXES):
@@ -100,12 +98,12 @@ def _target(
 
 
 def _comment(name: str, record: SnapshotRecord) -> str:
-    """Say what the archive is, as git does it: in a header that every tar reads and none unpacks."""
+    """Return what the archive is, for a header that every tar reads and none unpacks; git does the same."""
     return f"novabackup snapshot {name} of {record.time.isoformat()}"
 
 
 def _refuse_to_replace(storage: Storage, key: str, head: bytes) -> None:
-    """Two snapshots of one second have the same name; only an archive of this very snapshot may be written again."""
+    """Refuse to replace anything but an archive of this snapshot: two of the same second have the same file name."""
     try:
         start = storage.read_part(key, 0, _HEAD).data
     except FileNotFoundError:
@@ -116,15 +114,15 @@ def _refuse_to_replace(storage: Storage, key: str, head: bytes) -> None:
         found = b""
     if found != head:
         raise ConfigurationError(
-            f"{storage.url}/{key}: expected nothing there, or an archive of this snapshot, found something else. Give "
-            "the name of another file, one that ends with .tar.gz"
+            f"{storage.url}/{key}: expected no file, or an archive of this snapshot, found another file. Give the "
+            "name of another file, one that ends with .tar.gz"
         )
 
 
 def _tar(
     objects: Objects, record: SnapshotRecord, date: str, head: bytes, callback: Callback
 ) -> Iterator[bytes | memoryview]:
-    """Put an archive together."""
+    """Write headers and contents."""
     size = len(head)
     yield head
     folders = {date}
@@ -156,13 +154,13 @@ def _tar(
 
 
 def _above(path: str) -> Iterator[str]:
-    """Name the folders that a path is in, the highest first."""
+    """Return the folders that a path is in, the topmost first."""
     parts = path.split("/")[:-1]
     return ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 def _header(path: str, record: SnapshotRecord, entry: FileEntry | LinkEntry | FolderEntry | None) -> bytes:
-    """Describe a file, a link or a folder; None for a folder of which nothing is known."""
+    """Return the header of a file, a link or a folder; None for a folder that the snapshot does not describe."""
     info = tarfile.TarInfo(path)
     info.mtime = int(record.time.timestamp())
     if isinstance(entry, FileEntry):

@@ -1,4 +1,4 @@
-"""What an import would do: which members are files of the store, and from when they are."""
+"""What an import would do: which files of an archive belong to the store, and of what time they are."""
 
 from __future__ import annotations
 
@@ -9,24 +9,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import attrs
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup._support.paths import RESERVED, is_pattern, matches, unsafe
+from novabackup._support.tables import Table, Tabular
 from novabackup._support.text import first_of
 from novabackup.errors import IntegrityError, NotFoundError
 from novabackup.format.records import Problem
-
-__all__ = [
-    "ImportPlan",
-    "Intake",
-    "choose_root",
-    "impossible",
-    "is_sound",
-    "moment",
-    "named_time",
-    "place",
-    "tidy",
-    "written_time",
-]
 
 _SHOWN = 20
 _DATE = re.compile(r"(?<!\d)(\d{4})(\d\d)(\d\d)(?:[_T-]?(\d\d)(\d\d)(\d\d))?(?!\d)")
@@ -38,7 +26,7 @@ _AHEAD = timedelta(days=1)
 
 @attrs.frozen(kw_only=True)
 class Intake:
-    """A file that is taken in.
+    """A file that is imported.
 
     Attributes:
         path: Where it belongs in the store.
@@ -52,18 +40,18 @@ class Intake:
 
 
 @attrs.frozen(kw_only=True)
-class ImportPlan:
-    """What an import would take in.
+class ImportPlan(Tabular):
+    """What an import would do.
 
     Attributes:
         source: URL of the archive, or of the folder.
         store: URL of the store whose state it is.
-        time: From when the state is, in UTC.
-        root: The folder in the archive that stands for the store, with a slash at its end; empty for the top.
-        files: What would be taken in.
-        left_out: What is there beside, which no component of the store declares.
-        problems: Why it will be refused; empty for an archive that can be taken in.
-        vouched: A ``.sha256`` beside the archive says what it must be, and so it is.
+        time: When the store had this state, in UTC.
+        root: The folder in the archive that corresponds to the store, with a trailing slash; empty for the top.
+        files: What would be imported.
+        left_out: Other files of the archive, which no component of the store declares.
+        problems: Why the import will be refused; empty if it will not.
+        vouched: A ``.sha256`` file beside the archive has its checksum, which is right.
     """
 
     source: str
@@ -77,23 +65,23 @@ class ImportPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of the files that would be taken in."""
+        """Bytes of the files that would be imported."""
         return sum(file.size for file in self.files)
 
     def require(self, declared: Collection[str]) -> None:
-        """Refuse what must not be taken in.
+        """Check that this can be imported.
 
         Args:
             declared: What the store declares, for the message.
 
         Raises:
             IntegrityError: There are problems.
-            NotFoundError: There is nothing of this store.
+            NotFoundError: There are no files of this store.
         """
         if self.problems:
             raise IntegrityError(
-                f"{self.source} holds what an archive of {self.store} cannot hold. Nothing was taken in. If you trust "
-                "it, unpack it with tar, look at it, and back up the folder",
+                f"{self.source} holds what an archive of {self.store} cannot hold. Nothing was imported. If you trust "
+                "it, unpack it with tar, inspect it, and back up the folder",
                 self.problems,
             )
         if not self.files:
@@ -103,25 +91,21 @@ class ImportPlan:
                 "it is the store"
             )
 
-    def _repr_html_(self) -> str:
-        rows: list[tuple[str, str, str]] = [("take in", f.path, _html.size(f.size)) for f in self.files]
+    def _table(self) -> Table:
+        rows = [("import", file.path, html.size(file.size)) for file in self.files]
         rows += [("refuse", ", ".join(problem.paths), problem.message) for problem in self.problems]
         rows += [("leave out", name, "") for name in self.left_out[:_SHOWN]]
         if len(self.left_out) > _SHOWN:
             rows.append(("leave out", f"{len(self.left_out) - _SHOWN} more", ""))
         when = f"{self.time:%Y-%m-%d %H:%M:%S} UTC"
-        return _html.table(f"Import of {self.source} as {self.store} of {when}", ["what", "file", ""], rows)
+        return f"Import of {self.source} as {self.store} of {when}", ["what", "file", ""], rows
 
 
 # -- where files belong ----------------------------------------------------------------------------------------------
 
 
 def tidy(name: str) -> str | None:
-    """Bring the name of a member into the form in which stores name files.
-
-    Returns:
-        The name without ``./`` and doubled slashes; None if it leads out of the archive.
-    """
+    """Return the name of a member without ``./`` and double slashes; None if it leads out of the archive."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts:
         return None
@@ -129,17 +113,17 @@ def tidy(name: str) -> str | None:
 
 
 def choose_root(names: Collection[str], declared: Collection[str], store: str = "") -> str:
-    """Find the folder of an archive that stands for the store: where most of what is declared is found.
+    """Find the folder of an archive that corresponds to the store: the one with most of what is declared.
 
     Args:
         names: Tidy names of the regular files.
         declared: Paths and patterns of the components.
-        store: What the folder of the store itself is called.
+        store: Name of the store's own folder.
 
     Returns:
-        The folder with a slash at its end; empty for the top.
+        The folder with a trailing slash; empty for the top.
     """
-    places = _places(declared)
+    places = _by_file_name(declared)
     found: defaultdict[str, set[str]] = defaultdict(set)
     exact: defaultdict[str, int] = defaultdict(int)
     for name in names:
@@ -154,7 +138,7 @@ def choose_root(names: Collection[str], declared: Collection[str], store: str = 
             found[f"{folder}/" if folder else ""].add(paths[0])
     if found:
         return min(found, key=lambda root: (-len(found[root]), -exact[root], root.count("/"), root))
-    # Only patterns can tell: either everything is in one folder, or nothing is around it.
+    # Only patterns can tell: either everything is in one folder, or the store is at the top.
     tops = {name.partition("/")[0] for name in names}
     top = tops.pop() if len(tops) == 1 else ""
     inside, outside = (len(place(names, root, declared)) for root in (f"{top}/", ""))
@@ -163,23 +147,20 @@ def choose_root(names: Collection[str], declared: Collection[str], store: str = 
 
 
 def place(names: Iterable[str], root: str, declared: Collection[str], hidden: str | None = None) -> dict[str, str]:
-    """Say where files of an archive belong.
+    """Map paths of the store to names in the archive.
 
     A declared path is found where it is. Beyond that, a file at the top of the root belongs to the one component with
     that file name: Nova's own script copies ``vector_db/faiss_index.bin`` and ``.env`` into one flat folder.
 
     Args:
         names: Tidy names of the regular files.
-        root: The folder that stands for the store.
+        root: The folder that corresponds to the store.
         declared: Paths and patterns of the components.
-        hidden: Where the repository is within the store, if it is; its files are nobody's index files.
-
-    Returns:
-        The name of each path of the store.
+        hidden: Where the repository is, if it is within the store: its files are no index files.
     """
     fixed = {path for path in declared if not is_pattern(path)}
     patterns = [path for path in declared if is_pattern(path)]
-    places = _places(declared)
+    places = _by_file_name(declared)
     placed: dict[str, str] = {}
     flat: dict[str, str] = {}
     for name in names:
@@ -195,8 +176,8 @@ def place(names: Iterable[str], root: str, declared: Collection[str], hidden: st
     return {**flat, **placed}
 
 
-def _places(declared: Iterable[str]) -> Mapping[str, Sequence[str]]:
-    """List declared paths, patterns aside, by the name of their file."""
+def _by_file_name(declared: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """List declared paths, but not patterns, by file name."""
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path in declared:
         if not is_pattern(path):
@@ -205,7 +186,7 @@ def _places(declared: Iterable[str]) -> Mapping[str, Sequence[str]]:
 
 
 def impossible(path: str) -> str | None:
-    """Say why a path cannot be one of a store, or None."""
+    """Return why a path cannot be one of a store, or None."""
     reason = unsafe(path)
     if reason is None:
         try:
@@ -215,7 +196,7 @@ def impossible(path: str) -> str | None:
     return reason
 
 
-# -- from when it is -------------------------------------------------------------------------------------------------
+# -- what time it is of ----------------------------------------------------------------------------------------------
 
 
 def named_time(name: str, zone: tzinfo | None) -> tuple[datetime, bool] | None:
@@ -223,7 +204,7 @@ def named_time(name: str, zone: tzinfo | None) -> tuple[datetime, bool] | None:
 
     Args:
         name: Such as ``nova-backup-20260125_143000.tar.gz``.
-        zone: Whose time that is; None for that of this host, as it was on that day.
+        zone: Its time zone; None for that of this host, as it was on that day.
 
     Returns:
         The time in UTC and whether it is exact; else it is the beginning of a day. None if there is no date.
@@ -234,22 +215,19 @@ def named_time(name: str, zone: tzinfo | None) -> tuple[datetime, bool] | None:
     year, month, day, hour, minute, second = (int(number or 0) for number in found.groups())
     try:
         time = datetime(year, month, day, hour, minute, second, tzinfo=zone)
-        return time.astimezone(UTC), found[4] is not None  # a time without a zone is taken as one of this host
+        return time.astimezone(UTC), found[4] is not None  # a time without a zone counts as one of this host
     except (ValueError, OverflowError):
         return None
 
 
 def moment(name: str, zone: tzinfo | None, modified_ns: Iterable[int], otherwise: float) -> datetime:
-    """Decide from when an archive is.
+    """Decide of what time an archive is: as its name says; if that is only a day, or nothing, by its newest file.
 
     Args:
         name: Its file name.
-        zone: Whose time that names; None for that of this host.
+        zone: Time zone of the name; None for that of this host.
         modified_ns: When the files in it were changed; 0 where that is not known.
         otherwise: When the archive itself was changed, in seconds since the epoch.
-
-    Returns:
-        What its name says. Where that is just a day, or nothing at all, the time of the newest file helps.
     """
     newest = datetime.fromtimestamp(max(modified_ns, default=0) // 10**9 or otherwise, UTC)
     named = named_time(name, zone)
@@ -260,7 +238,7 @@ def moment(name: str, zone: tzinfo | None, modified_ns: Iterable[int], otherwise
 
 
 def written_time(comment: str) -> datetime | None:
-    """Read the time that novabackup writes into the head of its own archives; None if there is none."""
+    """Read the time that novabackup writes into the header of its own archives; None if there is none."""
     found = _WRITTEN.fullmatch(comment)
     try:
         return datetime.fromisoformat(found[1]) if found else None
@@ -268,6 +246,6 @@ def written_time(comment: str) -> datetime | None:
         return None
 
 
-def is_sound(time: datetime) -> bool:
-    """Tell whether a time can be: one ahead would make a snapshot the latest one for years."""
+def is_plausible(time: datetime) -> bool:
+    """Return whether a time is possible: one in the future would make a snapshot the latest one for years."""
     return _FIRST <= time <= datetime.now(UTC) + _AHEAD

@@ -1,8 +1,8 @@
-"""Reading archives that anybody may have made: forward only, within bounds, and nothing is put in place here.
+"""Read untrusted archives: forward only, within bounds, and without writing anything.
 
-`tarfile` understands the headers. What it is not trusted with: it reads headers of any size into memory, takes a
-damaged header for the end of the archive, and follows links. So it gets a file that refuses large reads, its end is
-checked, and content is read past it.
+`tarfile` parses the headers. It would read headers of any size into memory, take a damaged header for the end of the
+archive, and follow links. So it gets a file that refuses large reads, its end is checked, and content is read without
+it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ import zstandard
 from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.format.records import Attributes, Problem
 
-__all__ = ["Bounds", "Member", "Tar"]
-
 _HEADERS = 64 << 10
 """No header of an honest archive is larger: names and times."""
 _BLOCK = 1 << 20
 _TAR_BLOCK = 512
 _GRACE = 256 << 20
-"""So much may come out of a few bytes: a small archive of zeros is nothing to worry about."""
+"""The ratio does not count below this: a small archive of zeros does no harm."""
 _MEMORY = 128 << 20
-"""What decompressing may take; xz at its highest level needs 65 MiB."""
+"""Memory for decompressing; xz at its highest level needs 65 MiB."""
 _BEFORE = 1 << 62
 _IDS = 1 << 32
 
@@ -52,12 +50,12 @@ class _Readable(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Bounds:
-    """What an archive may cost before it is given up.
+    """What an archive may cost before it is refused.
 
     Attributes:
         size: Bytes of the whole archive, decompressed.
         members: How many files, folders and links it may have.
-        ratio: How many bytes may come out of one; 1000 is what gzip makes of zeros. The first 256 MiB are free.
+        ratio: Decompressed bytes per compressed byte; gzip reaches 1000 for zeros. The first 256 MiB do not count.
     """
 
     size: int = attrs.field(default=1 << 40, validator=attrs.validators.gt(0))
@@ -67,7 +65,7 @@ class Bounds:
 
 @attrs.frozen(kw_only=True)
 class Member:
-    """What an archive says of one of its members.
+    """A member of an archive.
 
     Attributes:
         name: As it stands in the archive.
@@ -83,13 +81,13 @@ class Member:
 
 
 class Tar:
-    """One pass through an archive: iterate over the members, and read the content of the last one if it is wanted."""
+    """One pass through an archive: iterate over the members, and read the content of the current one if needed."""
 
     def __init__(self, file: BinaryIO, where: str, bounds: Bounds) -> None:
-        """Begin at the start of an archive.
+        """Start at the beginning of an archive.
 
         Args:
-            file: A real file; the kind of compression is told by its first bytes.
+            file: A real file; its first bytes tell the kind of compression.
             where: Its URL, for messages.
             bounds: What it may cost.
         """
@@ -98,14 +96,14 @@ class Tar:
         self._bounds = bounds
         self._stream = _Stream(file, where, bounds)
         self.comment = ""
-        """What the head of the archive says of the whole; known once a member has been had."""
+        """The comment in the header of the archive; known after the first member."""
 
     def __iter__(self) -> Iterator[Member]:
-        """Give each member.
+        """Yield each member.
 
         Raises:
-            IntegrityError: It is damaged or was cut off, or no archive at all.
-            ConfigurationError: It goes beyond the bounds.
+            IntegrityError: It is damaged, truncated, or no archive.
+            ConfigurationError: It exceeds the bounds.
         """
         with self._understood():
             tar = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]
@@ -118,13 +116,13 @@ class Tar:
                     self._stream.finish()
                     return
                 if info.size < 0 or tar.offset < self._stream.tell():
-                    raise tarfile.ReadError(f"member {info.name!r} has a size that cannot be")
+                    raise tarfile.ReadError(f"member {info.name!r} has an impossible size")
             if number < self._bounds.members:
                 yield Member(name=info.name, kind=_kind(info), size=info.size, attributes=_attributes(info))
         raise _beyond(self._where, f"at most {self._bounds.members} members", "members")
 
     def content(self, member: Member) -> Iterator[memoryview]:
-        """Read the regular file that was just given, in blocks."""
+        """Read the current member, a regular file, in blocks."""
         left = member.size
         while left:
             with self._understood():
@@ -136,7 +134,7 @@ class Tar:
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:
-        """Turn what the parsers raise into what it means."""
+        """Convert errors of the parsers."""
         try:
             yield
         except ConfigurationError:
@@ -162,7 +160,7 @@ class Tar:
     def _damaged(self, error: Exception) -> IntegrityError:
         reason = str(error) or type(error).__name__
         return IntegrityError(
-            f"{self._where} cannot be read to its end. Nothing was taken in. Get it anew, or take another archive",
+            f"{self._where} cannot be read to its end. Nothing was imported. Get it again, or use another archive",
             [Problem(code="damaged", paths=(self._where,), message=f"expected a whole tar archive, found: {reason}")],
         )
 
@@ -176,7 +174,7 @@ def _kind(info: tarfile.TarInfo) -> str:
 
 
 def _attributes(info: tarfile.TarInfo) -> Attributes:
-    """Take over what can be; what cannot be is not worth to lose a file for."""
+    """Return the attributes that are valid; an invalid one is no reason to lose a file."""
     try:
         mtime_ns = int(Decimal(info.pax_headers.get("mtime", str(info.mtime))) * 10**9)
     except (InvalidOperation, ValueError, OverflowError):
@@ -190,10 +188,7 @@ def _attributes(info: tarfile.TarInfo) -> Attributes:
 
 
 class _Stream:
-    """Decompressed bytes as a file that is read forward only.
-
-    Never more is read at once than a header needs, nor more in all than is allowed.
-    """
+    """Decompressed bytes as a file that is read forward only: no more at once than a header needs, within bounds."""
 
     def __init__(self, file: BinaryIO, where: str, bounds: Bounds) -> None:
         self._file = file
@@ -219,12 +214,12 @@ class _Stream:
         return self._last
 
     def seek(self, position: int) -> None:
-        """Pass over bytes."""
+        """Skip bytes."""
         if position < self._position:
             raise tarfile.ReadError("a member that begins before the end of the one before it")
         while self._position < position:
             if not self.take(position - self._position):
-                raise EOFError("it was cut off")
+                raise EOFError("it is truncated")
 
     def take(self, most: int) -> memoryview:
         """Read some bytes; none at the end."""
@@ -240,16 +235,16 @@ class _Stream:
         return data
 
     def finish(self) -> None:
-        """Make sure that the archive ended where its end is marked, and read what follows: checksums are at the end."""
+        """Check that the archive ended where its end is marked, and read what follows: checksums are at the end."""
         if self._last != bytes(_TAR_BLOCK):
-            raise EOFError("an end that is not marked as such: a damaged header, or it was cut off")
+            raise EOFError("an end that is not marked as such: a damaged header, or it is truncated")
         while self.take(_BLOCK):
             pass
 
 
 def _beyond(where: str, expected: str, bound: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{where}: expected {expected}, found more. Nothing was taken in. If you trust it, give "
+        f"{where}: expected {expected}, found more. Nothing was imported. If you trust it, give "
         f"archives.Bounds({bound}=...)"
     )
 
@@ -280,8 +275,8 @@ def _unxz(file: BinaryIO) -> Iterator[bytes]:
         unzip = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY)
         while not unzip.eof:
             if unzip.needs_input and not rest and not (rest := file.read(_BLOCK)):
-                raise EOFError("compressed data that was cut off")
+                raise EOFError("compressed data that is truncated")
             yield unzip.decompress(rest, _BLOCK)
             rest = b""
-        # Another stream may follow, behind zeros.
+        # Another stream may follow, after zeros.
         rest = unzip.unused_data.lstrip(b"\0") or file.read(_BLOCK).lstrip(b"\0")

@@ -38,18 +38,17 @@ from novabackup.operations.rebuild.texts import TOKENIZERS, Tokenize, entries, f
 from novabackup.operations.rebuild.write import AGAIN, PARAMETERS, require_writable, write
 from novabackup.operations.restore.execute import set_aside
 from novabackup.storage import Block, Entry, Reader, Span
+from novabackup.storage.raw import read_blocks
 from novabackup.store import checks
 from novabackup.store.store import IndexStore
 
-__all__ = ["RebuildPlan", "Rebuilt", "Wishes", "build", "execute"]
+__all__ = ["Hints", "RebuildPlan", "Rebuilt", "execute", "plan"]
 
 _LOG = logging.getLogger("novabackup")
 
-_BLOCK = 4 << 20
-
 
 @attrs.frozen(kw_only=True)
-class Wishes:
+class Hints:
     """What the caller knows of the index.
 
     Attributes:
@@ -131,7 +130,7 @@ class Rebuilt:
     before: FileEntry | None = None
 
 
-def build(store: IndexStore, objects: Objects, wishes: Wishes) -> Rebuilt:
+def plan(store: IndexStore, objects: Objects, wishes: Hints) -> Rebuilt:
     """Make an index in memory; nothing is written.
 
     Args:
@@ -146,9 +145,9 @@ def build(store: IndexStore, objects: Objects, wishes: Wishes) -> Rebuilt:
     """
     component, metadata = _components(store)
     problems = _only_its_own(store, component)
-    plan = RebuildPlan(store=store.url, path=component.path, problems=problems)
+    todo = RebuildPlan(store=store.url, path=component.path, problems=problems)
     if not problems:
-        return Rebuilt(plan=plan)
+        return Rebuilt(plan=todo)
     learned = _learn(store, objects, component, metadata, wishes)
     content = _live(store, metadata)
     found = entries(metadata, content)
@@ -162,7 +161,7 @@ def build(store: IndexStore, objects: Objects, wishes: Wishes) -> Rebuilt:
     signed = ", signed" if way.recipe.signature else ""
     return Rebuilt(
         plan=attrs.evolve(
-            plan,
+            todo,
             metadata=metadata.path,
             text_field=way.field,
             tokenizer=way.name,
@@ -201,17 +200,17 @@ def execute(store: IndexStore, rebuilt: Rebuilt, guard: AbstractContextManager[B
     Raises:
         ChangedError: The metadata is not what the index was made from.
     """
-    plan = rebuilt.plan
+    todo = rebuilt.plan
     with guard as before:
-        now = before.files.get(plan.metadata)
+        now = before.files.get(todo.metadata)
         if now is None or (now.blake3, now.size) != rebuilt.texts:
-            raise ChangedError(f"{store.url}/{plan.metadata} was changed while {plan.path} was made: try again")
-        if plan.path in before.files:
-            set_aside(store.storage, plan.path, before.id)
+            raise ChangedError(f"{store.url}/{todo.metadata} was changed while {todo.path} was made: try again")
+        if todo.path in before.files:
+            set_aside(store.storage, todo.path, before.id)
         attributes = rebuilt.before.attributes if rebuilt.before else None
         if attributes is not None:
             attributes = attrs.evolve(attributes, mtime_ns=time.time_ns())
-        store.storage.write(plan.path, [rebuilt.data], attributes)
+        store.storage.write(todo.path, [rebuilt.data], attributes)
 
 
 # -- what is damaged -------------------------------------------------------------------------------------------------
@@ -250,8 +249,7 @@ def _only_its_own(store: IndexStore, component: Bm25) -> tuple[Problem, ...]:
 
 def _live(store: IndexStore, metadata: Component) -> bytes:
     with store.storage.open(metadata.path) as reader:
-        size = reader.entry.size
-        content = b"".join(reader.read(start, min(_BLOCK, size - start)) for start in range(0, size, _BLOCK))
+        content = b"".join(read_blocks(reader))
         reader.confirm()
     return content
 
@@ -260,7 +258,7 @@ def _live(store: IndexStore, metadata: Component) -> bytes:
 
 
 @attrs.frozen(kw_only=True)
-class _Way:
+class _Method:
     """A way to write an index from entries.
 
     Attributes:
@@ -306,10 +304,10 @@ class _Learned:
 
     snapshot: str
     before: FileEntry
-    ways: tuple[_Way, ...]
+    ways: tuple[_Method, ...]
     key: bytes = attrs.field(default=b"", repr=False)
 
-    def only_way(self, found: Sequence[Any]) -> _Way:
+    def only_way(self, found: Sequence[Any]) -> _Method:
         """Choose the way; refuse if there are several that lead to different words now."""
         usable = [way for way in self.ways if not way.field or way.field in fields(found, way.field)]
         if len({_digests(way.words(found)) for way in usable}) > 1:
@@ -321,7 +319,7 @@ class _Learned:
         return usable[0]
 
 
-def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Component, wishes: Wishes) -> _Learned:
+def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Component, wishes: Hints) -> _Learned:
     """Find the newest snapshot with a healthy index, and out how that was written."""
     for name, record in objects.named_records():
         if record.store != store.url:
@@ -352,7 +350,7 @@ def _is_unwell(record: SnapshotRecord, path: str) -> bool:
     return any(path in problem.paths for problem in record.problems)
 
 
-def _key(component: Bm25, recipe: Recipe, reader: Reader, snapshot: str, wishes: Wishes) -> bytes:
+def _key(component: Bm25, recipe: Recipe, reader: Reader, snapshot: str, wishes: Hints) -> bytes:
     """Give the key to sign with; it must be the one that the snapshot's index was signed with."""
     if not recipe.signature:
         return b""
@@ -366,12 +364,12 @@ def _key(component: Bm25, recipe: Recipe, reader: Reader, snapshot: str, wishes:
     return key
 
 
-def _ways(component: Bm25, recipe: Recipe, found: Sequence[Any], snapshot: str, wishes: Wishes) -> tuple[_Way, ...]:
+def _ways(component: Bm25, recipe: Recipe, found: Sequence[Any], snapshot: str, wishes: Hints) -> tuple[_Method, ...]:
     """Find the ways to cut the texts of a snapshot into the words of its index, and prove one of them."""
     own = wishes.tokenize
     known = TOKENIZERS if own is None else {getattr(own, "__qualname__", repr(own)): own}
     tried = [
-        _Way(recipe=recipe, field=field, name=name, tokenize=tokenize)
+        _Method(recipe=recipe, field=field, name=name, tokenize=tokenize)
         for field in fields(found, wishes.text_field)
         for name, tokenize in known.items()
     ]

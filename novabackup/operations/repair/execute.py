@@ -18,10 +18,10 @@ from novabackup.objects.reader import blocks
 from novabackup.objects.records import PACK_NAME, SNAPSHOT_NAME
 from novabackup.operations import check as verification
 from novabackup.operations.repair import quarantine as aside
-from novabackup.operations.repair.plan import Action, Loss, RepairPlan, Step, Work
+from novabackup.operations.repair.plan import Loss, Remedy, Repair, RepairPlan, Task
 from novabackup.operations.repair.quarantine import is_damage
 from novabackup.operations.repair.records import SmallObjects
-from novabackup.operations.repair.sources import Content, Way, Ways, content_of, require_tables
+from novabackup.operations.repair.sources import Content, Source, Sources, content_of, require_tables
 from novabackup.storage import Entry
 from novabackup.store.store import IndexStore
 
@@ -47,7 +47,7 @@ def plan(
         callback: Told of the packs that are read.
     """
     objects.require()
-    found = tuple(verification.check(objects, "100%", callback) if problems is None else problems)
+    found = tuple(verification.execute(objects, "100%", callback) if problems is None else problems)
     with _Bench(objects, others, store, found) as bench:
         actions = tuple(work.action for work in bench.works() if work.action)
         return RepairPlan(repository=objects.url, problems=found, actions=actions, lost=tuple(bench.lost))
@@ -93,7 +93,7 @@ class _Bench:
         self._keys = dict.fromkeys(problem.paths[0] for problem in problems if problem.paths)
         self._bad: dict[str, Entry | None] = {}
         """Packs that are damaged or gone and that nobody has as they were."""
-        self._ways = Ways(objects, self._others, store)
+        self._ways = Sources(objects, self._others, store)
         self._mended: dict[Content, Location] = {}
         self._proved: set[Content] = set()
         self._kept: set[str] = set()
@@ -109,7 +109,7 @@ class _Bench:
     def __exit__(self, *_about: object) -> None:
         self._ways.close()
 
-    def works(self) -> Iterator[Work]:
+    def works(self) -> Iterator[Task]:
         """Say what is to be done, in this order."""
         packs = [found[1] for key in self._keys if (found := PACK_NAME.fullmatch(key))]
         names = [found[1] for key in self._keys if (found := SNAPSHOT_NAME.fullmatch(key))]
@@ -124,18 +124,18 @@ class _Bench:
         there = [pack for pack, entry in self._bad.items() if entry is not None]
         if there:
             # Or a backup that runs beside this could rely on them.
-            yield Work(action=None, do=functools.partial(self._objects.condemn, there))
+            yield Task(action=None, do=functools.partial(self._objects.condemn, there))
         for name in names:
             yield from self._snapshot(name)
         if self._bad:
             yield from self._files()
         for pack in there:
-            action = Action(step=Step.SET_ASIDE, key=pack_key(pack))
-            yield Work(action=action, do=functools.partial(aside.move, self._objects.storage, pack_key(pack)))
+            action = Repair(step=Remedy.SET_ASIDE, key=pack_key(pack))
+            yield Task(action=action, do=functools.partial(aside.move, self._objects.storage, pack_key(pack)))
 
     # -- packs -------------------------------------------------------------------------------------------------------
 
-    def _pack(self, pack: str, *, needed: bool) -> Iterator[Work]:
+    def _pack(self, pack: str, *, needed: bool) -> Iterator[Task]:
         key = pack_key(pack)
         try:
             entry = self._objects.storage.entry(key)
@@ -154,8 +154,8 @@ class _Bench:
         if needed:
             for other in self._others:
                 if self._has_whole(other, pack):
-                    action = Action(step=Step.COPY, key=key, source=other.url)
-                    yield Work(action=action, do=functools.partial(self._copy_pack, other, pack))
+                    action = Repair(step=Remedy.COPY, key=key, source=other.url)
+                    yield Task(action=action, do=functools.partial(self._copy_pack, other, pack))
                     return
         if needed or entry is not None:
             self._bad[pack] = entry
@@ -200,7 +200,7 @@ class _Bench:
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, name: str) -> Iterator[Work]:
+    def _snapshot(self, name: str) -> Iterator[Task]:
         key = snapshot_key(name)
         reasons: list[str] = []
         try:
@@ -218,8 +218,8 @@ class _Bench:
         else:
             return
         for other, record in self._copies(name, reasons):
-            action = Action(step=Step.COPY, key=key, source=other.url)
-            yield Work(action=action, do=functools.partial(self._copy_snapshot, other, name, record))
+            action = Repair(step=Remedy.COPY, key=key, source=other.url)
+            yield Task(action=action, do=functools.partial(self._copy_snapshot, other, name, record))
             return
         why = "; ".join(reasons) or "no other repository that was given has it"
         message = f"the whole snapshot: {why}. Give one that has it, or forget the snapshot"
@@ -259,7 +259,7 @@ class _Bench:
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def _files(self) -> Iterator[Work]:
+    def _files(self) -> Iterator[Task]:
         """Find the files that need bad packs, and how each can be had again."""
         records = list(self._objects.named_records())
         broken = [(name, entry) for name, record in records[::-1] for entry in record.files if self._is_broken(entry)]
@@ -269,7 +269,7 @@ class _Bench:
                 if content_of(entry) in contents and not self._is_broken(entry):
                     self._mended.setdefault(content_of(entry), Location.of(entry))
         self._ways.want(contents)
-        known: dict[FileEntry, tuple[list[Way], list[str]]] = {}
+        known: dict[FileEntry, tuple[list[Source], list[str]]] = {}
         for name, entry in broken:
             bare = attrs.evolve(entry, attributes=None, identity="", report=None)
             if bare not in known:
@@ -277,8 +277,8 @@ class _Bench:
                 known[bare] = list(self._ways_of(entry, reasons)), reasons
             ways, reasons = known[bare]
             if ways:
-                action = Action(step=Step.STORE, key=snapshot_key(name), path=entry.path, source=ways[0].source)
-                yield Work(action=action, do=functools.partial(self._store_file, name, entry.path, ways))
+                action = Repair(step=Remedy.STORE, key=snapshot_key(name), path=entry.path, source=ways[0].source)
+                yield Task(action=action, do=functools.partial(self._store_file, name, entry.path, ways))
             else:
                 why = "; ".join(reasons) or "nobody has its content"
                 message = f"{why}. Give a copy of the repository that has it, or the store if it has this very file"
@@ -287,13 +287,13 @@ class _Bench:
     def _is_broken(self, entry: FileEntry) -> bool:
         return not self._bad.keys().isdisjoint(entry.packs)
 
-    def _ways_of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+    def _ways_of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Source]:
         content = content_of(entry)
         if content in self._mended:
-            yield Way(source="another snapshot here", go=functools.partial(self._mended.__getitem__, content))
+            yield Source(source="another snapshot here", go=functools.partial(self._mended.__getitem__, content))
         yield from self._ways.of(entry, reasons)
 
-    def _store_file(self, name: str, path: str, ways: Sequence[Way]) -> None:
+    def _store_file(self, name: str, path: str, ways: Sequence[Source]) -> None:
         key = snapshot_key(name)
         if not self._objects.storage.exists(key):
             return  # forgotten since
@@ -315,7 +315,7 @@ class _Bench:
             raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
         self._objects.replace(name, changed)
 
-    def _go(self, entry: FileEntry, ways: Sequence[Way]) -> Location:
+    def _go(self, entry: FileEntry, ways: Sequence[Source]) -> Location:
         """Go the first way that leads there: the whole file is read and compared with its hash."""
         errors = []
         for way in ways:

@@ -12,10 +12,10 @@ from novabackup._support import text as _text
 from novabackup.errors import printable
 from novabackup.format.records import Problem
 
-__all__ = ["Action", "Loss", "RepairPlan", "Step", "Work"]
+__all__ = ["Loss", "Remedy", "Repair", "RepairPlan", "Task"]
 
 
-class Step(enum.StrEnum):
+class Remedy(enum.StrEnum):
     """What a repair does with one object, or with one file of a snapshot."""
 
     WRITE = "write anew"
@@ -29,7 +29,7 @@ class Step(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class Action:
+class Repair:
     """One step of a repair.
 
     Attributes:
@@ -39,7 +39,7 @@ class Action:
         source: Where what is needed comes from, for people; a URL, if it is another place.
     """
 
-    step: Step
+    step: Remedy
     key: str
     path: str = ""
     source: str = ""
@@ -73,7 +73,7 @@ class RepairPlan:
 
     repository: str
     problems: tuple[Problem, ...]
-    actions: tuple[Action, ...]
+    actions: tuple[Repair, ...]
     lost: tuple[Loss, ...]
 
     @property
@@ -96,17 +96,17 @@ class RepairPlan:
         return _html.table(f"Repair of {self.repository}: {self.summary}", columns, rows)
 
 
-def _cells(action: Action) -> tuple[str, ...]:
+def _cells(action: Repair) -> tuple[str, ...]:
     return (action.step.value, *_what(action), f"from {action.source}" if action.source else "-")
 
 
-def _what(item: Action | Loss) -> tuple[str, str]:
+def _what(item: Repair | Loss) -> tuple[str, str]:
     return item.key, item.path or "-"
 
 
 @attrs.frozen(kw_only=True)
-class Work:
+class Task:
     """One step, and what carries it out; some need not be told to anybody."""
 
-    action: Action | None
+    action: Repair | None
     do: Callable[[], object]

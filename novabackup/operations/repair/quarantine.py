@@ -9,12 +9,11 @@ from collections.abc import Iterator
 
 from novabackup.objects.packs import ASIDE
 from novabackup.storage import Storage
+from novabackup.storage.raw import read_blocks
 
 __all__ = ["is_damage", "keep", "move", "stored"]
 
 _LOG = logging.getLogger("novabackup")
-
-_BLOCK = 4 << 20
 
 
 def is_damage(error: OSError) -> bool:
@@ -47,8 +46,7 @@ def stored(storage: Storage, key: str) -> Iterator[bytes]:
         FileNotFoundError: There is none.
     """
     with storage.open(key) as reader:
-        for start in range(0, reader.entry.size, _BLOCK):
-            yield reader.read(start, min(_BLOCK, reader.entry.size - start))
+        yield from read_blocks(reader)
 
 
 def _free(storage: Storage, key: str) -> str:

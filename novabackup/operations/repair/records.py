@@ -13,7 +13,7 @@ from novabackup.objects.founding import CONFIG_KEY, KEYS, README_KEY, read_confi
 from novabackup.objects.packs import Objects
 from novabackup.objects.records import PIN_NAME
 from novabackup.operations.repair import quarantine as aside
-from novabackup.operations.repair.plan import Action, Loss, Step, Work
+from novabackup.operations.repair.plan import Loss, Remedy, Repair, Task
 
 __all__ = ["SmallObjects"]
 
@@ -39,7 +39,7 @@ class SmallObjects:
         self._others = others
         self.lost: list[Loss] = []
 
-    def works(self, key: str) -> Iterator[Work]:
+    def works(self, key: str) -> Iterator[Task]:
         """Say what is to be done about one object that is damaged or gone.
 
         Args:
@@ -72,9 +72,9 @@ class SmallObjects:
             pass
         return ""
 
-    def _write(self, key: str, do: Callable[[], object], source: str = "") -> Work:
-        step = Step.COPY if source else Step.WRITE
-        return Work(action=Action(step=step, key=key, source=source), do=do)
+    def _write(self, key: str, do: Callable[[], object], source: str = "") -> Task:
+        step = Remedy.COPY if source else Remedy.WRITE
+        return Task(action=Repair(step=step, key=key, source=source), do=do)
 
     def _write_config(self) -> None:
         if self._objects.storage.exists(CONFIG_KEY):
@@ -91,7 +91,7 @@ class SmallObjects:
         aside.keep(self._objects.storage, EXTRACT_KEY)
         write_script(self._objects.storage)
 
-    def _pin(self, key: str, name: str) -> Iterator[Work]:
+    def _pin(self, key: str, name: str) -> Iterator[Task]:
         for other in self._others:
             try:
                 pin, source = other.read_record(key, Pin)[0], other.url
@@ -110,7 +110,7 @@ class SmallObjects:
 
         yield self._write(key, write, source)
 
-    def _record(self, key: str, folder: str) -> Iterator[Work]:
+    def _record(self, key: str, folder: str) -> Iterator[Task]:
         """Copy a record back that only a copy made byte by byte can have, or set it aside."""
         for other in self._others:
             try:
@@ -132,9 +132,9 @@ class SmallObjects:
         self.lost.append(Loss(key=key, message=said[folder]))
         yield self._set_aside(key)
 
-    def _set_aside(self, key: str) -> Work:
-        action = Action(step=Step.SET_ASIDE, key=key)
-        return Work(action=action, do=functools.partial(aside.move, self._objects.storage, key))
+    def _set_aside(self, key: str) -> Task:
+        action = Repair(step=Remedy.SET_ASIDE, key=key)
+        return Task(action=action, do=functools.partial(aside.move, self._objects.storage, key))
 
     def _same_record(self, other: Objects, key: str, folder: str) -> bytes:
         """Read a record of a copy that has the same identity and keys; give its bytes as they are to be stored here."""

@@ -22,7 +22,7 @@ from novabackup.storage import Storage
 from novabackup.storage.raw import hash_of
 from novabackup.store.store import IndexStore
 
-__all__ = ["Content", "Way", "Ways", "content_of", "require_tables"]
+__all__ = ["Content", "Source", "Sources", "content_of", "require_tables"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -48,7 +48,7 @@ def require_tables(objects: Objects, packs: Iterable[str]) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class Way:
+class Source:
     """A way to have the content of a file again.
 
     Attributes:
@@ -60,7 +60,7 @@ class Way:
     go: Callable[[], Location]
 
 
-class Ways:
+class Sources:
     """Finds ways, and goes them. Finding writes nothing. A context manager that leaves nothing running."""
 
     def __init__(self, objects: Objects, others: Sequence[Objects], store: IndexStore | None) -> None:
@@ -108,7 +108,7 @@ class Ways:
             raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
         return brought
 
-    def of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+    def of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Source]:
         """Find the ways for one file.
 
         Args:
@@ -132,7 +132,7 @@ class Ways:
     def _packer(self) -> Packer:
         return self._exit.enter_context(Packer(self._objects.avoiding(self._bad), ()))
 
-    def _by_chunks(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+    def _by_chunks(self, entry: FileEntry, reasons: list[str]) -> Iterator[Source]:
         try:
             runs = self._salvage.runs(entry)
         except (ArchivedError, IntegrityError, FormatError) as error:
@@ -167,7 +167,7 @@ class Ways:
             return self._packer.locate([np.concatenate(places)])[0]
 
         abroad = sorted(sources - {self._objects.url})
-        yield Way(source=" and ".join([*abroad, "what is left here"]), go=go)
+        yield Source(source=" and ".join([*abroad, "what is left here"]), go=go)
 
     # -- from a copied snapshot --------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Ways:
                         known.append((other, record, entry))
         return found
 
-    def _from_others(self, entry: FileEntry, reasons: list[str]) -> Iterator[Way]:
+    def _from_others(self, entry: FileEntry, reasons: list[str]) -> Iterator[Source]:
         for other, record, there in self._elsewhere.get(content_of(entry), ()):
             try:
                 require_tables(other, there.packs)
@@ -191,7 +191,7 @@ class Ways:
                 reasons.append(f"{other.url}: {error.args[0]}")
                 continue
             alone = attrs.evolve(record, files=(there,))
-            yield Way(source=other.url, go=functools.partial(self._copied, other, alone))
+            yield Source(source=other.url, go=functools.partial(self._copied, other, alone))
 
     def _copied(self, other: Objects, alone: SnapshotRecord) -> Location:
         (entry,) = self.brought(other, alone).files
@@ -214,11 +214,13 @@ class Ways:
                     _LOG.info("%s/%s is of no help: %s", self._store.url, file.entry.key, error)
         return found
 
-    def _from_the_store(self, entry: FileEntry) -> Iterator[Way]:
+    def _from_the_store(self, entry: FileEntry) -> Iterator[Source]:
         path = self._live.get(content_of(entry))
         if path is not None and self._store is not None:
             source = f"{self._store.url}/{path}"
-            yield Way(source=source, go=functools.partial(self._stored, self._store.storage, path, content_of(entry)))
+            yield Source(
+                source=source, go=functools.partial(self._stored, self._store.storage, path, content_of(entry))
+            )
 
     def _stored(self, storage: Storage, path: str, wanted: Content) -> Location:
         try:

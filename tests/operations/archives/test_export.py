@@ -68,11 +68,11 @@ def test_what_is_there_under_the_name_is_not_replaced(folder, store, repository,
     first.export(target)
     before = target.read_bytes()
     nova.ingest(folder, nova.texts(1, 50))
-    with pytest.raises(ConfigurationError, match="expected nothing there, or an archive of this snapshot"):
+    with pytest.raises(ConfigurationError, match="expected no file, or an archive of this snapshot"):
         repository.backup(store).export(target)
     assert target.read_bytes() == before
     target.write_bytes(b"something else")
-    with pytest.raises(ConfigurationError, match="found something else"):
+    with pytest.raises(ConfigurationError, match="found another file"):
         first.export(target)
     assert target.read_bytes() == b"something else"
 

@@ -41,7 +41,7 @@ def refused(plain, repository, tmp_path, monkeypatch):
         archive = tars.write(tmp_path / "bad.tar.gz", tars.file("docs/honest.txt"), *members, mode=mode, **options)
         before = everything(tmp_path)
         codes = [problem.code for problem in repository.plan_import_archive(archive, plain).problems]
-        with pytest.raises(IntegrityError, match="Nothing was taken in"):
+        with pytest.raises(IntegrityError, match="Nothing was imported"):
             repository.import_archive(archive, plain)
         assert everything(tmp_path) == before
         return codes

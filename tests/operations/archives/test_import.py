@@ -195,7 +195,7 @@ def test_a_sum_that_does_not_match_takes_nothing_in(daily, store, repository):
     content = bytearray(daily.read_bytes())
     content[200] ^= 1
     daily.write_bytes(content)
-    with pytest.raises(IntegrityError, match=r"is not what its \.sha256 says"):
+    with pytest.raises(IntegrityError, match=r"does not match its \.sha256"):
         repository.import_archive(daily, store)
     daily.with_name(daily.name + ".sha256").write_text("nonsense\n")
     with pytest.raises(IntegrityError, match="expected a line of sha256sum"):

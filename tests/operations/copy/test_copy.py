@@ -123,7 +123,7 @@ def test_what_went_before_is_not_read_again(both, store):
         found._objects._records.clear()
     read = []
     plan = source.plan_copy(to=target)
-    copying.copy(source._objects, plan, target._objects, copying.Paces(reading=read.append), Callback())
+    copying.execute(source._objects, plan, target._objects, copying.Paces(reading=read.append), Callback())
     new = source["latest"].files
     assert 0 < sum(read) < 0.6 * sum(entry.size for entry in new.values())
     assert contents(target) == contents(source)

@@ -365,14 +365,14 @@ def test_metadata_that_changes_meanwhile_puts_everything_back(damaged, monkeypat
     from novabackup.operations.rebuild import rebuild as rebuilding
 
     damaged.damage()
-    make = rebuilding.build
+    make = rebuilding.plan
 
-    def build_and_be_overtaken(*arguments):
+    def plan_and_be_overtaken(*arguments):
         rebuilt = make(*arguments)
         nova.write_metadata(damaged.folder, nova.texts(40, first=1))
         return rebuilt
 
-    monkeypatch.setattr(rebuilding, "build", build_and_be_overtaken)
+    monkeypatch.setattr(rebuilding, "plan", plan_and_be_overtaken)
     before = (damaged.folder / PATH).read_bytes()
     with pytest.raises(ChangedError, match="try again"):
         damaged.repository.rebuild_bm25(damaged.store)
@@ -387,9 +387,9 @@ def test_a_store_without_such_files_is_refused(tmp_path):
 
 
 def test_a_key_is_not_shown():
-    from novabackup.operations.rebuild.rebuild import Wishes
+    from novabackup.operations.rebuild.rebuild import Hints
 
-    assert "secret" not in repr(Wishes(sign_key=KEY))
+    assert "secret" not in repr(Hints(sign_key=KEY))
 
 
 @pytest.mark.parametrize("damaged", [layouts.NOVA], indirect=True, ids=["Nova"])
