@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import enum
 import os
 import signal
@@ -39,11 +40,11 @@ def fail_with(error: BaseException) -> Fault:
     """Make a fault that raises.
 
     Args:
-        error: What to raise, such as ``OSError(errno.ENOSPC, "no space left")`` or ``KeyboardInterrupt()``.
+        error: What to raise, as a new copy each time, such as ``OSError(errno.ENOSPC, "no space left")``.
     """
 
     def fault() -> None:
-        raise error
+        raise copy.copy(error)
 
     return fault
 

@@ -18,6 +18,7 @@ from novabackup.errors import (
     NovaBackupError,
     RollbackError,
     StoreBusyError,
+    causes,
 )
 from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Problem, SnapshotRecord
 from novabackup.objects.packs import Objects
@@ -220,12 +221,10 @@ def _refuse_archive(objects: Objects) -> None:
 
 
 def _chained(failure: BaseException, cause: BaseException | None) -> BaseException:
-    """Hang the error that the rollback was for behind the one that stopped the rollback, so that both are shown."""
-    last = failure
-    while last.__cause__ is not None:
-        last = last.__cause__
-    if last is not cause:
-        last.__cause__ = cause
+    """Append the error that the rollback was for to the causes of the one that stopped it, so that both are shown."""
+    chain = list(causes(failure))
+    if chain[-1].__cause__ is None and not any(error in chain for error in causes(cause)):
+        chain[-1].__cause__ = cause
     return failure
 
 

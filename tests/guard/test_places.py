@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ import nova
 from nobody import as_nobody, let_pass
 from novabackup import ConfigurationError, IndexStore, IntegrityError, Repository, RollbackError, recover, snapshot
 from novabackup.components import Files
+from novabackup.errors import causes
 from novabackup.format.records import Journal, encode
 from novabackup.storage import open_storage
+from novabackup.testing import FaultyStorage, Then
 from novabackup.transaction.journal import JOURNAL_KEY
 from novabackup.transaction.owner import myself
 
@@ -104,6 +108,33 @@ def test_a_journal_that_names_a_lost_repository_says_what_to_do(folder, store, t
     with pytest.raises(RollbackError, match="lost"), snapshot(store):
         raise AssertionError("the block ran")
     assert nova.contents(folder) == before
+
+
+@pytest.mark.parametrize("of_the_block", ["the same", "raised from it", "its cause"])
+def test_an_error_that_the_rollback_meets_again_does_not_stop_it_from_ending(folder, of_the_block):
+    full = OSError(errno.ENOSPC, "no space left")
+    wrapped = ValueError("the ingest failed")
+
+    disk_full = threading.Event()
+
+    def fault() -> None:
+        if disk_full.is_set():
+            raise full  # the same instance each time
+
+    storage = FaultyStorage(open_storage(folder), 1, fault, then=Then.BROKEN)
+    with pytest.raises(RollbackError, match="no space left") as caught, snapshot(IndexStore(storage)):
+        nova.ingest(folder, nova.texts(1, 20))
+        disk_full.set()
+        if of_the_block == "the same":
+            full.__cause__ = wrapped
+            wrapped.__cause__ = full
+            raise full
+        if of_the_block == "raised from it":
+            raise wrapped from full
+        full.__cause__ = wrapped
+        raise full
+    assert full in causes(caught.value)
+    assert recover(IndexStore(folder)) is not None
 
 
 def test_a_rollback_that_cannot_finish_leaves_the_journal_for_recover(folder, store):

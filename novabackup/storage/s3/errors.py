@@ -11,7 +11,7 @@ import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 import botocore.parsers  # type: ignore[import-untyped]
 
-from novabackup.errors import ArchivedError, ConfigurationError, NovaBackupError
+from novabackup.errors import ArchivedError, ConfigurationError, NovaBackupError, causes
 from novabackup.storage.generic import named
 
 _BROKEN = (
@@ -189,10 +189,8 @@ def _refusal(error: Exception, answer: Mapping[str, Any], url: str, tried: str) 
 
 
 def _client_error(error: BaseException | None) -> BaseException | None:
-    """Find what botocore raised behind what s3fs made of it."""
-    while error is not None and not isinstance(error, botocore.exceptions.ClientError):
-        error = error.__cause__
-    return error
+    """Find what botocore raised among the causes of what s3fs raised."""
+    return next((one for one in causes(error) if isinstance(one, botocore.exceptions.ClientError)), None)
 
 
 def _answer(error: BaseException) -> Mapping[str, Any]:
