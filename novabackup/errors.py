@@ -16,10 +16,8 @@ __all__ = [
     "IntegrityError",
     "NotFoundError",
     "NovaBackupError",
-    "Problem",
     "RollbackError",
     "StoreBusyError",
-    "printable",
 ]
 
 

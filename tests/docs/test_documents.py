@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from novabackup.cli.main import app
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = ROOT / "README.md"
+GUIDE = ROOT / "docs/guide.md"
+INDEX = ROOT / "docs/README.md"
 TOLD_APART = [ROOT / "docs/procedures.md"]
 """Documents each section of which has a place of its own: test_procedures.py runs all that is in them."""
 
@@ -51,27 +54,42 @@ def test_the_first_example_works_as_printed_when_pasted_into_a_session(beside_a_
     assert tags == [("pre-ingest",), ("failed-ingest",)]
 
 
-def test_the_readme_does_what_it_shows(beside_a_store, manuals, tmp_path, request):
+@pytest.fixture
+def library(beside_a_store, manuals, tmp_path, request):
+    """Run the Python of a document that shows the library with an ``ingest()`` of the reader's own."""
+
     def ingest() -> None:
         for write in (manuals.write_faiss, manuals.write_bm25, manuals.write_metadata):
             write(beside_a_store, manuals.read_chunks("brakes", "engine"))
 
-    namespace: dict[str, object] = {"ingest": ingest, "asyncio": __import__("asyncio")}
-    first, *others = fenced.blocks(README, "python")
-    assert first.run(namespace).endswith("\nhealthy\n")
-    for block in others:
-        if "s3" in block.marks:
-            request.getfixturevalue("bucket")
-        moved = block.text.replace("/mnt/backups", str(tmp_path / "mnt")).replace("/tmp/elsewhere", "elsewhere")
-        attrs.evolve(block, text=moved).run(namespace)
+    def run(path: Path) -> list[str]:
+        namespace: dict[str, object] = {"ingest": ingest, "asyncio": asyncio}
+        printed = []
+        for block in fenced.blocks(path, "python"):
+            if "s3" in block.marks:
+                request.getfixturevalue("bucket")
+            moved = block.text.replace("/mnt/backups", str(tmp_path / "mnt")).replace("/tmp/elsewhere", "elsewhere")
+            printed.append(attrs.evolve(block, text=moved).run(namespace))
+        assert not IndexStore("vector_db").check()
+        return printed
+
+    return run
+
+
+def test_the_readme_does_what_it_shows(library):
+    assert library(README)[0].endswith("\nhealthy\n")
+    assert not IndexStore("elsewhere").check()
+
+
+def test_the_guide_does_what_it_shows(library):
+    library(GUIDE)
     assert [path.name for path in Path("elsewhere").iterdir() if path.is_file()] == ["metadata.json"]
-    assert not IndexStore("vector_db").check()
     assert len(Repository("vector_db/backups").snapshots(tags=["nightly"])) == 1
     options = {"client_kwargs": {"region_name": "eu-central-1"}}
     assert [snap.tags for snap in Repository("s3://bucket/backups", storage_options=options)] == [("nightly",)]
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path not in (README, *TOLD_APART)], ids=relative)
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path not in (README, GUIDE, *TOLD_APART)], ids=relative)
 def test_other_documents_do_what_they_show(path, beside_a_store, request):
     namespace: dict[str, object] = {}
     moved: dict[str, str] = {}
@@ -138,8 +156,8 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
-def test_every_error_is_in_the_table_of_the_readme():
-    listed = set(re.findall(r"^\| `(\w+)`", README.read_text(), re.MULTILINE))
+def test_every_error_is_in_the_table_of_errors():
+    listed = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/errors.md").read_text(), re.MULTILINE))
     assert listed == set(errors.__all__) - {"NovaBackupError"}
 
 
@@ -182,9 +200,14 @@ def test_every_dependency_has_its_reason():
         assert re.search(rf"^\| (\S+, )?{name}[ ,]", text, re.MULTILINE), name
 
 
-def test_every_page_is_linked_in_the_readme():
-    linked = re.findall(r"\]\((docs/[\w/.-]+\.md)", README.read_text())
-    assert {relative(path) for path in ROOT.glob("docs/*.md")} == set(linked) - {"docs/benchmarks/results.md"}
+def test_every_page_is_in_the_index_which_the_readme_links_to():
+    linked = re.findall(r"\]\(([\w/.-]+\.md)", INDEX.read_text())
+    assert {path.name for path in ROOT.glob("docs/*.md")} - {INDEX.name} == {name for name in linked if "/" not in name}
+    assert "(docs/README.md)" in README.read_text()
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 250
 
 
 def test_every_make_target_in_the_documents_is_there():

@@ -32,7 +32,7 @@ from novabackup.keys import Passphrase
 
 DOCUMENT = ROOT / "docs" / "procedures.md"
 PASSPHRASE = "check the brake pads every ten thousand kilometres"
-SHARED = "What they share"
+SHARED = "Shared configuration"
 WITH_COPIES = ("S3", "Another server", "From S3", "Server lost", "Retention")
 
 
