@@ -20,7 +20,7 @@ from novabackup.format.records import FAILED_TAG, Drill, Problem, SnapshotRecord
 from novabackup.objects.packs import Objects
 from novabackup.operations import thaw
 from novabackup.operations.compatibility import compare, here, versions
-from novabackup.operations.verify import Stopwatch, Tried, try_out
+from novabackup.operations.verify import Stopwatch, Trial, open_and_query
 from novabackup.store.reports import Reports
 from novabackup.store.store import IndexStore
 
@@ -154,9 +154,9 @@ def execute(
     with scratch(rules.folder, record.size) as place:
         restored = store.at(place)
         failure = _restore(restore, restored, watch)
-        tried, done = Tried(reports=Reports()), None
+        trial, done = Trial(reports=Reports()), None
         if failure is None:
-            tried = try_out(restored, record, watch)
+            trial = open_and_query(restored, record, watch)
             done = _run(rules, name, place, watch)
     concerns = compare(record, here())
     drill = Drill(
@@ -168,12 +168,12 @@ def execute(
         size=record.size,
         milliseconds={step: round(1000 * seconds) for step, seconds in watch.seconds.items()},
         rto_milliseconds=None if rules.rto is None else round(1000 * rules.rto),
-        queries=tried.repeated.number,
+        queries=trial.repeated.number,
         command=tuple(rules.command),
         status=done.status if done else None,
         output=done.output if done else "",
-        notes=(*tried.notes, *(str(concern) for concern in concerns)),
-        problems=(*_not_restored(failure), *tried.problems, *_command_failed(rules, done)),
+        notes=(*trial.notes, *(str(concern) for concern in concerns)),
+        problems=(*_not_restored(failure), *trial.problems, *_command_failed(rules, done)),
     )
     drill = attrs.evolve(drill, problems=(*drill.problems, *_too_slow(drill)))
     _write_down(objects, drill)
