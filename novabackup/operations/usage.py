@@ -6,7 +6,7 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup._support import html
-from novabackup._support.tables import Table, Tabular
+from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Workers
 from novabackup.errors import IntegrityError
 from novabackup.objects.packs import Objects
@@ -44,7 +44,7 @@ class Usage(Tabular):
         """Factor of compression."""
         return self.content / self.stored if self.stored else 1.0
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         rows = [
             ("snapshots", self.snapshots),
             ("all their files", html.size(self.logical)),
