@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import attrs
 
-from novabackup._support.tables import Table, Tabular
+from novabackup._support.tables import TableData, Tabular
 from novabackup._support.text import first_of
 from novabackup.format.records import FileEntry, Report, SnapshotRecord
 
@@ -68,7 +68,7 @@ class Compatibility(tuple[Concern, ...], Tabular):
     def __str__(self) -> str:
         return "\n".join(map(str, self)) or "nothing is known that would prevent loading the files here"
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         rows = ((str(one.severity), one.code, ", ".join(one.paths), one.message) for one in self)
         return "Will it load here?", ["severity", "what", "files", "details"], rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from novabackup._support.tables import Table, Tabular
+from novabackup._support.tables import TableData, Tabular
 from novabackup.format.records import SnapshotRecord
 
 
@@ -31,7 +31,7 @@ class Diff(Tabular):
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
         return f"From {self.before} to {self.after}", ["what", "file"], rows
 

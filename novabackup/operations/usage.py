@@ -6,8 +6,8 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup._support import html
-from novabackup._support.tables import Table, Tabular
-from novabackup._support.threads import Lane
+from novabackup._support.tables import TableData, Tabular
+from novabackup._support.threads import Workers
 from novabackup.errors import IntegrityError
 from novabackup.objects.packs import Objects
 
@@ -44,7 +44,7 @@ class Usage(Tabular):
         """Factor of compression."""
         return self.content / self.stored if self.stored else 1.0
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         rows = [
             ("snapshots", self.snapshots),
             ("all their files", html.size(self.logical)),
@@ -82,8 +82,8 @@ def measure(objects: Objects, callback: Callback) -> Usage:
         return sum(frame.size for frame in objects.table(pack).frames)
 
     total = 0
-    with Lane(objects.storage.parallel, 2 * objects.storage.parallel) as lane:
-        for size in lane.each(content, needed):
+    with Workers(objects.storage.parallel, 2 * objects.storage.parallel) as workers:
+        for size in workers.each(content, needed):
             total += size
             callback.relative_update(1)
     orphans = sizes.keys() - set(needed)

@@ -6,14 +6,14 @@ counts as known only if an index written in this way from the texts of that snap
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import attrs
 from blake3 import blake3
@@ -31,13 +31,13 @@ from novabackup.errors import (
     NotFoundError,
     printable,
 )
-from novabackup.format.records import FileEntry, Problem, SnapshotRecord
+from novabackup.format.records import FileEntry, Problem
 from novabackup.objects.packs import Objects
-from novabackup.objects.reader import blocks
+from novabackup.objects.reader import blocks, read_file
 from novabackup.operations.rebuild.texts import TOKENIZERS, Tokenize, entries, fields, texts
 from novabackup.operations.rebuild.write import AGAIN, PARAMETERS, require_writable, write
 from novabackup.operations.restore.execute import set_aside
-from novabackup.storage import Block, Entry, Reader, Span
+from novabackup.storage import Block, Reader, open_storage
 from novabackup.storage.raw import read_blocks
 from novabackup.store import checks
 from novabackup.store.store import IndexStore
@@ -302,13 +302,14 @@ def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Compo
     for name, record in objects.named_records():
         if record.store != store.url:
             continue
-        files = {entry.path: entry for entry in record.files if not _is_unwell(record, entry.path)}
+        unhealthy = {path for problem in record.problems for path in problem.paths}
+        files = {entry.path: entry for entry in record.files if entry.path not in unhealthy}
         if not {component.path, metadata.path} <= files.keys():
             continue
         try:
             with _spooled(component.path, blocks(objects, files[component.path])) as reader:
                 recipe = component.recipe(reader)
-                found = entries(metadata, b"".join(_plain(blocks(objects, files[metadata.path]))))
+                found = entries(metadata, read_file(objects, files[metadata.path]))
                 if recipe.count != len(found):
                     continue
                 require_writable(recipe, f"{component.path} in snapshot {name}")
@@ -322,10 +323,6 @@ def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Compo
         f"{objects.url} has no snapshot of {store.url} with a healthy {component.path} and {metadata.path} to learn "
         f"its shape from. {AGAIN}"
     )
-
-
-def _is_unwell(record: SnapshotRecord, path: str) -> bool:
-    return any(path in problem.paths for problem in record.problems)
 
 
 def _key(component: Bm25, recipe: Recipe, reader: Reader, snapshot: str, hints: Hints) -> bytes:
@@ -378,7 +375,7 @@ def _prove(component: Bm25, recipe: Recipe, words: list[list[str]], data: bytes)
         made = component.recipe(reader)
         report = component.inspect(reader)
         problems = (*report.problems, *component.examine(reader, report))
-    lengths = _lengths(made)
+    lengths = made.members.get("doc_len", ["", None])[1]
     same = (
         {name: member[0] for name, member in made.members.items()}
         == {name: member[0] for name, member in recipe.members.items()}
@@ -390,70 +387,27 @@ def _prove(component: Bm25, recipe: Recipe, words: list[list[str]], data: bytes)
         raise IntegrityError(f"{component.path}: the new index is not as expected; nothing was written", problems)
 
 
-def _innermost(recipe: Recipe) -> Mapping[str, Any]:
-    members = recipe.members
-    return members["index"][1]["members"] if members.get("index", [""])[0] == "index" else members
-
-
 def _corpus(recipe: Recipe) -> tuple[str, str]:
     """Return the hashes of the words of an index: of the first documents and of all."""
+    members = recipe.members
+    if members.get("index", [""])[0] == "index":
+        members = members["index"][1]["members"]
     for name in ("doc_freqs", "index"):
-        member = _innermost(recipe).get(name, [""])
+        member = members.get(name, [""])
         if member[0] in ("frequencies", "postings"):
             return member[1], member[2]
     return "", ""
-
-
-def _lengths(recipe: Recipe) -> str | None:
-    found: str | None = recipe.members.get("doc_len", ["", None])[1]
-    return found
 
 
 def _digests(words: list[list[str]]) -> tuple[str, str]:
     return digests(map(Counter, words))
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
-def _plain(content: Iterable[Block]) -> Iterator[bytes | memoryview]:
-    for block in content:
-        assert not isinstance(block, Span)  # there was no base
-        yield block
-
-
-def _spooled(path: str, content: Iterable[Block]) -> _Spooled:
-    """Write content to a file that a child process can read; all of it has been checked then."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader
-    try:
-        for block in _plain(content):
-            file.write(block)
-        file.flush()
-        return _Spooled(path, file)
-    except BaseException:
-        file.close()
-        raise
-
-
-class _Spooled(Reader):
-    """A temporary file that nobody else can change."""
-
-    def __init__(self, path: str, file: BinaryIO) -> None:
-        self.entry = Entry(key=path, size=os.fstat(file.fileno()).st_size, identity="", modified=0.0)
-        self._file = file
-
-    def read(self, start: int, length: int) -> bytes:
-        """Read a range."""
-        return os.pread(self._file.fileno(), length, start)
-
-    def confirm(self) -> None:
-        """Do nothing."""
-
-    def file(self) -> BinaryIO:
-        """Return the file itself, at its start."""
-        self._file.seek(0)
-        return self._file
-
-    def close(self) -> None:
-        """Delete it."""
-        self._file.close()
+@contextlib.contextmanager
+def _spooled(path: str, content: Iterable[Block]) -> Iterator[Reader]:
+    """Write content to a temporary file that a child process can read."""
+    with tempfile.TemporaryDirectory(prefix="novabackup-") as folder:
+        storage = open_storage(folder)
+        storage.write(path, content)
+        with storage.open(path) as reader:
+            yield reader

@@ -9,7 +9,7 @@ import attrs
 
 from novabackup._support import html
 from novabackup._support.paths import above, matches
-from novabackup._support.tables import Table, Tabular
+from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ConfigurationError, NotFoundError, printable
 from novabackup.format.records import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
 from novabackup.storage import Entry, Folder, Item, Link, Other, Storage
@@ -96,7 +96,7 @@ class RestorePlan(Tabular):
         """Return the actions of one step and kind."""
         return tuple(action for action in self.actions if action.step is step and action.kind is kind)
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         rows = [(str(action.step), str(action.kind), action.path, html.size(action.size)) for action in self.actions]
         return f"Restore of {self.snapshot} to {self.store}", ["step", "kind", "file", "bytes to write"], rows
 
