@@ -15,6 +15,8 @@ from novabackup import ConfigurationError, IntegrityError, Repository
 from novabackup.objects.packs import Objects
 from novabackup.operations import backup
 from novabackup.operations.backup import Request
+from plain_store import folder as folder
+from plain_store import store as store
 
 NO_GRACE = timedelta(0)
 
