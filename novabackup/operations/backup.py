@@ -18,7 +18,7 @@ from fsspec.callbacks import Callback
 
 from novabackup._support.paths import is_pattern, matches
 from novabackup._support.text import first_of
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
 from novabackup.format.records import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
 from novabackup.objects.packer import Packer, Stored
@@ -26,10 +26,10 @@ from novabackup.objects.packs import Objects
 from novabackup.operations.compatibility import versions
 from novabackup.storage import Reader, Storage
 from novabackup.store import checks
-from novabackup.store.probing import Probing
-from novabackup.store.questions import learn
+from novabackup.store.questions import Probing, learn
 from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
-from novabackup.store.store import Contents, DeclaredFile, IndexStore
+from novabackup.store.selection import DeclaredFile
+from novabackup.store.store import Contents, IndexStore
 
 _LOG = logging.getLogger("novabackup")
 
@@ -243,7 +243,7 @@ class _Taking:
         refused: list[str] = []
         with ExitStack() as stack:
             # A file is inspected while the next one is stored, so the smallest comes last.
-            inspecting = stack.enter_context(Lane(1, 1))
+            inspecting = stack.enter_context(Workers(1, 1))
             reading = _Reading(packer, self.store.storage, inspecting, stack, self.callback)
             for file in sorted(files, key=lambda file: -file.entry.size):
                 before = known.get(file.entry.key)
@@ -296,7 +296,7 @@ class _Reading:
 
     packer: Packer
     storage: Storage
-    inspecting: Lane
+    inspecting: Workers
     stack: ExitStack
     callback: Callback
 

@@ -14,7 +14,7 @@ from fsspec.callbacks import Callback
 
 from novabackup._support import html
 from novabackup._support.tables import TableData, Tabular
-from novabackup._support.threads import Lane, cores
+from novabackup._support.threads import Workers, cores
 from novabackup.errors import ArchivedError, ChangedError, FormatError, IntegrityError, NotFoundError
 from novabackup.format.packs import Codec, Compression, Frame, Piece, Table, opened_frame
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord, snapshot_id
@@ -286,8 +286,8 @@ class Copier:
         """Copy chunks that the target lacks, given as ranges by pack."""
         loads = [load for pack, ranges in needed.items() for load in self._loads(pack, ranges)]
         parallel = max(cores(), self._source.storage.parallel)
-        with Lane(parallel, parallel + _LOADS_AHEAD) as lane:
-            for pack, store in lane.each(self._read, loads):
+        with Workers(parallel, parallel + _LOADS_AHEAD) as workers:
+            for pack, store in workers.each(self._read, loads):
                 store(self._packer, self._places(pack))
 
     def _loads(self, pack: str, ranges: list[_Range]) -> list[_Load]:

@@ -11,7 +11,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup._support import html
 from novabackup._support.paths import matches
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.format.records import SnapshotRecord
 from novabackup.objects.packs import Objects, pack_key
@@ -128,8 +128,8 @@ def execute(
     if days < 1:
         raise ConfigurationError(f"expected a number of days from 1 on, found {days}")
     storage = objects.storage
-    with Lane(storage.parallel, storage.parallel) as lane:
-        for _requested in lane.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
+    with Workers(storage.parallel, storage.parallel) as workers:
+        for _requested in workers.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
             pass
     if timeout is None:
         return

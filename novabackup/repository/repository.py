@@ -11,7 +11,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import retention
 from novabackup._support.arguments import expect
-from novabackup._support.rate import Pace
+from novabackup._support.rate import RateLimit
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.packs import Compression
 from novabackup.format.records import Pin
@@ -376,7 +376,7 @@ def _paces(limit: float | None) -> Paces:
         return Paces()
     if not limit > 0:
         raise ConfigurationError(f"expected a limit of more than 0 bytes a second, or None for no limit, found {limit}")
-    return Paces(reading=Pace(limit), sending=Pace(limit))
+    return Paces(reading=RateLimit(limit), sending=RateLimit(limit))
 
 
 def _compression(name: Compression | str) -> Compression:

@@ -12,7 +12,7 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup._support.paths import RESERVED
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
 from novabackup.format.records import FileEntry, SnapshotRecord
 from novabackup.objects.packs import Objects
@@ -69,7 +69,7 @@ def execute(
     writes = sorted(todo.of(Step.WRITE, Kind.FILE), key=lambda action: -action.size)  # no large file is last, alone
     large = [action for action in writes if action.size > _SMALL]
     small = writes[len(large) :]
-    with Lane(_FILES_AT_ONCE, len(large) + 1) as few, Lane(_SMALL_AT_ONCE, len(small) + 1) as many:
+    with Workers(_FILES_AT_ONCE, len(large) + 1) as few, Workers(_SMALL_AT_ONCE, len(small) + 1) as many:
         try:
             for action in opened:
                 restore.attempt(restore.open_folder, action)
