@@ -141,7 +141,8 @@ class Sqlite(Isolated):
                 code="unfinished",
                 paths=(self.path, item.key),
                 message="expected a database that no process is writing to, since it is not on this host, found "
-                "changes that are not written into it yet. Take the snapshot on the host where it is, or stop the service",
+                "changes that are not written into it yet. Take the snapshot on the host where it is, or stop "
+                "the service",
             )
             for item in beside
             if isinstance(item, Entry) and item.size and not item.key.endswith("-shm")
