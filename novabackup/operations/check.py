@@ -30,12 +30,9 @@ _ARCHIVED = "archived"
 
 
 def execute(objects: Objects, subset: str | None, callback: Callback) -> Problems:
-    """Check a repository.
+    """Check a repository, with progress in packs.
 
-    Args:
-        objects: The repository.
-        subset: Which packs to read completely: None for none, a percentage, or one part of several.
-        callback: Progress in packs (an fsspec callback).
+    ``subset`` says which packs to read completely: None for none, a percentage, or one part of several.
     """
     choose = _chooser(subset)
     objects.require()

@@ -93,12 +93,7 @@ class Paces:
 def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
     """Execute a plan. Each snapshot is committed on its own, so an interrupted copy is continued by copying again.
 
-    Args:
-        source: Where the snapshots are.
-        todo: Which.
-        target: Where they are copied to; it is created if it does not exist.
-        paces: Rate limits.
-        callback: Progress in bytes (an fsspec callback).
+    The target is created if it does not exist.
 
     Raises:
         IntegrityError: Content of the source is damaged; snapshots that do not need it were copied.

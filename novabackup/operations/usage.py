@@ -57,11 +57,7 @@ class Usage(Tabular):
 
 
 def measure(objects: Objects, callback: Callback) -> Usage:
-    """Measure a repository.
-
-    Args:
-        objects: The repository.
-        callback: Progress in packs (an fsspec callback).
+    """Measure a repository, with progress in packs.
 
     Raises:
         IntegrityError: A snapshot, or a pack that one needs, is damaged or missing.

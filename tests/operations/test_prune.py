@@ -1,4 +1,4 @@
-"""Prune frees what nobody needs, in two steps, and never what somebody needs."""
+"""Prune deletes packs that no snapshot needs, in two steps, and never one that is needed."""
 
 from __future__ import annotations
 

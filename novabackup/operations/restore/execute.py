@@ -53,15 +53,7 @@ def execute(
 
     Folders are made and unwanted files removed first, then files are written. Links come after the files, so that no
     file is written through one of them, and the attributes of folders last, since every change in a folder sets its
-    time.
-
-    Args:
-        todo: The plan.
-        objects: The repository.
-        record: The snapshot.
-        storage: Where the store is.
-        kept: What may be replaced, since the repository holds it; anything else is set aside first.
-        callback: Progress in bytes (an fsspec callback).
+    time. What the repository holds, as in ``kept``, is replaced; anything else is set aside first.
 
     Raises:
         IntegrityError: Content is damaged; files that do not need it have been restored.
