@@ -14,8 +14,7 @@ from novabackup.repository.snapshot import Snapshot
 from novabackup.storage import Storage
 from novabackup.store.store import IndexStore
 from novabackup.transaction import session
-from novabackup.transaction.owner import whereabouts
-from novabackup.transaction.session import Recovery
+from novabackup.transaction.session import Call, Recovery
 
 __all__ = ["plan_recover", "recover", "snapshot"]
 
@@ -87,7 +86,7 @@ def recover(
         RollbackError: The store could not be put back; the message says what to do first.
     """
     known = _repository(store, repository)
-    return session.recover(store, known.opener(), context=whereabouts(), timeout=timeout, callback=callback)
+    return session.recover(store, known.opener(), Call(timeout=timeout, callback=callback))
 
 
 def plan_recover(
@@ -106,7 +105,7 @@ def plan_recover(
         StoreBusyError: The writer is alive.
     """
     known = _repository(store, repository)
-    return session.plan_recover(store, known.opener(), context=whereabouts())
+    return session.plan_recover(store, known.opener())
 
 
 def _repository(store: IndexStore, repository: Repository | str | os.PathLike[str] | Storage | None) -> Repository:

@@ -1,4 +1,4 @@
-"""What a repository says of itself: its README.txt, and extract.py, the script that extracts data without novabackup."""
+"""The texts in a repository for people: README.txt, and extract.py, which extracts data without novabackup."""
 
 from __future__ import annotations
 

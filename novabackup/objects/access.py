@@ -151,8 +151,8 @@ class Access:
         if names := self.names():
             # Only the config is lost. The key knows the id best, since snapshots may be copies from elsewhere.
             self._open(None)
-            keys = map(snapshot_key, reversed(names))
-            readable = (record for _key, record in self.readable_records(keys, SnapshotRecord))
+            listed = map(snapshot_key, reversed(names))
+            readable = (record for _key, record in self.readable_records(listed, SnapshotRecord))
             known = self.opened.wrapped or next(readable, None)
             kept = known.repository if known else secrets.token_hex(16)
             rewrite_config(self.storage, kept, encrypted=self.encrypted)
@@ -169,7 +169,7 @@ class Access:
 
     def names(self) -> list[str]:
         """List the ids of all existing snapshots, oldest first, readable or not."""
-        return snapshot_names(self.storage.keys(SNAPSHOTS))
+        return snapshot_names(list(self.storage.keys(SNAPSHOTS)))
 
     # -- single records ----------------------------------------------------------------------------------------------
 

@@ -36,7 +36,5 @@ def storage_time(access: Access) -> float:
     finally:
         access.storage.delete(key)
     if now <= 0:
-        raise ConfigurationError(
-            f"{access.url} does not say when objects were written, so nothing can be pruned there"
-        )
+        raise ConfigurationError(f"{access.url} does not say when objects were written, so nothing can be pruned there")
     return now

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from novabackup.errors import IntegrityError
+from novabackup.format.layout import CONFIG_KEY, DAMAGED, KEYS, PACK_NAME, PACKS, pack_key
 from novabackup.format.packs import (
     HEADER,
     Compression,
@@ -27,12 +28,10 @@ from novabackup.format.packs import (
 )
 from novabackup.format.records import FileEntry
 from novabackup.keys import Key
-from novabackup.format.layout import CONFIG_KEY, DAMAGED, KEYS, PACK_NAME, PACKS, pack_key
-from novabackup.objects.known_chunks import Runs
 from novabackup.objects.access import Access
+from novabackup.objects.known_chunks import Runs
 from novabackup.objects.records import Records
 from novabackup.storage import Entry, Storage
-
 
 _LOG = logging.getLogger("novabackup")
 _Content = TypeVar("_Content")
@@ -90,18 +89,17 @@ class _Tables:
 class Packs:
     """Reads and writes the packs of one repository."""
 
-    def __init__(self, access: Access, writing: Storage, folder: str = "", avoided: frozenset[str] = frozenset()) -> None:
+    def __init__(self, access: Access, writing: Storage, folder: str = "") -> None:
         """Work on the packs, without touching them yet.
 
         Args:
             access: The repository.
             writing: Its storage, as new packs are written to it.
             folder: Prefix of the keys that are read.
-            avoided: Packs that new snapshots must not share.
         """
         self._access = access
         self._writing = writing
-        self._avoided = avoided
+        self._avoided: frozenset[str] = frozenset()
         self._folder = folder
         self._tables = _Tables()
         self._reading: dict[str, threading.Lock] = {}
@@ -156,7 +154,11 @@ class Packs:
             packs: Those that were there before.
         """
         if packs or self._access.encrypted:
-            keys = (key for folder in ([KEYS] if self._access.encrypted else []) for key in self._access.storage.keys(folder))
+            keys = (
+                key
+                for folder in ([KEYS] if self._access.encrypted else [])
+                for key in self._access.storage.keys(folder)
+            )
             self._access.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
 
     def delete(self, pack_id: str) -> None:
@@ -373,8 +375,15 @@ class Objects:
 
     def avoiding(self, packs: Iterable[str]) -> Objects:
         """Return the same repository, without sharing some of its packs."""
+        return self._with(self.packs.avoiding(packs))
+
+    def set_aside(self) -> Objects:
+        """Return the same repository, reading the packs that a repair has set aside because they are damaged."""
+        return self._with(self.packs.set_aside())
+
+    def _with(self, packs: Packs) -> Objects:
         twin = copy.copy(self)
-        twin.packs = self.packs.avoiding(packs)
+        twin.packs = packs
         return twin
 
 

@@ -69,6 +69,10 @@ class Records:
             except NotFoundError:
                 continue  # forgotten by another process since it was listed
 
+    def all(self) -> Iterator[SnapshotRecord]:
+        """Read the records of all snapshots, newest first; damaged ones are skipped with a warning."""
+        return (point.record for point in self.newest_first())
+
     def save(self, record: SnapshotRecord) -> Point:
         """Write a snapshot: the commit. Every pack that it names must be stored already."""
         access = self._access

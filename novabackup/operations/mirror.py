@@ -59,7 +59,7 @@ def execute(source: Objects, todo: MirrorPlan, target: Objects, paces: Paces, ca
 
 def _candidates(target: Objects) -> list[Candidate]:
     try:
-        target.require()
+        target.access.require()
     except NotFoundError:
         return []
     return forget.candidates(target)

@@ -34,7 +34,7 @@ class Drilling(Catalog):
             NotFoundError: There is no such snapshot.
             ArchivedError: All of them have to be thawed first.
         """
-        self._objects.require()
+        self._objects.access.require()
         return drills.plan(self._objects, url_of(store), random.Random(seed))  # noqa: S311 - no secret depends on it
 
     def drill(
@@ -86,7 +86,7 @@ class Drilling(Catalog):
         if snapshot is None:
             snapshot = self.plan_drill(store=store)
         found = self[snapshot.snapshot if isinstance(snapshot, DrillPlan) else name_of(snapshot)]
-        kind = store or self._stores.get(found.store) or self._open_store(self._objects.record(found.id))
+        kind = store or self._stores.get(found.store) or self._open_store(self._objects.records.read(found.id))
         return drills.execute(self._objects, found.id, kind, rules, lambda to: found.restore(to=to, callback=callback))
 
     def drills(self) -> tuple[Drill, ...]:
@@ -95,5 +95,5 @@ class Drilling(Catalog):
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
-        return tuple(self._objects.drills())
+        self._objects.access.require()
+        return tuple(drills.results(self._objects.access))

@@ -14,7 +14,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from novabackup._support.text import first_of
 from novabackup.components import Component, Files, Tree
 from novabackup.errors import ConfigurationError, NotFoundError
-from novabackup.format.records import SIDE_TAGS, SnapshotRecord
+from novabackup.format.records import SIDE_TAGS, Point, SnapshotRecord
 from novabackup.objects.packs import Objects
 from novabackup.operations import check as verification
 from novabackup.operations import usage
@@ -62,13 +62,13 @@ class Catalog:
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
+        self._objects.access.require()
         wanted = {tags} if isinstance(tags, str) else set(tags)
         url = url_of(store)
         return Snapshots(
-            self._snapshot(name, record)
-            for name, record in reversed(list(self._objects.named_records()))
-            if wanted <= set(record.tags) and url in (None, record.store)
+            self._snapshot(point)
+            for point in reversed(list(self._objects.records.newest_first()))
+            if wanted <= set(point.record.tags) and url in (None, point.record.store)
         )
 
     def __getitem__(self, name: str) -> Snapshot:
@@ -86,9 +86,8 @@ class Catalog:
             raise TypeError(
                 f"a snapshot is found by its id, not by {name!r}. For positions: repository.snapshots()[-1]"
             )
-        self._objects.require()
-        found = self._resolve(name)
-        return self._snapshot(found, self._objects.record(found))
+        self._objects.access.require()
+        return self._snapshot(self._objects.records.point(self._resolve(name)))
 
     def at(self, time: datetime, *, store: str | os.PathLike[str] | IndexStore | None = None) -> Snapshot:
         """Find the snapshot that says what a store held at a time: the newest that was taken by then.
@@ -121,9 +120,10 @@ class Catalog:
         return by_then[-1]
 
     def _resolve(self, name: str) -> str:
-        names = self._objects.names()
+        names = self._objects.records.names()
         if name == _LATEST:
-            newest = next((name for name, record in self._objects.named_records() if _was_meant(record.tags)), None)
+            points = self._objects.records.newest_first()
+            newest = next((point.id for point in points if _was_meant(point.record.tags)), None)
             if newest is None:
                 raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
             return newest
@@ -148,7 +148,7 @@ class Catalog:
             name = name.id
         if not isinstance(name, str):
             return False
-        self._objects.require()
+        self._objects.access.require()
         try:
             self._resolve(name)
         except NotFoundError:
@@ -156,8 +156,8 @@ class Catalog:
         return True
 
     def __len__(self) -> int:
-        self._objects.require()
-        return len(self._objects.names())
+        self._objects.access.require()
+        return len(self._objects.records.names())
 
     def __bool__(self) -> bool:
         return True  # a repository is something even when it is empty or not there yet
@@ -171,8 +171,8 @@ class Catalog:
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
-        return sum(entry.size for _pack, entry in self._objects.pack_entries())
+        self._objects.access.require()
+        return sum(entry.size for _pack, entry in self._objects.packs.entries())
 
     def usage(self, *, callback: Callback = DEFAULT_CALLBACK) -> Usage:
         """Tell what the repository holds and what it takes: snapshots, bytes, packs, and what sharing saves.
@@ -205,8 +205,8 @@ class Catalog:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, name: str, record: SnapshotRecord) -> Snapshot:
-        return Snapshot(self._origin(), taken=(name, record), store=self._stores.get(record.store))
+    def _snapshot(self, point: Point) -> Snapshot:
+        return Snapshot(self._origin(), point, self._stores.get(point.record.store))
 
     def _origin(self) -> Origin:
         return Origin(objects=self._objects, open_store=self._open_store, open_repository=self.opener())

@@ -13,7 +13,7 @@ from novabackup.operations.backup import request
 from novabackup.repository.find import Catalog
 from novabackup.repository.snapshot import Snapshot
 from novabackup.store.store import IndexStore
-from novabackup.transaction.busy import refuse_if_interrupted
+from novabackup.transaction.journal import refuse_if_interrupted
 from novabackup.transaction.owner import whereabouts
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Repairing(Catalog):
         if rebuilt.plan.problems:
             asked = request(("before-rebuild",), rebuilt.plan.path)
             self._stores[store.url] = store
-            guard = Snapshot(self._origin(), request=asked, store=store, timeout=timeout)
+            guard = Snapshot(self._origin(), asked, store, timeout=timeout)
             rebuilding.execute(store, rebuilt, guard)
         return rebuilt.plan
 
@@ -163,7 +163,7 @@ class Repairing(Catalog):
         from novabackup.operations.rebuild import rebuild as rebuilding  # noqa: PLC0415 - only who calls this waits for it
 
         refuse_if_interrupted(store, context=whereabouts(), timeout=None)
-        self._objects.require()
+        self._objects.access.require()
         return rebuilding.plan(store, self._objects, wishes)
 
 

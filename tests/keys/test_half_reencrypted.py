@@ -32,7 +32,7 @@ def stages(repository, again):
     repository.keys.add(Passphrase("bob"), "bob")
     repository.forget([repository.snapshots()[0]])
     repository.pin("latest", "as delivered")
-    repository._objects.condemn([])
+    condemn(repository._objects.access, [])
     mine = next(key.id for key in again().keys if key.current)
     whole = tree(repository.url)
     counting = FaultyStorage(open_storage(repository.url))

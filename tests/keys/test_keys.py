@@ -16,7 +16,7 @@ from novabackup import ConfigurationError, DecryptionError, NotFoundError, Repos
 from novabackup.format.records import decode, encode
 from novabackup.format.sealing import aead
 from novabackup.keys import ExternalKey, KeyFile, Passphrase, unwrap, wrap
-from novabackup.objects import founding
+from novabackup.objects import slots
 
 
 class Service:

@@ -194,9 +194,9 @@ def test_threads_that_need_one_table_read_it_once(repository, store):
     storage = Rendezvous(open_storage(repository.url))
     storage.meeting = threading.Barrier(2)
     objects = Repository(storage)._objects
-    objects.require()
+    objects.access.require()
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(objects.table, [pack, pack])
+        one, other = pool.map(objects.packs.table, [pack, pack])
     assert one is other
     assert [line for line in storage.log if "packs/" in line] == [f"read part packs/{pack[:2]}/{pack}"]
 

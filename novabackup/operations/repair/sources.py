@@ -36,7 +36,7 @@ def content_of(entry: FileEntry) -> Content:
 def require_tables(objects: Objects, packs: Iterable[str]) -> None:
     """Check that the tables of packs can be read; raise an `IntegrityError` or `ArchivedError` otherwise."""
     for pack in packs:
-        objects.table(pack)
+        objects.packs.table(pack)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +79,9 @@ class Sources:
     def brought(self, other: Objects, record: SnapshotRecord) -> SnapshotRecord:
         """Copy a snapshot from another repository; content that is here already is shared."""
         if id(other) not in self._copiers:
-            near = {pack for known in self._objects.records() if known.store == record.store for pack in known.packs}
+            near = {
+                pack for known in self._objects.records.all() if known.store == record.store for pack in known.packs
+            }
             loose = sorted(near.union(record.packs))
             copier = Copier(other, self._objects.avoiding(self._bad), (), loose, Paces())
             self._copiers[id(other)] = self._exit.enter_context(copier)
@@ -148,7 +150,7 @@ class Sources:
         """Files of other repositories with wanted content, one of each repository."""
         found: dict[Content, list[tuple[Objects, SnapshotRecord, FileEntry]]] = {}
         for other in self._others:
-            for record in other.records():
+            for record in other.records.all():
                 for entry in record.files:
                     known = found.setdefault(content_of(entry), []) if content_of(entry) in self._wanted else None
                     if known is not None and not any(where is other for where, _record, _entry in known):

@@ -253,7 +253,7 @@ def test_a_damaged_repository_is_mended_from_a_copy(tmp_path, store):
     whole[5000] ^= 1
     pack.write_bytes(whole)
     assert source.check(read_data_subset="100%")
-    source.forget([source["latest"]])
+    source.records.forget([source["latest"]])
     source.prune(grace=timedelta(0))
     target.copy(to=source)
     source["latest"].verify()
@@ -267,9 +267,9 @@ def test_packs_that_are_condemned_during_a_copy_are_not_relied_on(tmp_path, stor
     point = source.backup(store)
     source.copy(to=target)
     loose = {pack for entry in target[point.id].files.values() for pack in entry.packs}
-    target.forget([point.id])
+    target.records.forget([point.id])
     objects = target._objects
-    protect = objects.protect
+    protect = objects.packs.protect
 
     def condemn_first(packs):
         if loose.issubset(packs):

@@ -318,13 +318,13 @@ class TestNotes:
 
     def test_the_newest_hundred_are_kept(self, repository, tmp_path):
         objects = Objects(open_storage(repository.url))
-        objects.ensure()
+        objects.access.ensure()
         names = [
             f"{datetime(2026, 1, 1) + timedelta(hours=n):%Y%m%dT%H%M%SZ}-{random.randbytes(8).hex()}"
             for n in range(105)
         ]
         for name in names:
-            objects.write_record(f"drills/{name}.json", Drill(time=datetime.now(UTC), snapshot=name, store="/s"))
+            objects.access.write_record(f"drills/{name}.json", Drill(time=datetime.now(UTC), snapshot=name, store="/s"))
         objects.note_drill(Drill(time=datetime.now(UTC), snapshot="last", store="/s"))
         assert [drill.snapshot for drill in repository.drills()] == [*names[6:], "last"]
 
