@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from novabackup import ConfigurationError, Policy, layouts
-from novabackup.cli.config.durations import seconds_of, span
-from novabackup.cli.config.file import LAYOUTS, Config, find, load
+from novabackup.cli.config.file import find, load
 from novabackup.cli.config.secrets import Secret, revealed
+from novabackup.cli.config.sections import LAYOUTS, Config
+from novabackup.cli.config.units import format_duration, parse_duration
 from novabackup.components import Faiss, Metadata
 from novabackup.integrations.metrics import Pushgateway
 from novabackup.integrations.service import SystemdUnit
@@ -114,8 +115,8 @@ class TestWhatItSays:
 
     @pytest.mark.parametrize(("said", "seconds"), [("90", 90), ("1.5h", 5400), ("5 m", 300), ("2w", 1209600), ("0", 0)])
     def test_time_spans_are_written_as_people_write_them(self, said, seconds):
-        assert seconds_of(said) == seconds
-        assert seconds_of(span(seconds)) == seconds
+        assert parse_duration(said) == seconds
+        assert parse_duration(format_duration(seconds)) == seconds
 
 
 class TestMistakes:
@@ -195,7 +196,7 @@ class TestMistakes:
                 '[query]\nurl = "http://a"\nquestion = "b"\nexpect = "("',
                 "novabackup.toml:4: query.expect: expected a regular expression, found '('",
             ),
-            ('[hooks]\nbefore = ["true"]', "novabackup.toml:2: hooks.before: expected a list of commands, each a list"),
+            ('[hooks]\nbefore = ["true"]', "novabackup.toml:2: hooks.before[1]: expected a command as a list such as"),
             ("[hooks]\nafter = [[]]", "novabackup.toml:2: hooks.after[1]: expected a command as a list"),
             ('[metrics]\ntextfile = "a.txt"', "novabackup.toml:2: metrics.textfile: "),
             ('[metrics]\ngrouping = { job = "a" }', "novabackup.toml:2: metrics.grouping: expected names of labels"),

@@ -42,7 +42,7 @@ class TestTheRepository:
         assert lost(said) <= {(f"snapshots/{point.id}.json", path) for path in point.files}
         assert lost(said)
         shown = cli("repair", "--dry-run").out
-        assert "Cannot be had back:" in shown
+        assert "Cannot be repaired:" in shown
         assert f"snapshot {point.id}" in shown
         assert "novabackup repair --from offsite" in shown
         assert nova.contents(damaged) == before
@@ -62,7 +62,7 @@ class TestTheRepository:
     def test_a_repair_that_could_not_save_everything_says_so_also_when_quiet(self, cli, damaged):
         said = cli("repair", "--quiet")
         assert said.code == Exit.WRONG
-        assert "Cannot be had back:" in said.out
+        assert "Cannot be repaired:" in said.out
         assert cli("check").code == Exit.WRONG
 
     def test_check_says_which_command_mends(self, cli, damaged):

@@ -64,7 +64,7 @@ def test_a_command_that_swallows_its_errors_is_rolled_back_with_4(cli, store, be
     said = cli("run", "--", "sh", "-c", BREAK)
     assert said.code == 4
     assert "  - damaged (metadata.json): " in said.err
-    assert said.err.endswith("Hint: look at what was written: novabackup list --tag failed-ingest\n")
+    assert said.err.endswith("Hint: to see what was written: novabackup list --tag failed-ingest\n")
     assert nova.contents(store) == before
 
 

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from novabackup import Repository
-from novabackup.cli import scheduling
+from novabackup.cli.commands import schedule as scheduling
 
 SCHEDULE = """
 [schedule]
