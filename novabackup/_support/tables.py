@@ -8,7 +8,7 @@ from novabackup._support import html
 from novabackup._support.text import aligned
 from novabackup.errors import printable
 
-Table = tuple[str, Sequence[str], Iterable[Sequence[object]]]
+TableData = tuple[str, Sequence[str], Iterable[Sequence[object]]]
 """Caption, names of the columns, and rows."""
 
 
@@ -17,7 +17,7 @@ class Tabular:
 
     __slots__ = ()
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         raise NotImplementedError
 
     def __str__(self) -> str:

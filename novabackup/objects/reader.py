@@ -22,7 +22,7 @@ from novabackup.storage import Source, Span
 from novabackup.storage.base import Block
 from novabackup.storage.raw import RawFile
 
-__all__ = ["Base", "ContentReader", "blocks"]
+__all__ = ["Base", "ContentReader", "blocks", "read_file"]
 
 _LOADS_AHEAD = 2
 _LOADS_KEPT = 3
@@ -102,6 +102,11 @@ def blocks(objects: Objects, entry: FileEntry, base: Base | None = None) -> Iter
         raise _damaged(objects, entry, str(error.args[0])) from error
     if size != entry.size or whole.hexdigest() != entry.blake3:
         raise _damaged(objects, entry, f"expected {entry.size} bytes with hash {entry.blake3}, found {size} others")
+
+
+def read_file(objects: Objects, entry: FileEntry) -> bytes:
+    """Return the whole content of a file, checked like by `blocks`."""
+    return b"".join(block for block in blocks(objects, entry) if not isinstance(block, Span))
 
 
 def _hash_span(whole: blake3, span: Span) -> None:

@@ -1,4 +1,4 @@
-"""Taking a snapshot: which files of a store, read when nobody changes them, and the record that commits it."""
+"""Take a snapshot: read the files of a store while nothing changes them, and commit its record: `execute`."""
 
 from __future__ import annotations
 
@@ -31,23 +31,21 @@ from novabackup.store.questions import learn
 from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
 from novabackup.store.store import Contents, DeclaredFile, IndexStore
 
-__all__ = ["Past", "Request", "execute", "request"]
-
 _LOG = logging.getLogger("novabackup")
 
 _TRIES = 3
 _RECENT = 4
-"""Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved about."""
+"""Snapshots whose packs are searched for chunks: enough to find what an ingest and its rollback moved."""
 
 
 @attrs.frozen(kw_only=True)
 class Past:
-    """What the record says of a state that was kept elsewhere, instead of what is seen where it has been unpacked.
+    """What is recorded for a state that is imported, instead of where and when it has been unpacked.
 
     Attributes:
-        time: When the state was.
-        store: URL of the store whose state it was.
-        attributes: Of each file that had some, by path.
+        time: When the store had this state.
+        store: URL of the store.
+        attributes: Attributes of files, by path.
     """
 
     time: datetime
@@ -57,13 +55,13 @@ class Past:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What the caller says about a snapshot.
+    """What the caller wants of a snapshot.
 
     Attributes:
         tags: Labels.
         message: Free text.
-        past: What the record says of a state from elsewhere; None for the present one.
-        probing: What the indexes are asked; None for nothing that is not known already.
+        past: Describes an imported state; None for the present one.
+        probing: Queries to run on the indexes; None to run no new ones.
     """
 
     tags: tuple[str, ...] = ()
@@ -73,23 +71,16 @@ class Request:
 
 
 def request(tags: Iterable[str], message: str, probing: Probing | None = None) -> Request:
-    """Make a request out of what users pass; a single tag may be given as plain text."""
+    """Build a request; a single tag may be given as a string."""
     return Request(tags=(tags,) if isinstance(tags, str) else tuple(tags), message=message, probing=probing)
 
 
 Avoid = Callable[[Collection[str]], Collection[str]]
-
-
-def _nothing(packs: Collection[str]) -> Collection[str]:
-    return ()
+"""Selects those of older packs that must not be shared."""
 
 
 def _contents(objects: Objects, store: IndexStore) -> Contents:
-    """Find what is in a store, without a repository that lies within it.
-
-    Raises:
-        ConfigurationError: The repository is the folder of the store itself.
-    """
+    """List a store, without a repository that lies within it; it must not be the folder of the store itself."""
     if objects.url.rstrip("/") == store.url.rstrip("/"):
         raise ConfigurationError(
             f"the repository cannot be the folder of the store itself ({store.url}): choose a folder in it or elsewhere"
@@ -98,27 +89,27 @@ def _contents(objects: Objects, store: IndexStore) -> Contents:
 
 
 def execute(
-    objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = _nothing
+    objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = lambda packs: ()
 ) -> tuple[str, SnapshotRecord]:
     """Take a snapshot of a store.
 
     Args:
-        objects: The repository; it is created if there is nothing yet.
+        objects: The repository; it is created if it does not exist.
         store: What to read.
         request: Tags and message.
-        callback: Told of the bytes that have been dealt with.
-        avoid: Says of older packs with which of them nothing may be shared.
+        callback: Progress in bytes (an fsspec callback).
+        avoid: Selects those of older packs that must not be shared.
 
     Returns:
-        Id and record of the snapshot, which is committed.
+        Id and record of the committed snapshot.
 
     Raises:
-        ChangedError: Files went on changing while they were read.
-        PermissionError: Files may not be read; each is named.
-        ConfigurationError: Files hold secrets, and others could read them where the repository is.
+        ChangedError: Files kept changing while they were read.
+        PermissionError: Files cannot be read; each is named.
+        ConfigurationError: Files hold secrets that others could read in the repository.
     """
     before = store.storage.requests, objects.storage.requests
-    contents = _contents(objects, store)  # a URL that cannot be is refused before a repository comes into being
+    contents = _contents(objects, store)  # refuses a bad URL before a repository is created
     _refuse_secrets(objects, store, contents)
     repository = objects.ensure()
     changed = ""
@@ -138,7 +129,7 @@ def execute(
             )
             return name, record
         changed = record
-        _LOG.info("%s: %s: once more", store.url, changed)
+        _LOG.info("%s: %s: trying again", store.url, changed)
         contents = _contents(objects, store)
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
@@ -147,14 +138,14 @@ def execute(
 
 
 def _refuse_secrets(objects: Objects, store: IndexStore, contents: Contents) -> None:
-    """Look for passwords and keys, where others could read them."""
+    """Refuse passwords and keys that others could read in the repository."""
     if not objects.exposed:
         return
     secrets: dict[str, str] = {}
     for file in contents.files:
         path = file.entry.key
         what = secret_name(path)
-        # What is named by itself is known; what a pattern brings along is not.
+        # A file that is declared by name is known; one that matches a pattern is not.
         if file.entry.size <= LOOKED_INTO and is_pattern(file.component.path):
             with contextlib.suppress(FileNotFoundError):
                 what = secret_content(path, store.storage.read_part(path, 0, LOOKED_INTO).data)
@@ -172,11 +163,11 @@ def _read_all(
     callback: Callback,
     avoid: Avoid,
 ) -> SnapshotRecord | str:
-    """Read the store once; if something changed meanwhile so that it must be done again, say what."""
+    """Read the store once; return what changed meanwhile if it has to be read again."""
     files = contents.files
     callback.set_size(sum(file.entry.size for file in files))
     callback.absolute_update(0)
-    recent = _akin(objects, store, request.past)
+    recent = _related(objects, store, request.past)
     avoided = avoid({pack for record in recent for pack in record.packs})
     with Packer(objects, recent, avoid=avoided) as packer:
         try:
@@ -226,7 +217,7 @@ def _read_all(
 
 @attrs.frozen
 class _Read:
-    """A file that was read: all that is known of it but where it is and what the component says."""
+    """A file that was read; its location and report come later."""
 
     entry: FileEntry
     stored: Stored
@@ -236,13 +227,13 @@ class _Read:
 def _files(
     packer: Packer, recent: list[SnapshotRecord], store: IndexStore, files: list[DeclaredFile], callback: Callback
 ) -> tuple[FileEntry, ...]:
-    """Bring files into the repository; unread are those that are the very version that a recent snapshot has."""
+    """Store files in the repository; those that are unchanged since a recent snapshot are not read."""
     known = {entry.path: entry for record in reversed(recent) for entry in record.files}
     entries: dict[str, FileEntry] = {}
     read: list[_Read] = []
     refused: list[str] = []
     with ExitStack() as stack:
-        # A file is inspected while the next one is stored, so the smallest is the last one.
+        # A file is inspected while the next one is stored, so the smallest comes last.
         beside = stack.enter_context(Lane(1, 1))
         reading = _Reading(packer, store.storage, beside, stack, callback)
         for file in sorted(files, key=lambda file: -file.entry.size):
@@ -257,7 +248,13 @@ def _files(
             except PermissionError:
                 refused.append(file.entry.key)
         if refused:
-            raise _unpermitted(store, refused)
+            some = printable(first_of(sorted(refused)))
+            raise PermissionError(
+                errno.EACCES,
+                f"expected files that can be read, found {len(refused)} that cannot: {some}. Run the backup as a user "
+                "who can read them, or leave them out with exclude=",
+                store.url,
+            )
         locations = packer.finish([one.stored for one in read])
         for one, location in zip(read, locations, strict=True):
             entries[one.entry.path] = location.noted_in(attrs.evolve(one.entry, report=one.report.result()))
@@ -266,7 +263,7 @@ def _files(
 
 @attrs.frozen
 class _Reading:
-    """How files are read, one after the other."""
+    """Reads files, one after the other."""
 
     packer: Packer
     storage: Storage
@@ -275,7 +272,7 @@ class _Reading:
     callback: Callback
 
     def together(self, file: DeclaredFile, before: FileEntry | None) -> _Read:
-        """Read a file that must not change before all others have been read."""
+        """Read a file that must not change until all others have been read."""
         reader = file.component.open(self.storage, file.entry)
         self.stack.callback(reader.close)
 
@@ -289,7 +286,7 @@ class _Reading:
         return _Read(_entry(file, reader, stored), stored, self.beside.submit(inspect))
 
     def alone(self, file: DeclaredFile, before: FileEntry | None) -> list[_Read]:
-        """Read a file that may change as soon as it has been read; nothing if it went away."""
+        """Read a file that may change as soon as it has been read; return nothing if it was removed."""
         for left in reversed(range(_TRIES)):
             try:
                 with file.component.open(self.storage, file.entry) as reader:
@@ -322,23 +319,13 @@ def _entry(file: DeclaredFile, reader: Reader, stored: Stored) -> FileEntry:
     )
 
 
-def _unpermitted(store: IndexStore, paths: list[str]) -> PermissionError:
-    some = printable(first_of(sorted(paths)))
-    return PermissionError(
-        errno.EACCES,
-        f"expected files that may be read, found {len(paths)} that may not: {some}. Take the backup as a user who may "
-        "read them, or leave them out with exclude=",
-        store.url,
-    )
-
-
 def _skipped(contents: Contents) -> tuple[Problem, ...]:
-    """Say what is there and not in the snapshot."""
+    """List what is in the store and not in the snapshot."""
     found = [
         Problem(
             code="skipped",
             paths=(item.key,),
-            message=f"expected a file, a folder or a link, found {item.kind}: it has no content that could be kept",
+            message=f"expected a file, a folder or a link, found {item.kind}: it has no content to back up",
         )
         for item in contents.others
     ]
@@ -346,7 +333,7 @@ def _skipped(contents: Contents) -> tuple[Problem, ...]:
         Problem(
             code="skipped",
             paths=(link.key,),
-            message=f"the link to {printable(link.target)} is kept; what is there, outside of the store, is not",
+            message=f"the link to {printable(link.target)} is backed up; its target, outside of the store, is not",
         )
         for link in contents.links
         if posixpath.normpath(posixpath.join(posixpath.dirname(link.key), link.target)).startswith(("/", ".."))
@@ -354,7 +341,7 @@ def _skipped(contents: Contents) -> tuple[Problem, ...]:
 
 
 def _still(objects: Objects, store: IndexStore, files: list[DeclaredFile], entries: tuple[FileEntry, ...]) -> bool:
-    """Tell whether all files that belong together are what they were when each was read, so that they are one state."""
+    """Return whether files that belong together are unchanged since each was read, so that they are one state."""
     together = [component for component in store.components if component.together]
     now = {file.entry.key: file.entry for file in store.contents(objects.url, components=together).files}
     then = {file.entry.key for file in files if file.component.together}
@@ -365,8 +352,8 @@ def _still(objects: Objects, store: IndexStore, files: list[DeclaredFile], entri
     )
 
 
-def _akin(objects: Objects, store: IndexStore, past: Past | None) -> list[SnapshotRecord]:
-    """Choose snapshots that are likely to share much: of the same store, as near in time as may be."""
+def _related(objects: Objects, store: IndexStore, past: Past | None) -> list[SnapshotRecord]:
+    """Choose snapshots of the same store that are likely to share much content, as they are close in time."""
     if past is None:
         return list(itertools.islice(_of_store(objects, store.url), _RECENT))
     moment = past.time
@@ -378,7 +365,7 @@ def _of_store(objects: Objects, url: str) -> Iterator[SnapshotRecord]:
 
 
 def _as_it_was(record: SnapshotRecord, past: Past) -> SnapshotRecord:
-    """Leave out what belongs to the place where the files were unpacked: nobody knows which host they came from."""
+    """Remove what describes the place where the files were unpacked; the host that they came from is not known."""
     files = [attrs.evolve(entry, identity="", attributes=past.attributes.get(entry.path)) for entry in record.files]
     folders = [attrs.evolve(folder, attributes=None) for folder in record.folders]
     return attrs.evolve(

@@ -1,4 +1,4 @@
-"""Checking a repository: that every object is what it was, and that snapshots have all that they name."""
+"""Check a repository: that every object is intact, and that snapshots have all packs that they name: `execute`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ from novabackup.objects.packs import Objects, neighbours, pack_key, pin_key, sna
 from novabackup.storage import Entry
 from novabackup.store.reports import Problems
 
-__all__ = ["check_pack", "execute", "small_objects"]
-
 _LOG = logging.getLogger("novabackup")
 
 _PACKS_AHEAD = 4
 _ARCHIVED = "archived"
-"""Code of what could not be read since it would have to be thawed first: no damage, but no proof either."""
+"""Code of what could not be read before it is thawed: neither damaged nor verified."""
 
 
 def execute(objects: Objects, subset: str | None, callback: Callback) -> Problems:
@@ -36,11 +34,8 @@ def execute(objects: Objects, subset: str | None, callback: Callback) -> Problem
 
     Args:
         objects: The repository.
-        subset: Which packs to read in whole: None for none, a percentage, or one part of several.
-        callback: Told of the packs.
-
-    Returns:
-        What is wrong.
+        subset: Which packs to read completely: None for none, a percentage, or one part of several.
+        callback: Progress in packs (an fsspec callback).
     """
     choose = _chooser(subset)
     objects.require()
@@ -48,7 +43,7 @@ def execute(objects: Objects, subset: str | None, callback: Callback) -> Problem
     packs = dict(objects.pack_entries())
     needed: dict[str, list[str]] = {}
     names = objects.names()
-    problems += _pins_of_nothing(objects, names)
+    problems += _dangling_pins(objects, names)
     for name in names:
         try:
             for pack in objects.record(name).packs:
@@ -61,27 +56,27 @@ def execute(objects: Objects, subset: str | None, callback: Callback) -> Problem
             problems.append(Problem(code="damaged", paths=(snapshot_key(name),), message=str(error.args[0])))
     problems += _taken_away(objects)
     for pack in sorted(needed.keys() - packs.keys()):
-        problems.append(_problem("missing", objects, pack, needed, "the pack is gone"))
+        problems.append(_problem("missing", objects, pack, needed, "the pack is missing"))
     chosen = choose(sorted(packs))
     callback.set_size(len(packs))
     with Lane(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as lane:
-        look = functools.partial(_look, objects, packs, chosen)
+        inspect = functools.partial(_inspect, objects, packs, chosen)
         archived = []
-        for pack, code, message in lane.each(look, sorted(packs)):
+        for pack, code, message in lane.each(inspect, sorted(packs)):
             if code == _ARCHIVED and pack not in chosen:
                 archived.append(pack)
             elif code:
                 problems.append(_problem(code, objects, pack, needed, message))
             callback.relative_update(1)
     if archived:
-        _LOG.warning("%d packs lie in an archive: they are there, and were not looked into", len(archived))
+        _LOG.warning("%d packs lie in an archive: they exist, and were not read", len(archived))
     return Problems(problems)
 
 
 def small_objects(objects: Objects) -> list[Problem]:
-    """Check all but packs and snapshots; give what is wrong."""
+    """Check everything but packs and snapshots."""
     problems = []
-    looks: list[tuple[str, Callable[[], object]]] = [
+    reads: list[tuple[str, Callable[[], object]]] = [
         (CONFIG_KEY, lambda: read_config(objects.storage)),
         *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
         *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
@@ -89,12 +84,12 @@ def small_objects(objects: Objects) -> list[Problem]:
         *((key, functools.partial(objects.read_record, key, Drill)) for key in objects.drill_keys()),
         *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
     ]
-    for key, look in looks:
+    for key, read in reads:
         try:
-            look()
+            read()
         except FileNotFoundError:
-            if key == CONFIG_KEY:  # another one has gone since it was listed
-                problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it anew"))
+            if key == CONFIG_KEY:  # any other has been deleted since it was listed
+                problems.append(Problem(code="missing", paths=(key,), message="the next backup writes it again"))
         except (IntegrityError, FormatError) as error:
             problems.append(Problem(code="damaged", paths=(key,), message=str(error.args[0])))
     try:
@@ -106,7 +101,7 @@ def small_objects(objects: Objects) -> list[Problem]:
 
 
 def _text(objects: Objects, key: str) -> bytes:
-    """Read a text for people; nothing of what is too long to be one."""
+    """Read a text for people; empty if it is too long to be one."""
     try:
         return objects.storage.read(key)
     except IntegrityError:
@@ -114,19 +109,19 @@ def _text(objects: Objects, key: str) -> bytes:
 
 
 def _script(objects: Objects) -> Iterator[Problem]:
-    """Check the script for people; repositories that were made before there was one have none."""
+    """Check the script for people; repositories of older versions have none."""
     try:
         if not script_intact(_text(objects, EXTRACT_KEY)):
             message = "its text was altered: do not run it, and take the one from the package novabackup"
             yield Problem(code="damaged", paths=(EXTRACT_KEY,), message=message)
     except FileNotFoundError:
         if objects.storage.exists(README_KEY) and EXTRACT_KEY.encode() in _text(objects, README_KEY):
-            message = "it gets the data out without novabackup. The package novabackup has another copy"
+            message = "it extracts the data without novabackup. The package novabackup has another copy"
             yield Problem(code="missing", paths=(EXTRACT_KEY,), message=message)
 
 
 def _taken_away(objects: Objects) -> list[Problem]:
-    """Find snapshots that others remember and nobody has forgotten; only encrypted repositories have such a memory."""
+    """Find snapshots that other records name and nobody has forgotten; only encrypted repositories record them."""
     notes = [note for _key, note in objects.forgotten()]
     names = set(objects.names())
     expected = {name for note in notes for name in note.expected}
@@ -135,22 +130,22 @@ def _taken_away(objects: Objects) -> list[Problem]:
             expected.add(objects.previous(name))
     gone = expected - names - {name for note in notes for name in note.snapshots} - {""}
     message = (
-        "it was there and nobody has forgotten it: somebody with access to the storage took it away. Copy it from "
-        "another copy of the repository"
+        "it existed and was never forgotten: someone with access to the storage removed it. Copy it from another copy "
+        "of the repository"
     )
     return [Problem(code="missing", paths=(snapshot_key(name),), message=message) for name in sorted(gone)]
 
 
-def _pins_of_nothing(objects: Objects, names: Collection[str]) -> list[Problem]:
-    message = "this snapshot is pinned, and it is gone. Copy it from another copy of the repository, or unpin it"
+def _dangling_pins(objects: Objects, names: Collection[str]) -> list[Problem]:
+    message = "this snapshot is pinned, but it is missing. Copy it from another copy of the repository, or unpin it"
     return [
         Problem(code="missing", paths=(snapshot_key(name),), message=message)
         for name in sorted(objects.pinned().difference(names))
     ]
 
 
-def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str, str]:
-    """Check a pack; give the code of what is wrong, empty if nothing is, and the message."""
+def _inspect(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str], pack: str) -> tuple[str, str, str]:
+    """Check a pack; return its id, a code if something is wrong, and the message."""
     try:
         check_pack(objects, pack, packs[pack], whole=pack in chosen)
     except ArchivedError as error:
@@ -161,18 +156,7 @@ def _look(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[str],
 
 
 def check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
-    """Check one pack.
-
-    Args:
-        objects: The repository.
-        pack: Id of the pack.
-        entry: What the storage says of it.
-        whole: Check every byte, and not the table alone.
-
-    Raises:
-        IntegrityError: It is damaged.
-        ArchivedError: It has to be thawed first.
-    """
+    """Check one pack: its table, or every byte; raise an `IntegrityError`, or an `ArchivedError` if it is frozen."""
     table = objects.table(pack)
     if table.size != entry.size:
         raise IntegrityError(f"pack {pack}: expected {table.size} bytes, found {entry.size}")
@@ -186,11 +170,11 @@ def check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> Non
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:
     names = needed.get(pack, [])
-    who = f"needed by {first_of(names)}" if names else "no snapshot needs it"
+    users = f"needed by {first_of(names)}" if names else "no snapshot needs it"
     return Problem(
         code=code,
         paths=(pack_key(pack),),
-        message=f"{message}; {who}. Copy the pack from another copy of {objects.url}, or forget those snapshots",
+        message=f"{message}; {users}. Copy the pack from another copy of {objects.url}, or forget those snapshots",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether the files of a snapshot will load here: what wrote them, and what would read them."""
+"""Compare what wrote the files of a snapshot with what would load them here: `compare`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import attrs
 
-from novabackup._support import html as _html
+from novabackup._support.tables import TableData, Tabular
 from novabackup._support.text import first_of
 from novabackup.format.records import FileEntry, Report, SnapshotRecord
-
-__all__ = ["Compatibility", "Concern", "Installed", "Severity", "compare", "here", "versions"]
 
 _PACKAGES = ("faiss-cpu", "faiss-gpu", "novabackup", "numpy", "rank-bm25", "sentence-transformers")
 _FAISS = ("faiss-cpu", "faiss-gpu")
@@ -29,22 +27,22 @@ class Severity(enum.StrEnum):
     """How bad it is."""
 
     NOTE = "note"
-    """Worth knowing; it should load and give the same."""
+    """It should load and give the same results."""
     WARNING = "warning"
-    """It may not load, or load and answer something else."""
+    """It may not load, or load and give other results."""
     ERROR = "error"
-    """It will not load here as things are."""
+    """It will not load here."""
 
 
 @attrs.frozen(kw_only=True)
 class Concern:
-    """One thing that is different here.
+    """One difference between here and where the snapshot was taken.
 
     Attributes:
         severity: How bad it is.
         code: A stable name for programs: ``faiss-version``, ``missing-module`` …
-        paths: The files concerned.
-        message: What wrote them, what is here, and what can be done.
+        paths: The files that it affects.
+        message: What wrote them, what is installed here, and what can be done.
     """
 
     severity: Severity
@@ -57,32 +55,32 @@ class Concern:
         return f"{self.severity}: {self.code}{where}: {self.message}"
 
 
-class Compatibility(tuple[Concern, ...]):
-    """All that is different here, the worst first; empty if nothing is."""
+class Compatibility(tuple[Concern, ...], Tabular):
+    """All differences, the most severe first."""
 
     __slots__ = ()
 
     @property
     def loads(self) -> bool:
-        """Whether nothing is known that keeps the files from being loaded."""
+        """Whether nothing is known that would prevent loading the files."""
         return all(concern.severity is not Severity.ERROR for concern in self)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self)) or "nothing is known that would keep the files from being loaded here"
+        return "\n".join(map(str, self)) or "nothing is known that would prevent loading the files here"
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> TableData:
         rows = ((str(one.severity), one.code, ", ".join(one.paths), one.message) for one in self)
-        return _html.table("Will it load here?", ["how bad", "what", "files", "what to know"], rows)
+        return "Will it load here?", ["severity", "what", "files", "details"], rows
 
 
 @attrs.frozen(kw_only=True)
 class Installed:
-    """What there is to load files with.
+    """What is installed to load files with.
 
     Attributes:
-        versions: Of Python and of packages, as in a snapshot.
+        versions: Versions of Python and of packages, as in a snapshot.
         protocol: The newest pickle protocol that can be read.
-        has: Tells whether there is a top-level module of a name.
+        has: Whether a top-level module can be imported.
     """
 
     versions: Mapping[str, str]
@@ -92,7 +90,7 @@ class Installed:
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Look up, without importing them, which versions of the packages that write such files are installed."""
+    """Return the installed versions of the packages that write such files, without importing them."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -103,12 +101,12 @@ def versions() -> Mapping[str, str]:
 
 
 def here() -> Installed:
-    """Tell what there is in this process."""
+    """Return what is installed in this process."""
     return Installed(versions=versions(), has=_has)
 
 
 def _has(module: str) -> bool:
-    # Of the top-level name alone: looking for a submodule would import, that is run, what is above it.
+    # Only top-level names: searching for a submodule would import, that is run, its parent.
     try:
         return module.isidentifier() and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -118,13 +116,13 @@ def _has(module: str) -> bool:
 def compare(
     record: SnapshotRecord, installed: Installed, live: Sequence[Report] = (), embedding_model: str = ""
 ) -> Compatibility:
-    """Find out what is different here.
+    """List what may prevent loading a snapshot's files, or change their results.
 
     Args:
         record: The snapshot.
-        installed: What there is to load its files with.
-        live: What the store reports now that the files are to go to, if anything.
-        embedding_model: What makes the vectors there; empty if nobody said.
+        installed: What is installed to load its files with.
+        live: Reports of the store that the files would be restored to, if it has files.
+        embedding_model: The embedding model of that store; empty if it is not known.
     """
     found = [
         *_faiss(record, installed),
@@ -152,7 +150,7 @@ def _faiss(record: SnapshotRecord, installed: Installed) -> Iterator[Concern]:
         yield Concern(severity=Severity.ERROR, code="missing-module", paths=paths, message=message)
     elif wrote and reads and _numbers(wrote)[:2] != _numbers(reads)[:2]:
         newer, same = _numbers(wrote) > _numbers(reads), _numbers(wrote)[:1] == _numbers(reads)[:1]
-        message = f"written beside faiss {wrote}, and here is {reads}" + (
+        message = f"written with faiss {wrote}, found {reads} here" + (
             ": it may not know every kind of index. Install the version that wrote them" if newer else ""
         )
         severity = Severity.NOTE if same and not newer else Severity.WARNING
@@ -168,18 +166,18 @@ def _pickles(record: SnapshotRecord, installed: Installed) -> Iterator[Concern]:
     for path, names in sorted(record.classes.items()):
         yield from _missing_modules(record, installed, path, names)
         if own := [name for name in names if _top(name) == "__main__"]:
-            message = f"it holds what a script defined itself ({first_of(own)}), so only that script can load it"
+            message = f"it holds classes defined in a script ({first_of(own)}), so only that script can load it"
             yield Concern(severity=Severity.WARNING, code="class-of-a-script", paths=(path,), message=message)
         numpy = installed.versions.get("numpy", "")
         if numpy and _numbers(numpy)[0] < 2 and any(name.startswith(_NUMPY_2) for name in names):
             message = (
-                f"pickled with numpy 2{_by(record.versions.get('numpy', ''))}, and here is {numpy}. Install numpy 2"
+                f"pickled with numpy 2{_by(record.versions.get('numpy', ''))}, found {numpy} here. Install numpy 2"
             )
             yield Concern(severity=Severity.ERROR, code="numpy-version", paths=(path,), message=message)
     wrote, reads = record.versions.get("rank-bm25", ""), installed.versions.get("rank-bm25", "")
     users = tuple(path for path, names in sorted(record.classes.items()) if "rank_bm25" in map(_top, names))
     if users and wrote and reads and wrote != reads:
-        message = f"written beside rank-bm25 {wrote}, and here is {reads}: scores may be others"
+        message = f"written with rank-bm25 {wrote}, found {reads} here: scores may differ"
         yield Concern(severity=Severity.NOTE, code="rank-bm25-version", paths=users, message=message)
 
 
@@ -191,8 +189,8 @@ def _missing_modules(
             wrote = _by(record.versions.get(module.replace("_", "-"), ""))
             needed = first_of([name for name in names if _top(name) == module])
             message = (
-                f"the pickle needs the module {module}{wrote} ({needed}), and there is none here. Install it, or put "
-                "it on the path"
+                f"the pickle needs the module {module}{wrote} ({needed}), which is not installed here. Install it, or "
+                "put it on the path"
             )
             yield Concern(severity=Severity.ERROR, code="missing-module", paths=(path,), message=message)
 
@@ -201,7 +199,7 @@ def _python(record: SnapshotRecord, installed: Installed) -> Iterator[Concern]:
     wrote, reads = record.versions.get("python", ""), installed.versions.get("python", "")
     paths = tuple(entry.path for entry in record.files if _protocol(entry) is not None)
     if paths and wrote and reads and _numbers(wrote)[:2] > _numbers(reads)[:2]:
-        message = f"pickled beside Python {wrote}, and here is {reads}"
+        message = f"pickled with Python {wrote}, found {reads} here"
         yield Concern(severity=Severity.NOTE, code="python-version", paths=paths, message=message)
 
 
@@ -211,8 +209,8 @@ def _dimensions(record: SnapshotRecord, live: Sequence[Report]) -> Iterator[Conc
         then = entry.report.dimension if entry.report else None
         if then is not None and now.get(entry.path, then) != then:
             message = (
-                f"{then} dimensions, and the index that is there now has {now[entry.path]}: another embedding model "
-                "made it. Set the service to the model of this snapshot before it loads it"
+                f"{then} dimensions, and the index in the store now has {now[entry.path]}: it was made with another "
+                "embedding model. Set the service to the model of this snapshot before it loads it"
             )
             yield Concern(severity=Severity.WARNING, code="dimension", paths=(entry.path,), message=message)
 
@@ -220,7 +218,7 @@ def _dimensions(record: SnapshotRecord, live: Sequence[Report]) -> Iterator[Conc
 def _model(record: SnapshotRecord, embedding_model: str) -> Iterator[Concern]:
     if record.embedding_model and embedding_model and record.embedding_model != embedding_model:
         message = (
-            f"the vectors were made by {record.embedding_model}, and the store uses {embedding_model}: questions would "
+            f"the vectors were made by {record.embedding_model}, and the store uses {embedding_model}: queries would "
             "be embedded in another way than the documents. Set the service to the model of this snapshot"
         )
         paths = tuple(entry.path for entry in record.files if entry.report and entry.report.dimension is not None)
@@ -241,4 +239,4 @@ def _top(name: str) -> str:
 
 
 def _by(wrote: str) -> str:
-    return f" ({wrote} was beside it when it was backed up)" if wrote else ""
+    return f" ({wrote} was installed when it was backed up)" if wrote else ""

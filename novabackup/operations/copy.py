@@ -1,4 +1,4 @@
-"""Copying snapshots to another repository, which may have other keys; only what is not there yet is sent."""
+"""Copy snapshots to another repository, which may have other keys; send only what it lacks: `plan` and `execute`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import attrs
 import numpy as np
 from fsspec.callbacks import Callback
 
-from novabackup._support import html as _html
+from novabackup._support import html
+from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Lane, cores
 from novabackup.errors import ArchivedError, ChangedError, FormatError, IntegrityError, NotFoundError
 from novabackup.format.packs import Codec, Compression, Frame, Piece, Table, opened_frame
@@ -20,16 +21,13 @@ from novabackup.format.records import FileEntry, Problem, SnapshotRecord, snapsh
 from novabackup.objects.known_chunks import NOWHERE, UNKNOWN, Places, following, split
 from novabackup.objects.packer import Packer
 from novabackup.objects.packs import Objects, neighbours, snapshot_key
-from novabackup.objects.reader import blocks
-from novabackup.storage import Span
+from novabackup.objects.reader import read_file
 from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
-
-__all__ = ["Copier", "CopyPlan", "Paces", "execute", "loose_packs", "plan"]
 
 _LOG = logging.getLogger("novabackup")
 
 _RECENT = 4
-"""Snapshots of each store whose packs are searched for what is there already."""
+"""Snapshots of each store whose packs are searched for content that the target has already."""
 _TRIES = 3
 _NAMED = 5
 _ARCHIVED = "archived"
@@ -37,14 +35,14 @@ _LOADS_AHEAD = 2
 
 
 @attrs.frozen(kw_only=True)
-class CopyPlan:
+class CopyPlan(Tabular):
     """What `copy` would do.
 
     Attributes:
         copy: Ids of the snapshots to copy, oldest first.
         there: Ids of those that the other repository has already.
-        damaged: Ids of those that cannot be read here; `copy` does the others, then it is an error.
-        size: Bytes of all files of the snapshots to copy; what is sent is less, as most of it is shared.
+        damaged: Ids of those that cannot be read; `copy` copies the others, then raises an error.
+        size: Bytes of all files of the snapshots to copy; less is sent, as most of it is shared.
     """
 
     copy: tuple[str, ...]
@@ -52,20 +50,14 @@ class CopyPlan:
     damaged: tuple[str, ...] = ()
     size: int
 
-    def _repr_html_(self) -> str:
-        kinds = (("copy", self.copy), ("is there", self.there), ("is damaged", self.damaged))
+    def _table(self) -> TableData:
+        kinds = (("copy", self.copy), ("exists", self.there), ("damaged", self.damaged))
         rows = [(kind, name) for kind, names in kinds for name in names]
-        return _html.table(f"Copy, {_html.size(self.size)} before sharing", ["what", "snapshot"], rows)
+        return f"Copy, {html.size(self.size)} before sharing", ["what", "snapshot"], rows
 
 
 def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
-    """Find out which snapshots the other repository lacks.
-
-    Args:
-        source: Where they are.
-        names: Their ids.
-        target: Where they go; it need not exist yet.
-    """
+    """Find which snapshots the target lacks; it need not exist yet."""
     try:
         target.require()
     except NotFoundError:
@@ -92,32 +84,27 @@ def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
 
 @attrs.frozen(kw_only=True)
 class Paces:
-    """What is called with a number of bytes before they go; may wait.
-
-    Attributes:
-        reading: For what is read from the source.
-        sending: For what is written to the target.
-    """
+    """Rate limits: called with a number of bytes before they are read from the source or sent to the target."""
 
     reading: Callable[[int], object] = int
     sending: Callable[[int], object] = int
 
 
 def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
-    """Carry a plan out; each snapshot is committed on its own, so whoever is interrupted goes on by copying again.
+    """Execute a plan. Each snapshot is committed on its own, so an interrupted copy is continued by copying again.
 
     Args:
         source: Where the snapshots are.
         todo: Which.
-        target: Where they go; it is created if there is nothing yet.
-        paces: Hold it back.
-        callback: Told of the bytes that have been dealt with.
+        target: Where they are copied to; it is created if it does not exist.
+        paces: Rate limits.
+        callback: Progress in bytes (an fsspec callback).
 
     Raises:
-        IntegrityError: Content of the source is damaged; what does not need it was copied.
-        ArchivedError: Content of the source has to be thawed first; what does not need it was copied.
-        ChangedError: Somebody prunes the target all the time.
-        ConfigurationError: Files hold secrets, and others could read them where they would go.
+        IntegrityError: Content of the source is damaged; snapshots that do not need it were copied.
+        ArchivedError: Content of the source has to be thawed first; snapshots that do not need it were copied.
+        ChangedError: Another process prunes the target all the time.
+        ConfigurationError: Files hold secrets that others could read in the target.
     """
     unread = _refuse_secrets(source, todo, target)
     target.ensure()
@@ -145,7 +132,7 @@ def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, call
     else:
         raise ChangedError(
             f"{target.url}: expected packs that stay, found that some were condemned in each of {_TRIES} tries. Let no "
-            "prune run beside a copy"
+            "prune run during a copy"
         )
     if not problems:
         return
@@ -156,25 +143,27 @@ def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, call
     if all(problem.code == _ARCHIVED for problem in problems):
         names = ", ".join(path for problem in problems[:_NAMED] for path in problem.paths)
         raise ArchivedError(f"{failed} Thaw those whose content lies in an archive first: {names}")
-    raise IntegrityError(f"{failed} Mend the source from another copy, or forget what is damaged", problems)
+    raise IntegrityError(f"{failed} Repair the source from another copy, or forget what is damaged", problems)
 
 
 def _carry(
     copier: Copier, source: Objects, name: str, record: SnapshotRecord, target: Objects, callback: Callback
 ) -> bool:
-    """Copy one snapshot; False if that has to be begun anew."""
+    """Copy one snapshot; return False if it has to be tried again."""
     copied = copier.bring(record, callback)
     if copied is None or copier.too_late():
-        _LOG.info("packs of %s were condemned meanwhile, or may have been: once more", target.url)
+        _LOG.info("packs of %s were condemned meanwhile, or may have been: trying again", target.url)
         return False
-    if snapshot_id(copied) != name:
-        raise FormatError(
-            f"snapshot {name} of {source.url} says things that this version of novabackup does not know and would "
-            "lose: upgrade novabackup"
-        )
+    require_lossless(name, copied)
     target.save(copied)
     _LOG.info("snapshot %s was copied to %s, %d bytes added", name, target.url, copied.added)
     return True
+
+
+def require_lossless(name: str, record: SnapshotRecord) -> None:
+    """Raise a `FormatError` if a record that is to be written again has lost fields of a newer version."""
+    if snapshot_id(record) != name:
+        raise FormatError(f"snapshot {name} has fields that this version of novabackup would lose: upgrade novabackup")
 
 
 def _problem(name: str, what: Exception | str) -> Problem:
@@ -184,7 +173,7 @@ def _problem(name: str, what: Exception | str) -> Problem:
 
 
 def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[str, Exception]:
-    """Look for passwords and keys, where others could read them; give the snapshots that cannot be looked into."""
+    """Refuse passwords and keys that others could read in the target; return the snapshots that cannot be read."""
     unread: dict[str, Exception] = {}
     if not target.exposed:
         return unread
@@ -196,7 +185,7 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[st
             if known not in looked:
                 small = entry.size <= LOOKED_INTO
                 try:
-                    content = _all(source, entry) if small else b""
+                    content = read_file(source, entry) if small else b""
                 except (ArchivedError, IntegrityError, FormatError) as error:
                     unread[name] = error
                     continue
@@ -207,12 +196,8 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[st
     return unread
 
 
-def _all(source: Objects, entry: FileEntry) -> bytes:
-    return b"".join(block for block in blocks(source, entry) if not isinstance(block, Span))
-
-
 def loose_packs(objects: Objects) -> list[str]:
-    """Find packs that no snapshot names, such as those of a copy that was interrupted."""
+    """Find packs that no snapshot names, such as those of an interrupted copy."""
     named = {pack for record in objects.records() for pack in record.packs}
     return [pack for pack, _entry in objects.pack_entries() if pack not in named]
 
@@ -226,7 +211,7 @@ def _recent(objects: Objects, stores: set[str]) -> list[SnapshotRecord]:
 
 
 class Copier:
-    """Brings snapshots over, one after the other; remembers where each chunk went. A context manager."""
+    """Copies snapshots, one after the other; remembers where each chunk went. A context manager."""
 
     def __init__(
         self,
@@ -236,15 +221,7 @@ class Copier:
         loose: Sequence[str],
         paces: Paces,
     ) -> None:
-        """Prepare.
-
-        Args:
-            source: Where snapshots come from.
-            target: Where they go.
-            recent: Snapshots of the target that share content with them.
-            loose: Packs of the target that may do so as well.
-            paces: Hold it back.
-        """
+        """Prepare to share content with some recent snapshots of the target and with loose packs of it."""
         self._source = source
         self._target = target
         self._reading = paces.reading
@@ -261,11 +238,7 @@ class Copier:
         self._packer.__exit__(kind, error, trace)
 
     def learn(self, there: SnapshotRecord) -> None:
-        """See from a snapshot that both have where its chunks went, since their hashes may differ.
-
-        Args:
-            there: The snapshot, in the target; nothing is learned of one that the source has not, or cannot read.
-        """
+        """Learn where chunks went from a snapshot of the target that the source can read, too; hashes may differ."""
         with contextlib.suppress(ArchivedError, FormatError, IntegrityError, NotFoundError):
             files = {entry.path: entry for entry in self._source.record(snapshot_id(there)).files}
             for other in there.files:
@@ -273,26 +246,21 @@ class Copier:
                 mine, sizes = _chunks(self._source, entry, functools.partial(_counted_in, entry.packs))
                 theirs, same = _chunks(self._target, other, self._shared)
                 if not np.array_equal(sizes, same):
-                    continue  # a copy that was cut anew
+                    continue  # a copy with other chunks
                 numbers, chunks = split(mine)
                 for number in np.unique(numbers).tolist():
                     chosen = (numbers == number) & (theirs != UNKNOWN)
                     self._places(entry.packs[number])[chunks[chosen]] = theirs[chosen]
 
     def _shared(self, pack: str, first: int, count: int) -> Places:
-        """Name chunks of a pack of the target, `UNKNOWN` if nothing may be shared with it."""
+        """Return places of chunks of a pack of the target; `UNKNOWN` if it must not be shared."""
         return self._packer.keep(pack, first, count) if self._packer.shares(pack) else np.full(count, UNKNOWN)
 
     def bring(self, record: SnapshotRecord, callback: Callback) -> SnapshotRecord | None:
-        """Bring the content of a snapshot over.
-
-        Args:
-            record: The snapshot, in the source.
-            callback: Told of the bytes that have been dealt with.
+        """Copy the content of a snapshot.
 
         Returns:
-            The snapshot as it is to be written in the target; None if packs that it would share were condemned
-            meanwhile.
+            The record to write to the target; None if packs that it would share were condemned meanwhile.
         """
         before = self._packer.added
         every = [self._source.runs(entry).tolist() for entry in record.files]
@@ -316,15 +284,11 @@ class Copier:
         return attrs.evolve(record, files=files, added=self._packer.added - before)
 
     def too_late(self) -> bool:
-        """Tell whether what `bring` gave last must not be committed any more; see `Packer.too_late`."""
+        """Return whether the last result of `bring` must not be committed any more; see `Packer.too_late`."""
         return self._packer.too_late()
 
     def _fetch(self, needed: Mapping[str, list[_Range]]) -> None:
-        """Bring chunks over that are not there yet.
-
-        Args:
-            needed: The ranges of chunks by their packs.
-        """
+        """Copy chunks that the target lacks, given as ranges by pack."""
         loads = [load for pack, ranges in needed.items() for load in self._loads(pack, ranges)]
         parallel = max(cores(), self._source.storage.parallel)
         with Lane(parallel, parallel + _LOADS_AHEAD) as lane:
@@ -332,7 +296,7 @@ class Copier:
                 store(self._packer, self._places(pack))
 
     def _loads(self, pack: str, ranges: list[_Range]) -> list[_Load]:
-        """Find the chunks of a pack that are not in the target yet, and the frames that hold them."""
+        """Find the chunks of a pack that the target lacks, and the frames that hold them."""
         table = self._source.table(pack, reaching=max(first + count for first, count in ranges))
         wanted = np.zeros(len(table), np.bool_)
         for first, count in ranges:
@@ -351,16 +315,16 @@ class Copier:
         ]
 
     def _can_stay(self, table: Table, frame: Frame, wanted: _Wanted) -> bool:
-        """Tell whether a frame may go into a pack of the target as it is, without being compressed once more."""
+        """Return whether a frame can be copied as it is, without compressing it again."""
         return (
             table.seal.key == self._target.protection.key
-            and self._target.compression is Compression.FAST  # for what is to be small it would not be good enough
+            and self._target.compression is Compression.FAST  # otherwise it would not be small enough
             and frame.codec in set(Codec)
             and bool(wanted[frame.first : frame.first + frame.chunks].all())
         )
 
     def _places(self, pack: str) -> Places:
-        """Give where each chunk of a pack of the source is in the target, as far as is known."""
+        """Return where each chunk of a pack of the source is in the target, as far as is known."""
         if pack not in self._went:
             table = self._source.table(pack)
             alike = table.seal.key == self._target.protection.key
@@ -377,15 +341,12 @@ _Range = tuple[int, int]
 """First chunk, and number of chunks."""
 _Wanted = np.ndarray[tuple[int], np.dtype[np.bool_]]
 _Store = Callable[[Packer, Places], None]
-"""Stores what was read, and notes where each chunk of the pack that it came from went."""
+"""Stores what was read, and records where each chunk went."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Load:
-    """Frames of one pack that are read together, and which chunks of the pack are wanted.
-
-    They are taken apart, and the chunks go into frames of the target.
-    """
+    """Frames of one pack that are read together; their wanted chunks go into new frames of the target."""
 
     pack: str
     table: Table
@@ -397,23 +358,20 @@ class _Load:
         return functools.partial(self._store, source.words(self.pack, self.frames))
 
     def _store(self, content: list[tuple[memoryview, int]], packer: Packer, went: Places) -> None:
-        for frame, (raw, width) in zip(self.frames, content, strict=True):
-            self._take_apart(frame, raw, width, packer, went)
+        for frame, opened in zip(self.frames, content, strict=True):
+            self._store_chunks(frame, opened, packer, went)
 
-    def _take_apart(self, frame: Frame, raw: memoryview, width: int, packer: Packer, went: Places) -> None:
+    def _store_chunks(self, frame: Frame, opened: tuple[memoryview, int], packer: Packer, went: Places) -> None:
         """Store the wanted chunks of a frame."""
-        sizes = self.table.sizes[frame.first : frame.first + frame.chunks]
-        ends = np.cumsum(sizes, dtype=np.int64)
         wanted = np.flatnonzero(self.wanted[frame.first : frame.first + frame.chunks])
         for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
-            start = int(ends[run[0] - 1]) if run[0] else 0
-            piece = Piece(raw[start : int(ends[run[-1]])], ends[run] - start, width)
-            first = frame.first + int(run[0])
-            went[first : first + len(run)] = packer.place([piece])
+            first, stop = int(run[0]), int(run[-1]) + 1
+            places = packer.place([piece_of(self.table, frame, opened, first, stop)])
+            went[frame.first + first : frame.first + stop] = places
 
 
 class _Whole(_Load):
-    """Frames of which every chunk is wanted: they stay as they are, without being compressed once more."""
+    """Frames of which every chunk is wanted: they are copied as they are, without compressing them again."""
 
     def read(self, source: Objects) -> _Store:
         """Read the frames, still compressed."""
@@ -424,11 +382,7 @@ class _Whole(_Load):
         return zip(self.frames, source.packed(self.pack, self.frames), strict=True)
 
     def _is_right(self, frame: Frame, packed: bytes | memoryview) -> bool:
-        """Tell whether the chunks have the hashes that the table says, by which others would be taken for them.
-
-        Raises:
-            IntegrityError: The frame is not what went in.
-        """
+        """Return whether the chunks have the hashes in the table, since content is shared by them."""
         raw, _width = opened_frame(self.pack, self.table.seal, frame, packed)
         start = 0
         for number in range(frame.first, frame.first + frame.chunks):
@@ -443,11 +397,18 @@ class _Whole(_Load):
             chunks = slice(frame.first, frame.first + frame.chunks)
             sizes, hashes = self.table.sizes[chunks], self.table.hashes[chunks]
             places = packer.place_frame(frame, packed, sizes, hashes) if right else None
-            if places is None:  # or something of it has gone to the target meanwhile
-                raw, width = opened_frame(self.pack, self.table.seal, frame, packed)
-                self._take_apart(frame, raw, width, packer, went)
+            if places is None:  # also if a part of it has been copied meanwhile
+                self._store_chunks(frame, opened_frame(self.pack, self.table.seal, frame, packed), packer, went)
             else:
                 went[chunks] = places
+
+
+def piece_of(table: Table, frame: Frame, opened: tuple[memoryview, int], first: int, stop: int) -> Piece:
+    """Return the chunks ``first`` to ``stop - 1`` of an opened frame, counted within the frame."""
+    content, width = opened
+    ends = np.cumsum(table.sizes[frame.first : frame.first + stop], dtype=np.int64)
+    start = int(ends[first - 1]) if first else 0
+    return Piece(content[start : int(ends[stop - 1])], ends[first:stop] - start, width)
 
 
 def _counted_in(packs: tuple[str, ...], pack: str, first: int, count: int) -> Places:
@@ -455,7 +416,7 @@ def _counted_in(packs: tuple[str, ...], pack: str, first: int, count: int) -> Pl
 
 
 def _chunks(objects: Objects, entry: FileEntry, name: Callable[[str, int, int], Places]) -> tuple[Places, Places]:
-    """Give place and size of each chunk of a file; chunks of a pack that follow each other are named by a function."""
+    """Return place and size of each chunk of a file; ``name`` gives the places of consecutive chunks of a pack."""
     places, sizes = [NOWHERE], [NOWHERE]
     for index, first, count in objects.runs(entry).tolist():
         pack = entry.packs[index]

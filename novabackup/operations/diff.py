@@ -1,24 +1,22 @@
-"""What is different between two snapshots."""
+"""Compare two snapshots: `compare`."""
 
 from __future__ import annotations
 
 import attrs
 
-from novabackup._support import html as _html
+from novabackup._support.tables import TableData, Tabular
 from novabackup.format.records import SnapshotRecord
-
-__all__ = ["Diff", "compare"]
 
 
 @attrs.frozen(kw_only=True)
-class Diff:
-    """What is different between two snapshots; paths in order.
+class Diff(Tabular):
+    """The difference between two snapshots; paths are sorted.
 
     Attributes:
-        before: Id of the one.
-        after: Id of the other.
-        added: Files that only the other has.
-        removed: Files that only the one has.
+        before: Id of the first.
+        after: Id of the second.
+        added: Files that only the second has.
+        removed: Files that only the first has.
         changed: Files whose content differs.
         unchanged: Files with the same content.
     """
@@ -33,9 +31,9 @@ class Diff:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> TableData:
         rows = [(word, path) for word in ("added", "removed", "changed", "unchanged") for path in getattr(self, word)]
-        return _html.table(f"From {self.before} to {self.after}", ["what", "file"], rows)
+        return f"From {self.before} to {self.after}", ["what", "file"], rows
 
 
 def compare(one: tuple[str, SnapshotRecord], other: tuple[str, SnapshotRecord]) -> Diff:
@@ -53,7 +51,7 @@ def compare(one: tuple[str, SnapshotRecord], other: tuple[str, SnapshotRecord]) 
 
 
 def _contents(record: SnapshotRecord) -> dict[str, str]:
-    """Give something for each file and link that differs when its content does."""
+    """Map paths of files and links to a text that differs when the content does."""
     return {
         **{link.path: f"link to {link.target}" for link in record.links},
         **{entry.path: entry.blake3 for entry in record.files},

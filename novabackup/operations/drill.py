@@ -1,4 +1,4 @@
-"""Recovery drills: restore an old snapshot elsewhere, on trial, and note whether it can still be used, and how soon."""
+"""Drills: restore an old snapshot elsewhere, and record whether and how fast it works: `plan` and `execute`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from pathlib import Path
 
 import attrs
 
-from novabackup._support import commands as _commands
-from novabackup._support import html as _html
+from novabackup._support import commands, html
 from novabackup._support.scratch import scratch
+from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ArchivedError, CheckFailedError, IntegrityError, NotFoundError, NovaBackupError
 from novabackup.format.records import FAILED_TAG, Drill, Problem, SnapshotRecord
 from novabackup.objects.packs import Objects
 from novabackup.operations import thaw
 from novabackup.operations.compatibility import compare, here, versions
-from novabackup.operations.verify import Stopwatch, Tried, try_out
+from novabackup.operations.verify import Stopwatch, Trial, open_and_query
 from novabackup.store.reports import Reports
 from novabackup.store.store import IndexStore
-
-__all__ = ["FOLDER_VARIABLE", "SNAPSHOT_VARIABLE", "DrillPlan", "Rules", "execute", "plan"]
 
 _LOG = logging.getLogger("novabackup")
 
 FOLDER_VARIABLE = "NOVABACKUP_DRILL_FOLDER"
-"""Environment variable that tells a command where the restored store is."""
+"""Environment variable with the folder of the restored store, for a command."""
 SNAPSHOT_VARIABLE = "NOVABACKUP_DRILL_SNAPSHOT"
-"""Environment variable that tells a command which snapshot it is."""
+"""Environment variable with the id of the snapshot, for a command."""
 
 
 def _command(value: Sequence[str]) -> tuple[str, ...]:
-    return _commands.arguments(value) if value else ()
+    return commands.arguments(value) if value else ()
 
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """What a drill has to show, and where.
+    """What a drill has to pass, and where it takes place.
 
     Attributes:
         command: Program and arguments of the user's own, such as ``["pytest", "tests/test_retrieval.py"]``; it passes
             with exit status 0. Empty for none.
         working_folder: Where the command runs; by default in the restored store.
         command_timeout: Seconds that the command may take.
-        rto: Seconds that restoring, opening and the queries may take together; None for as long as it takes.
-        folder: Where the snapshot is restored to for a while; by default the system's folder for temporary files.
+        rto: Seconds that restoring, opening and the queries may take together; None for no limit.
+        folder: Where the snapshot is restored to temporarily; by default the system's folder for temporary files.
     """
 
     command: Sequence[str] = attrs.field(default=(), converter=_command)
@@ -59,14 +57,14 @@ class Rules:
 
 
 @attrs.frozen(kw_only=True)
-class DrillPlan:
+class DrillPlan(Tabular):
     """Which snapshot a drill restores.
 
     Attributes:
         snapshot: Its id.
         store: URL of the store that it was taken of.
         size: Bytes that are restored.
-        candidates: Ids of all that it was chosen from.
+        candidates: Ids of all snapshots that it was chosen from.
     """
 
     snapshot: str
@@ -74,22 +72,22 @@ class DrillPlan:
     size: int
     candidates: tuple[str, ...]
 
-    def _repr_html_(self) -> str:
-        row = (self.snapshot, self.store, _html.size(self.size), len(self.candidates))
-        return _html.table("Drill", ["snapshot", "store", "to restore", "chosen from"], [row])
+    def _table(self) -> TableData:
+        row = (self.snapshot, self.store, html.size(self.size), len(self.candidates))
+        return "Drill", ["snapshot", "store", "to restore", "chosen from"], [row]
 
 
 def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPlan:
-    """Choose a snapshot by chance: healthy, not the newest of its store, and readable now.
+    """Choose a snapshot at random: healthy, not the newest of its store, and readable now.
 
     Args:
         objects: The repository.
         store: URL of the store; None for any.
-        chance: What chooses.
+        chance: Source of randomness.
 
     Raises:
-        NotFoundError: There is none such.
-        ArchivedError: There are such, and all of them have to be thawed first.
+        NotFoundError: There is no such snapshot.
+        ArchivedError: All such snapshots have to be thawed first.
     """
     known = [(name, record) for name, record in objects.named_records() if store in (None, record.store)]
     newest: dict[str, str] = {}
@@ -104,16 +102,12 @@ def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPla
     names = sorted(fitting)
     for name in chance.sample(names, len(names)):
         if not thaw.plan(objects, name, fitting[name]):
-            return planned(name, fitting[name], names)
+            record = fitting[name]
+            return DrillPlan(snapshot=name, store=record.store, size=record.size, candidates=tuple(names))
     raise ArchivedError(
         f"{objects.url}: each of the {len(names)} snapshots that a drill could restore lies in an archive. Thaw one "
         "with Snapshot.thaw(), then name it"
     )
-
-
-def planned(name: str, record: SnapshotRecord, candidates: Sequence[str]) -> DrillPlan:
-    """Make the plan for a snapshot that has been chosen."""
-    return DrillPlan(snapshot=name, store=record.store, size=record.size, candidates=tuple(candidates))
 
 
 def _is_healthy(record: SnapshotRecord) -> bool:
@@ -129,22 +123,22 @@ def execute(
     *,
     timer: Callable[[], float] | None = None,
 ) -> Drill:
-    """Carry a drill out, and write down how it went, whether well or not.
+    """Restore, open, query and run a command; record the result, success or failure.
 
     Args:
         objects: The repository.
         name: Id of the snapshot.
-        store: What kind of store it is.
-        rules: What it has to show.
+        store: Describes the kind of store.
+        rules: What it has to pass.
         restore: Restores the snapshot to a store.
-        timer: Tells seconds that only go forward.
+        timer: Monotonic clock in seconds.
 
     Returns:
-        How it went.
+        The result.
 
     Raises:
-        IntegrityError: It failed since content is damaged.
-        CheckFailedError: It failed otherwise.
+        IntegrityError: It failed because content is damaged.
+        CheckFailedError: It failed for another reason.
         OSError: It could not take place: there is no room.
     """
     record = objects.record(name)
@@ -154,9 +148,9 @@ def execute(
     with scratch(rules.folder, record.size) as place:
         restored = store.at(place)
         failure = _restore(restore, restored, watch)
-        tried, done = Tried(reports=Reports()), None
+        trial, done = Trial(reports=Reports()), None
         if failure is None:
-            tried = try_out(restored, record, watch)
+            trial = open_and_query(restored, record, watch)
             done = _run(rules, name, place, watch)
     concerns = compare(record, here())
     drill = Drill(
@@ -168,15 +162,15 @@ def execute(
         size=record.size,
         milliseconds={step: round(1000 * seconds) for step, seconds in watch.seconds.items()},
         rto_milliseconds=None if rules.rto is None else round(1000 * rules.rto),
-        queries=tried.repeated.number,
+        queries=trial.repeated.number,
         command=tuple(rules.command),
         status=done.status if done else None,
         output=done.output if done else "",
-        notes=(*tried.notes, *(str(concern) for concern in concerns)),
-        problems=(*_not_restored(failure), *tried.problems, *_command_failed(rules, done)),
+        notes=(*trial.notes, *(str(concern) for concern in concerns)),
+        problems=(*_not_restored(failure), *trial.problems, *_command_failed(rules, done)),
     )
     drill = attrs.evolve(drill, problems=(*drill.problems, *_too_slow(drill)))
-    _write_down(objects, drill)
+    _record(objects, drill)
     if drill.good:
         _LOG.info("%s", drill)
         return drill
@@ -189,13 +183,13 @@ def execute(
 def _restore(
     restore: Callable[[IndexStore], object], store: IndexStore, watch: Stopwatch
 ) -> NovaBackupError | OSError | None:
-    """Restore as anybody would; give the error, which is what a drill is there to find."""
+    """Restore like any user would; return the error, which is what a drill is there to find."""
     try:
         with watch.step("restore"):
             restore(store)
     except (NovaBackupError, OSError) as error:
         if error.__cause__ is not None and not isinstance(error.__cause__, Exception):
-            raise error.__cause__ from None  # an interrupt at the keyboard is no finding
+            raise error.__cause__ from None  # a keyboard interrupt is no result
         return error
     return None
 
@@ -209,11 +203,11 @@ def _not_restored(failure: NovaBackupError | OSError | None) -> tuple[Problem, .
     return (Problem(code="not-restored", message=message),)
 
 
-def _run(rules: Rules, snapshot: str, place: Path, watch: Stopwatch) -> _commands.Outcome | None:
+def _run(rules: Rules, snapshot: str, place: Path, watch: Stopwatch) -> commands.Outcome | None:
     if not rules.command:
         return None
     with watch.step("command"):
-        return _commands.run(
+        return commands.run(
             rules.command,
             timeout=rules.command_timeout,
             environment={**os.environ, FOLDER_VARIABLE: str(place), SNAPSHOT_VARIABLE: snapshot},
@@ -221,7 +215,7 @@ def _run(rules: Rules, snapshot: str, place: Path, watch: Stopwatch) -> _command
         )
 
 
-def _command_failed(rules: Rules, done: _commands.Outcome | None) -> tuple[Problem, ...]:
+def _command_failed(rules: Rules, done: commands.Outcome | None) -> tuple[Problem, ...]:
     if done is None or done.good:
         return ()
     message = f"expected exit status 0 of {rules.command[0]}, found {done}"
@@ -235,13 +229,13 @@ def _too_slow(drill: Drill) -> tuple[Problem, ...]:
     steps = ", ".join(f"{step} {took / 1000:g} s" for step, took in drill.milliseconds.items() if step != "command")
     message = (
         f"expected a recovery within {limit / 1000:g} s, found that it took {drill.recovery_milliseconds / 1000:g} s "
-        f"({steps}). Keep a copy of the repository nearer by, or allow more"
+        f"({steps}). Keep a copy of the repository closer, or allow more"
     )
     return (Problem(code="too-slow", message=message),)
 
 
-def _write_down(objects: Objects, drill: Drill) -> None:
-    """Record the result; where that cannot be done, it is still told to the caller."""
+def _record(objects: Objects, drill: Drill) -> None:
+    """Record the result; if that fails, only log it, since the caller gets the result anyway."""
     try:
         objects.note_drill(drill)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a policy is told of the snapshots of a repository, and what is made sure of before they are forgotten."""
+"""Apply a retention policy to the snapshots of a repository, and check again before they are forgotten."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from datetime import UTC, datetime
 import attrs
 
 from novabackup import retention
-from novabackup._support import text as _text
+from novabackup._support.text import first_of
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import SIDE_TAGS, SnapshotRecord
 from novabackup.objects.packs import Objects
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
 
-__all__ = ["candidates", "forgettable", "plan", "still_forgotten"]
-
 _LOG = logging.getLogger("novabackup")
 
 
 def plan(objects: Objects, policy: Policy) -> ForgetPlan:
-    """Say which snapshots a policy would keep; those that cannot be read stay, and a warning says so."""
+    """Plan which snapshots a policy keeps; those that cannot be read stay, with a warning."""
     there = candidates(objects)
     made = retention.apply(policy, there, now=datetime.now(UTC))
     unread = sorted({*objects.names()}.difference(candidate.id for candidate in there))
     if not unread:
         return made
-    warning = f"{len(unread)} cannot be read and stay: {_text.first_of(unread)}"
-    return attrs.evolve(made, warnings=(*made.warnings, f"{warning}. check() says more"))
+    warning = f"{len(unread)} cannot be read and stay: {first_of(unread)}. check() says why"
+    return attrs.evolve(made, warnings=(*made.warnings, warning))
 
 
 def candidates(objects: Objects) -> list[Candidate]:
@@ -58,20 +56,20 @@ def _state(record: SnapshotRecord) -> State:
 
 
 def still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
-    """Look again at what a plan forgets; what has become worth keeping since stays, with a warning."""
+    """Return what a plan forgets and may still be forgotten; log a warning for what has to stay by now."""
     present = candidates(objects)
     names = retention.still_forgotten(aged.forgotten, present)
     there = {candidate.id for candidate in present}
     for name in there.intersection(aged.forgotten).difference(names):
-        _LOG.warning("snapshot %s stays: it was pinned, damaged or the last of its store when it was to go", name)
+        _LOG.warning("snapshot %s stays: it is pinned, damaged or the last of its store by now", name)
     locked = objects.locked(names)
     for name, lock in locked.items():
-        _LOG.warning("snapshot %s stays: it is %s. A later plan has it again", name, lock)
+        _LOG.warning("snapshot %s stays: it is %s. A later plan will include it", name, lock)
     return tuple(name for name in names if name not in locked)
 
 
 def forgettable(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
-    """Give names back, each once.
+    """Return ids without duplicates.
 
     Raises:
         ConfigurationError: One of them is pinned.
@@ -83,6 +81,6 @@ def forgettable(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
         since = f" since {pin.time:%Y-%m-%d %H:%M} UTC{f': {pin.message}' if pin.message else ''}" if pin else ""
         raise ConfigurationError(f"snapshot {name} is pinned{since}. To forget it, call unpin({name!r}) first")
     if locked := objects.locked(names):
-        said = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
-        raise PermissionError(errno.EACCES, f"may not be forgotten yet: {said}. Wait until then", objects.url)
+        which = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
+        raise PermissionError(errno.EACCES, f"may not be forgotten yet: {which}. Wait until then", objects.url)
     return names

@@ -1,4 +1,4 @@
-"""Keeping another repository in step under a retention of its own: what to copy there, and what to forget there."""
+"""Keep another repository in step, with a retention policy of its own: `plan` and `execute`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from novabackup.operations import forget as forgetting
 from novabackup.operations.copy import CopyPlan
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
 
-__all__ = ["MirrorPlan", "plan"]
-
 
 @attrs.frozen(kw_only=True)
 class MirrorPlan:
     """What `mirror` would do.
 
     Attributes:
-        copy: What the other repository gets.
-        forget: What becomes of the snapshots that are there, and why.
+        copy: What is copied to the other repository.
+        forget: Which of the snapshots there are kept or forgotten, and why.
     """
 
     copy: CopyPlan
@@ -38,12 +36,9 @@ class MirrorPlan:
 
 
 def plan(source: Objects, target: Objects, policy: Policy) -> MirrorPlan:
-    """Judge the snapshots of both together, as if all were in the target.
+    """Apply a policy to the snapshots of both together, as if all were in the target, which need not exist yet.
 
-    Args:
-        source: What is mirrored; its damaged snapshots are left out.
-        target: Where to; it need not exist yet.
-        policy: What the target is to hold.
+    Damaged snapshots of the source are left out.
     """
     there = {candidate.id: candidate for candidate in _candidates(target)}
     here = {one.id: one for one in forgetting.candidates(source) if one.state is not State.DAMAGED}

@@ -1,16 +1,16 @@
-"""Deleting packs that no snapshot names, in two steps with a grace period between them.
+"""Delete packs that no snapshot names, in two steps with a grace period between them: `plan` and `execute`.
 
 The proof that no writer loses what it relies on, with ``G`` the grace period:
 
-* A writer reads what is condemned when it starts and shares nothing with it; it reads it again right before its
-  commit, and starts anew if it names a condemned pack. Its commit follows within less than ``G``.
+* A writer reads the list of condemned packs when it starts and shares none of them; it reads the list again right
+  before its commit, and starts over if it names a condemned pack. Its commit follows within less than ``G``.
 * A pack is deleted only by a prune that lists the snapshots when the condemnation is at least ``G`` old. If a writer
   names the pack, either it read the condemnation before its commit, and did not commit; or the condemnation came
   later, so the commit came less than ``G`` after it, and the listing shows the snapshot.
 * Packs younger than ``G`` are not condemned: they may belong to a snapshot that is being taken.
 * Pack ids hold a random salt, so a pack that is being deleted is never the one that a writer has just stored.
 
-All ages are told by the storage's own clock.
+All ages are measured by the storage's own clock.
 """
 
 from __future__ import annotations
@@ -20,32 +20,31 @@ from datetime import timedelta
 
 import attrs
 
-from novabackup._support import html as _html
+from novabackup._support import html
+from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.format.records import Problem
 from novabackup.objects.packs import Objects, pack_key
 from novabackup.storage import Entry, Lock
 
-__all__ = ["GRACE", "PrunePlan", "execute", "plan"]
-
 _LOG = logging.getLogger("novabackup")
 
 GRACE = timedelta(days=1)
 SHORTEST_GRACE = timedelta(hours=1)
-"""Well above the time that a writer takes from reading what is condemned to its commit."""
+"""Well above the time between a writer's last check of the condemned packs and its commit."""
 
 
 @attrs.frozen(kw_only=True)
-class PrunePlan:
+class PrunePlan(Tabular):
     """What `prune` would do.
 
     Attributes:
-        condemn: Packs that no snapshot names; they go when the grace period has passed.
+        condemn: Packs that no snapshot names; a prune after the grace period deletes them.
         delete: Packs that were condemned a grace period ago and that still no snapshot names.
         size: Bytes that deleting frees.
-        clear: Keys of condemnations that are dealt with.
+        clear: Keys of condemnations that are done.
         grace: The grace period in seconds.
-        locked: Packs that would go but may not yet, since their bucket protects them; they stay condemned.
+        locked: Packs that cannot be deleted yet, since their bucket protects them; they stay condemned.
     """
 
     condemn: tuple[str, ...]
@@ -55,17 +54,17 @@ class PrunePlan:
     grace: float
     locked: tuple[Lock, ...] = ()
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> TableData:
         rows = [("delete", pack) for pack in self.delete] + [("condemn", pack) for pack in self.condemn]
         rows += [(str(lock), lock.key.rpartition("/")[2]) for lock in self.locked]
-        return _html.table(f"Prune, freeing {_html.size(self.size)}", ["what", "pack"], rows)
+        return f"Prune, freeing {html.size(self.size)}", ["what", "pack"], rows
 
 
 def plan(objects: Objects, grace: timedelta) -> PrunePlan:
-    """Find out what to condemn and what to delete.
+    """Find what to condemn and what to delete.
 
     Raises:
-        IntegrityError: A snapshot cannot be read, so nobody knows which packs it needs.
+        IntegrityError: A snapshot cannot be read, so it is not known which packs it needs.
         ConfigurationError: The grace period is too short to be safe, and not zero.
     """
     if grace and grace < SHORTEST_GRACE:
@@ -103,7 +102,7 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
 
 
 def execute(objects: Objects, todo: PrunePlan) -> None:
-    """Carry a plan out; what has been named since the plan was made stays."""
+    """Execute a plan; packs that a snapshot names by now stay."""
     named = _named(objects)
     for lock in todo.locked:
         _LOG.warning("%s/%s would be deleted but is %s: a later prune deletes it", objects.url, lock.key, lock)
@@ -133,8 +132,8 @@ def _named(objects: Objects) -> set[str]:
             problems.append(Problem(code="damaged", paths=(name,), message=str(error)))
     if problems:
         raise IntegrityError(
-            f"{objects.url}: nothing is pruned while snapshots cannot be read, since nobody knows which packs "
-            "they need. Restore them from another copy, or forget them",
+            f"{objects.url}: nothing is pruned while snapshots cannot be read, since it is not known which "
+            "packs they need. Restore them from another copy, or forget them",
             problems,
         )
     return named

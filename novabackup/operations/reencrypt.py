@@ -1,4 +1,4 @@
-"""Replacing the data key of a repository, for when an old key or passphrase may have become known."""
+"""Replace the data key of a repository whose key or passphrase may have leaked: `execute`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from novabackup.objects import founding
 from novabackup.objects.packs import Objects, snapshot_key
 from novabackup.operations.copy import Copier, Paces, loose_packs
 
-__all__ = ["execute"]
-
 _LOG = logging.getLogger("novabackup")
 
 _RECENT = 4
@@ -32,30 +30,30 @@ _SMALL: tuple[tuple[str, type[_Small]], ...] = (
 def execute(objects: Objects, callback: Callback) -> tuple[str, ...]:
     """Seal everything with a new data key.
 
-    Nothing is lost when this is interrupted: until the last snapshot is sealed anew, the slot of the key at hand holds
-    the old data key, too, and calling it again goes on. Nobody else may write to the repository meanwhile.
+    Nothing is lost if this is interrupted: until the last snapshot is sealed again, the slot of the current key holds
+    the old data key, too, and calling it again continues. No other process may write to the repository meanwhile.
 
     Args:
         objects: The repository.
-        callback: Told of the bytes of files that have been dealt with.
+        callback: Progress in bytes (an fsspec callback).
 
     Returns:
-        Labels of the keys that do not open the repository any more, since their data key is gone; add them again.
+        Labels of the keys that no longer open the repository, since their data key is gone; add them again.
 
     Raises:
         ConfigurationError: It is not encrypted.
-        IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
+        IntegrityError: Something cannot be read, and would be lost with its data key; nothing is removed.
     """
     opened = objects.opened
     if not opened.slot:
         raise ConfigurationError(f"{objects.url} is not encrypted, so there is no data key to replace")
-    # Before there is a new key: whoever cannot read all must not begin, or what he writes could be read by him alone.
+    # Before a new key exists: a key that cannot read everything must not begin, or only it could read what it writes.
     _require_readable(objects)
     if len(opened.data_keys) == 1:
         objects.replace_slot([secrets.token_bytes(32), *opened.data_keys])
     newest = objects.opened.data_keys[:1]
     done: set[str] = set()
-    while names := [name for name in objects.names() if name not in done]:  # some may have come meanwhile
+    while names := [name for name in objects.names() if name not in done]:  # another process may have added some
         _snapshots(objects, names, callback)
         done.update(names)
     for folder, kind in _SMALL:
@@ -63,11 +61,11 @@ def execute(objects: Objects, callback: Callback) -> tuple[str, ...]:
             with contextlib.suppress(FileNotFoundError):
                 objects.write_record(key, objects.read_record(key, kind)[0])
     for pack in loose_packs(objects):
-        if _is_old(objects, pack):  # asked while the old key is still at hand
+        if _is_old(objects, pack):  # while the old key is still available
             objects.delete_pack(pack)
     slots = founding.slots(objects.storage, opened.repository)
     others = [(name, slot) for name, slot in slots if name != opened.slot]
-    # While the key at hand still says that this is not finished: nobody must rely on keys that open nothing.
+    # While the slot of the current key still shows that this is unfinished: nobody must rely on keys that open nothing.
     for name, slot in others:
         _LOG.warning("key %s (%r) does not open %s any more", name, slot.label, objects.url)
         founding.remove_slot(objects.storage, name)
@@ -76,7 +74,7 @@ def execute(objects: Objects, callback: Callback) -> tuple[str, ...]:
 
 
 def _require_readable(objects: Objects) -> None:
-    """Read every record, since one that cannot be read would be lost with its data key."""
+    """Read every record: one that cannot be read would be lost with its data key."""
     for _name, _record in _records(objects, objects.names()):
         pass
     for folder, kind in _SMALL:
@@ -86,7 +84,7 @@ def _require_readable(objects: Objects) -> None:
 
 
 def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> None:
-    """Seal snapshots and their content with the newest key."""
+    """Seal snapshots and their content with the newest data key."""
     there = dict(_records(objects, names))
     sizes = {name: record.size for name, record in there.items()}
     callback.set_size(sum(sizes.values()))
@@ -99,9 +97,9 @@ def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> No
                 continue
             copied = copier.bring(record, callback)
             if copied is None:
-                raise ChangedError(f"{objects.url}: expected packs that stay. Let no prune run beside this")
+                raise ChangedError(f"{objects.url}: expected packs that stay. Let no prune run meanwhile")
             if snapshot_id(copied) != name:
-                raise IntegrityError(f"snapshot {name} says things that this version of novabackup would lose: upgrade")
+                raise IntegrityError(f"snapshot {name} has fields that this version of novabackup would lose: upgrade")
             objects.replace(name, copied)
             _LOG.info("snapshot %s of %s is sealed with the new data key", name, objects.url)
 
@@ -116,7 +114,7 @@ def _is_old(objects: Objects, pack: str) -> bool:
     try:
         return objects.table(pack).seal.key != objects.protection.key
     except (IntegrityError, FormatError):
-        return False  # damaged: left for people to look at
+        return False  # damaged: kept for inspection
 
 
 def _is_done(objects: Objects, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Content in archives: what of a snapshot cannot be read yet, asking for it, and waiting until it can be."""
+"""Request content that lies in an archive, and wait until it can be read: `plan` and `execute`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup._support.paths import matches
 from novabackup._support.threads import Lane
 from novabackup.errors import ArchivedError, ConfigurationError, NotFoundError
@@ -17,22 +17,20 @@ from novabackup.format.records import SnapshotRecord
 from novabackup.objects.packs import Objects, pack_key
 from novabackup.storage import Frozen
 
-__all__ = ["POLL", "ThawPlan", "execute", "plan", "require_readable"]
-
 POLL = 60.0
-"""Seconds between two looks at what is thawing."""
+"""Seconds between two checks of what is thawing."""
 
 
 @attrs.frozen(kw_only=True)
 class ThawPlan:
-    """What `thaw` would ask for; true if anything keeps the content from being read.
+    """What `thaw` would request; true if any content cannot be read yet.
 
     Attributes:
         snapshot: Id of the snapshot.
         paths: Files and patterns that it is limited to; empty for all.
-        frozen: Packs that have to be asked for.
-        thawing: Packs that have been asked for and cannot be read yet.
-        readable: How many of the packs that are needed can be read.
+        frozen: Packs that have to be requested.
+        thawing: Packs that have been requested and cannot be read yet.
+        readable: Number of needed packs that can be read.
     """
 
     snapshot: str
@@ -43,7 +41,7 @@ class ThawPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of the packs that have to be asked for, which is what one pays for."""
+        """Bytes of the packs that have to be requested, which cost money."""
         return sum(pack.size for pack in self.frozen)
 
     def __bool__(self) -> bool:
@@ -52,27 +50,21 @@ class ThawPlan:
     def __str__(self) -> str:
         where = ", ".join(sorted({pack.storage_class for pack in (*self.frozen, *self.thawing)}))
         return (
-            f"packs to be thawed: {len(self.frozen)} ({_html.size(self.size)}), thawing: {len(self.thawing)}"
+            f"packs to be thawed: {len(self.frozen)} ({html.size(self.size)}), thawing: {len(self.thawing)}"
             f"{f' ({where})' if where else ''}, readable: {self.readable}"
         )
 
     def _repr_html_(self) -> str:
         rows = [
-            (word, pack.key, _html.size(pack.size), pack.storage_class)
+            (word, pack.key, html.size(pack.size), pack.storage_class)
             for word, packs in (("frozen", self.frozen), ("thawing", self.thawing))
             for pack in packs
         ]
-        return _html.table(f"Thawing {self.snapshot}: {self}", ["state", "pack", "size", "storage class"], rows)
+        return html.table(f"Thawing {self.snapshot}: {self}", ["state", "pack", "size", "storage class"], rows)
 
 
 def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collection[str] = ()) -> ThawPlan:
-    """Find out which packs of a snapshot cannot be read yet.
-
-    Args:
-        objects: The repository.
-        snapshot: Id of the snapshot.
-        record: What it says.
-        paths: Files and patterns to limit it to; empty for all.
+    """Find which packs of a snapshot, or of some of its files, cannot be read yet.
 
     Raises:
         NotFoundError: A path is not in the snapshot.
@@ -96,23 +88,23 @@ def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collect
 def require_readable(
     objects: Objects, snapshot: str, record: SnapshotRecord, purpose: str, paths: Collection[str] | None = None
 ) -> None:
-    """Make sure that content can be read now, before anything is begun that needs it.
+    """Check that content can be read now, before an operation starts that needs it.
 
     Args:
         objects: The repository.
         snapshot: Id of the snapshot.
-        record: What it says.
-        purpose: What needs the content, for people.
+        record: Its record.
+        purpose: What needs the content, for the message.
         paths: The files whose content is needed; by default all.
 
     Raises:
-        ArchivedError: It cannot.
+        ArchivedError: It has to be thawed first.
     """
     if paths is not None and not paths:
         return
     if todo := plan(objects, snapshot, record, paths or ()):
         raise ArchivedError(
-            f"{purpose}, but the content of snapshot {snapshot} in {objects.url} cannot be read yet: {todo}. Look at "
+            f"{purpose}, but the content of snapshot {snapshot} in {objects.url} cannot be read yet: {todo}. See "
             "its plan_thaw(), call its thaw(), and try again when that is done"
         )
 
@@ -127,26 +119,26 @@ def execute(
     timeout: float | None,
     callback: Callback = DEFAULT_CALLBACK,
 ) -> None:
-    """Ask for what is frozen, and wait for it.
+    """Request what is frozen, and wait for it.
 
     Args:
         objects: The repository.
         todo: What is frozen.
-        record: What the snapshot says.
-        days: How long it is to stay readable.
-        tier: How fast it is to come.
+        record: Record of the snapshot.
+        days: How long it stays readable.
+        tier: How fast it is retrieved.
         timeout: Seconds to wait until all can be read; None does not wait.
-        callback: Told of the packs that can be read.
+        callback: Progress in packs (an fsspec callback).
 
     Raises:
-        ConfigurationError: It cannot be asked for like this.
-        ArchivedError: It cannot be read when the time is over.
+        ConfigurationError: The storage does not accept the request.
+        ArchivedError: It cannot be read before the timeout.
     """
     if days < 1:
         raise ConfigurationError(f"expected a number of days from 1 on, found {days}")
     storage = objects.storage
     with Lane(storage.parallel, storage.parallel) as lane:
-        for _asked in lane.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
+        for _requested in lane.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
             pass
     if timeout is None:
         return
@@ -157,8 +149,8 @@ def execute(
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise ArchivedError(
-                f"snapshot {todo.snapshot} in {objects.url}: after {timeout:.0f} s {left}. It goes on without anybody "
-                "waiting: call thaw(timeout=…) again later, or look at plan_thaw()"
+                f"snapshot {todo.snapshot} in {objects.url}: after {timeout:.0f} s {left}. Thawing continues: call "
+                "thaw(timeout=…) again later, or see plan_thaw()"
             )
         time.sleep(min(POLL, remaining))
     callback.absolute_update(left.readable)

@@ -1,29 +1,28 @@
-"""What a repository holds and what it takes: counted from its snapshots and the tables of its packs."""
+"""Measure what a repository holds and stores, from its snapshots and the tables of its packs: `measure`."""
 
 from __future__ import annotations
 
 import attrs
 from fsspec.callbacks import Callback
 
-from novabackup._support import html as _html
+from novabackup._support import html
+from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Lane
 from novabackup.errors import IntegrityError
 from novabackup.objects.packs import Objects
 
-__all__ = ["Usage", "measure"]
-
 
 @attrs.frozen(kw_only=True)
-class Usage:
-    """What a repository holds and what it takes; all sizes in bytes.
+class Usage(Tabular):
+    """What a repository holds and stores; all sizes in bytes.
 
     Attributes:
-        snapshots: How many there are.
-        logical: All files of all snapshots, as if each were a copy.
-        content: What is stored of that once what is the same is stored once, before compression.
-        stored: The packs that hold it, as they are stored.
-        packs: How many packs snapshots need.
-        orphaned_packs: How many packs no snapshot needs; `prune` deletes them.
+        snapshots: Number of snapshots.
+        logical: All files of all snapshots, as if each were a full copy.
+        content: What is left of that after deduplication, before compression.
+        stored: The packs that hold it, as stored.
+        packs: Number of packs that snapshots need.
+        orphaned_packs: Number of packs that no snapshot needs; `prune` deletes them.
         orphaned: Their size.
     """
 
@@ -37,35 +36,35 @@ class Usage:
 
     @property
     def sharing(self) -> float:
-        """How many times smaller sharing makes it: 10.0 for ten snapshots of an unchanged store."""
+        """Factor of deduplication: 10.0 for ten snapshots of an unchanged store."""
         return self.logical / self.content if self.content else 1.0
 
     @property
     def compression(self) -> float:
-        """How many times smaller compression makes what is left."""
+        """Factor of compression."""
         return self.content / self.stored if self.stored else 1.0
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> TableData:
         rows = [
             ("snapshots", self.snapshots),
-            ("all their files", _html.size(self.logical)),
-            ("what is the same stored once", _html.size(self.content)),
-            ("stored, compressed", _html.size(self.stored)),
+            ("all their files", html.size(self.logical)),
+            ("after deduplication", html.size(self.content)),
+            ("stored, compressed", html.size(self.stored)),
             ("packs", self.packs),
-            ("packs that no snapshot needs", f"{self.orphaned_packs} ({_html.size(self.orphaned)})"),
+            ("packs that no snapshot needs", f"{self.orphaned_packs} ({html.size(self.orphaned)})"),
         ]
-        return _html.table("Repository", ["what", "how much"], rows)
+        return "Repository", ["what", "how much"], rows
 
 
 def measure(objects: Objects, callback: Callback) -> Usage:
-    """Count.
+    """Measure a repository.
 
     Args:
         objects: The repository.
-        callback: Told of the packs.
+        callback: Progress in packs (an fsspec callback).
 
     Raises:
-        IntegrityError: A snapshot or a pack that one needs is damaged or gone.
+        IntegrityError: A snapshot, or a pack that one needs, is damaged or missing.
     """
     objects.require()
     records = [objects.record(name) for name in objects.names()]
@@ -75,7 +74,7 @@ def measure(objects: Objects, callback: Callback) -> Usage:
     if missing:
         raise IntegrityError(
             f"{objects.url}: expected every pack that a snapshot names, found {len(missing)} missing, {missing[0]} "
-            "among them. Let `check` name the snapshots that need them"
+            "among them. Run check() to find the snapshots that need them"
         )
     callback.set_size(len(needed))
 

@@ -1,4 +1,4 @@
-"""How far a snapshot is looked into before it is believed: from its record to the answers of its restored indexes."""
+"""Verify a snapshot, from its record up to the answers of its restored indexes: `execute`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from fsspec.callbacks import Callback
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup._support.scratch import scratch
 from novabackup.errors import CheckFailedError, ConfigurationError, IntegrityError
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord
@@ -24,35 +24,33 @@ from novabackup.store.questions import Repeated, repeat
 from novabackup.store.reports import Reports
 from novabackup.store.store import IndexStore
 
-__all__ = ["Level", "Stopwatch", "Tried", "Verification", "execute", "try_out"]
-
 
 class Level(enum.StrEnum):
-    """How thorough a verification is; each does what those before it do."""
+    """How thorough a verification is; each level includes those before it."""
 
     STRUCTURE = "structure"
-    """The record can be read, the packs are there, and their tables hold what the record names."""
+    """The record can be read, the packs exist, and their tables hold what the record names."""
     HASHES = "hashes"
     """Every byte is read and compared with its hash."""
     OPEN = "open"
     """The files are restored to a folder for temporary files, opened, and compared with each other."""
     QUERIES = "queries"
-    """The queries that were recorded with the snapshot are put again, and answered as they were."""
+    """The queries that were recorded with the snapshot are repeated, and have the same answers."""
 
 
 @attrs.frozen(kw_only=True)
 class Verification:
-    """What was verified, and found to be right.
+    """The result of a successful verification.
 
     Attributes:
         snapshot: Id of the snapshot.
         level: How thorough it was.
-        files: How many files it has.
-        size: Bytes of them.
-        seconds: How long each step took.
-        reports: What the components said of the restored files; empty below `Level.OPEN`.
-        queries: How many recorded queries were repeated.
-        notes: What could not be tried, and why.
+        files: Number of its files.
+        size: Bytes of its files.
+        seconds: Duration of each step.
+        reports: Reports of the components on the restored files; empty below `Level.OPEN`.
+        queries: Number of recorded queries that were repeated.
+        notes: What could not be verified, and why.
     """
 
     snapshot: str
@@ -67,29 +65,20 @@ class Verification:
     def __str__(self) -> str:
         took = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in self.seconds.items())
         asked = f", {self.queries} queries repeated" if self.level is Level.QUERIES else ""
-        lines = [f"{self.snapshot}: {self.files} files, {_html.size(self.size)}, right in {self.level} ({took}){asked}"]
+        lines = [f"{self.snapshot}: {self.files} files, {html.size(self.size)}, right in {self.level} ({took}){asked}"]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 class Stopwatch:
-    """Times the steps of some work.
-
-    Attributes:
-        seconds: How long each step took, in order.
-    """
+    """Measures how long each step of an operation takes, in ``seconds``."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
-        """Have timed nothing yet.
-
-        Args:
-            timer: Tells seconds that only go forward.
-        """
         self.seconds: dict[str, float] = {}
         self._timer = timer
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step, also one that fails."""
+        """Measure a step, even if it fails."""
         begun = self._timer()
         try:
             yield
@@ -98,14 +87,14 @@ class Stopwatch:
 
 
 @attrs.frozen(kw_only=True)
-class Tried:
-    """What a restored store was like.
+class Trial:
+    """What was found when a restored store was opened and queried.
 
     Attributes:
-        reports: Of its components.
-        repeated: What became of the recorded queries.
-        problems: What is wrong now and was not when the snapshot was taken; other answers among it.
-        notes: What could not be tried, and why.
+        reports: Reports of its components.
+        repeated: Results of the recorded queries.
+        problems: What is wrong now and was not when the snapshot was taken, other answers included.
+        notes: What could not be verified, and why.
     """
 
     reports: Reports
@@ -128,41 +117,38 @@ def execute(
         objects: The repository.
         point: Id and record.
         level: How thoroughly.
-        restore: Restores it to a path, and gives the store there.
-        folder: Where, for a while.
-        callback: Told of the bytes.
-
-    Returns:
-        What was done.
+        restore: Restores it to a path, and returns the store there.
+        folder: Where to restore it to temporarily; by default the system's folder for temporary files.
+        callback: Progress in bytes (an fsspec callback).
 
     Raises:
         ConfigurationError: There is no such level.
         ArchivedError: Content has to be thawed first.
         IntegrityError: The repository does not hold what the snapshot names.
-        CheckFailedError: It does, and the indexes do not open here, do not agree, or answer otherwise.
+        CheckFailedError: It does, but the indexes do not open here, do not agree, or have other answers.
     """
     name, record = point
     level = _level(level)
     thaw.require_readable(objects, name, record, f"verifying {level} reads the packs")
     watch = Stopwatch()
     callback.set_size(record.size)
-    tried = Tried(reports=Reports())
+    trial = Trial(reports=Reports())
     if level is Level.STRUCTURE:
         with watch.step("structure"):
             _require(objects, name, record, (_structure(objects, entry) for entry in record.files))
     elif level is Level.HASHES:
         with watch.step("hashes"):
             _require(objects, name, record, (_hashes(objects, entry, callback) for entry in record.files))
-    else:  # each byte is compared with its hash on the way
+    else:  # a restore compares every byte with its hash
         with scratch(folder, record.size) as place:
             with watch.step("restore"):
                 store = restore(str(place))
-            tried = try_out(store, record, watch, level)
-    if tried.problems:
+            trial = open_and_query(store, record, watch, level)
+    if trial.problems:
         raise CheckFailedError(
-            f"snapshot {name} of {objects.url} was restored, byte for byte, and did not pass the level {level} here. "
-            "Compare with where it was taken: Snapshot.compatibility() says what is different. Found",
-            tried.problems,
+            f"snapshot {name} of {objects.url} was restored byte for byte, but did not pass the level {level} here. "
+            "Compare with where it was taken: Snapshot.compatibility() lists the differences. Found",
+            trial.problems,
         )
     return Verification(
         snapshot=name,
@@ -170,9 +156,9 @@ def execute(
         files=len(record.files),
         size=record.size,
         seconds=watch.seconds,
-        reports=tried.reports,
-        queries=tried.repeated.number,
-        notes=tried.notes,
+        reports=trial.reports,
+        queries=trial.repeated.number,
+        notes=trial.notes,
     )
 
 
@@ -195,7 +181,7 @@ def _require(objects: Objects, name: str, record: SnapshotRecord, damage: Iterat
 
 
 def _structure(objects: Objects, entry: FileEntry) -> tuple[Problem, ...]:
-    """Follow a file to its chunks, without reading them."""
+    """Check that the chunks of a file exist, without reading them."""
     try:
         size = 0
         for pack, first, count in objects.runs(entry).tolist():
@@ -218,26 +204,19 @@ def _hashes(objects: Objects, entry: FileEntry, callback: Callback) -> tuple[Pro
     return ()
 
 
-def try_out(store: IndexStore, record: SnapshotRecord, watch: Stopwatch, level: Level = Level.QUERIES) -> Tried:
-    """Open a store that was restored, and ask it what it was asked when the snapshot was taken.
-
-    Args:
-        store: The store.
-        record: The snapshot.
-        watch: Times the steps ``open`` and ``queries``.
-        level: Whether to ask at all.
-    """
+def open_and_query(store: IndexStore, record: SnapshotRecord, watch: Stopwatch, level: Level = Level.QUERIES) -> Trial:
+    """Open a restored store and, at `Level.QUERIES`, repeat the recorded queries; ``watch`` measures both."""
     with watch.step("open"):
         reports, problems = store.judge({})
         new = checks.new_problems(record.problems, problems)
     notes = [
-        f"{problem.code} was there already when the snapshot was taken" for problem in problems if problem not in new
+        f"{problem.code} was already found when the snapshot was taken" for problem in problems if problem not in new
     ]
     if level is not Level.QUERIES:
-        return Tried(reports=reports, problems=tuple(new), notes=tuple(notes))
+        return Trial(reports=reports, problems=tuple(new), notes=tuple(notes))
     with watch.step("queries"):
         repeated = repeat(store, record.probes)
-    return Tried(
+    return Trial(
         reports=reports,
         repeated=repeated,
         problems=(*new, *repeated.problems),

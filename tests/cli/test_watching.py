@@ -43,7 +43,7 @@ def test_a_snapshot_is_opened_when_the_level_says_so(cli, store, snapshots):
     nova.write_metadata(store, nova.texts(3))
     cli("snapshot")
     assert cli("verify", "--level", "hashes").code == 0
-    assert "Note: count-mismatch was there already when the snapshot was taken" in cli("verify", "--level", "open").out
+    assert "Note: count-mismatch was already found when the snapshot was taken" in cli("verify", "--level", "open").out
     assert cli("verify", "--level", "deep").code == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -131,22 +132,13 @@ class _Opened:
     reader: Reader
     file: BinaryIO
 
-    def __enter__(self) -> _Opened:
-        return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.reader.close()
-
-
-def _opened(archive: Archive) -> _Opened:
+@contextlib.contextmanager
+def _opened(archive: Archive) -> Iterator[_Opened]:
     folder, name = folder_and_name(archive.url)
     storage = open_storage(folder, archive.storage_options)
-    reader = storage.open(name)
-    try:
-        return _Opened(f"{storage.url}/{name}", name, storage, reader, reader.file())
-    except BaseException:
-        reader.close()
-        raise
+    with storage.open(name) as reader:
+        yield _Opened(f"{storage.url}/{name}", name, storage, reader, reader.file())
 
 
 def _plan(opened: _Opened, archive: Archive, store: IndexStore, repository: str) -> ImportPlan:

@@ -11,7 +11,7 @@ import attrs
 
 from novabackup._support import html
 from novabackup._support.paths import RESERVED, is_pattern, matches, unsafe
-from novabackup._support.tables import Table, Tabular
+from novabackup._support.tables import TableData, Tabular
 from novabackup._support.text import first_of
 from novabackup.errors import IntegrityError, NotFoundError
 from novabackup.format.records import Problem
@@ -91,7 +91,7 @@ class ImportPlan(Tabular):
                 "it is the store"
             )
 
-    def _table(self) -> Table:
+    def _table(self) -> TableData:
         rows = [("import", file.path, html.size(file.size)) for file in self.files]
         rows += [("refuse", ", ".join(problem.paths), problem.message) for problem in self.problems]
         rows += [("leave out", name, "") for name in self.left_out[:_SHOWN]]

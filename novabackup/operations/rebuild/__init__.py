@@ -1,1 +1,1 @@
-"""Rebuild: write a lost BM25 index anew from the texts in the metadata."""
+"""Rebuild a damaged BM25 index from the texts in the metadata."""

@@ -1,4 +1,4 @@
-"""The texts in the metadata of a store, and the usual ways to cut texts into words."""
+"""The texts in the metadata of a store, and the common tokenizers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 from novabackup.components import Component, JsonLines, Metadata
 from novabackup.errors import ConfigurationError, IntegrityError
 
-__all__ = ["TEXT_FIELDS", "TOKENIZERS", "Tokenize", "entries", "fields", "texts"]
-
 TEXT_FIELDS = ("text", "content", "page_content", "chunk", "body")
-"""Members of an entry that usually hold its text."""
+"""Members of an entry that commonly hold its text."""
 
 Tokenize = Callable[[str], Sequence[str]]
-"""Cuts a text into words."""
+"""Splits a text into words."""
 
 
 def _pattern(pattern: str, prepare: Callable[[str], str]) -> Tokenize:
@@ -43,27 +41,18 @@ TOKENIZERS: Mapping[str, Tokenize] = {
     r're.sub(r"[^\w\s]", "", text.lower()).split()': _without(r"[^\w\s]"),
     r're.sub(r"[^a-z0-9\s]", "", text.lower()).split()': _without(r"[^a-z0-9\s]"),
 }
-"""Ways that are tried, by the Python that does the same."""
+"""Tokenizers that are tried, by the Python code that does the same."""
 
 
 def entries(component: Component, data: bytes) -> list[Any]:
-    """Read the entries of a metadata file.
-
-    Args:
-        component: Its kind.
-        data: All of the file.
-
-    Raises:
-        IntegrityError: It cannot be read.
-        ConfigurationError: Entries of that kind cannot be read.
-    """
+    """Parse the entries of a metadata file."""
     try:
         text = data.decode("utf-8-sig")
         if isinstance(component, JsonLines):
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{component.path}: expected JSON, found otherwise: {error}") from None
+        raise IntegrityError(f"{component.path}: expected JSON, found an error: {error}") from None
     if isinstance(component, Metadata) and component.count_key is not None and isinstance(found, dict):
         found = found.get(component.count_key)
     if isinstance(found, dict):
@@ -74,15 +63,7 @@ def entries(component: Component, data: bytes) -> list[Any]:
 
 
 def fields(found: Sequence[Any], wanted: str | None) -> list[str]:
-    """Say which members of the entries hold a text in each; an empty name means that the entries are texts themselves.
-
-    Args:
-        found: The entries.
-        wanted: The member, if it is known.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
+    """Return the members that hold a text in every entry; an empty name means that the entries are texts themselves."""
     if wanted is None and all(isinstance(entry, str) for entry in found):
         return [""]
     names = TEXT_FIELDS if wanted is None else (wanted,)
@@ -99,5 +80,5 @@ def fields(found: Sequence[Any], wanted: str | None) -> list[str]:
 
 
 def texts(found: Sequence[Any], field: str) -> list[str]:
-    """Take the texts out of entries, with one of the names that `fields` gave."""
+    """Return the texts of entries, from a member that `fields` returned."""
     return [entry[field] if field else entry for entry in found]

@@ -1,4 +1,4 @@
-"""Writing a BM25 index in the shape of another, from words; what cannot be made like this is refused."""
+"""Write a BM25 index in the shape of another, from words; refuse what cannot be made from words alone."""
 
 from __future__ import annotations
 
@@ -13,32 +13,22 @@ import numpy as np
 from novabackup.components.pickles import Recipe
 from novabackup.errors import ConfigurationError
 
-__all__ = ["AGAIN", "PARAMETERS", "require_writable", "write"]
-
 _CLASSES: Mapping[str, tuple[str, ...]] = {
     "rank_bm25.BM25Okapi": ("k1", "b", "epsilon"),
     "rank_bm25.BM25L": ("k1", "b", "delta"),
     "rank_bm25.BM25Plus": ("k1", "b", "delta"),
 }
-"""Classes that can be written, and the arguments that they take beside the words."""
+"""Classes that can be written, and their arguments besides the words."""
 
 PARAMETERS = ("k1", "b", "epsilon", "delta")
 _KNOWN_NUMBERS = (*PARAMETERS, "avgdl", "corpus_size", "average_idf")
 _NUMBERS: Mapping[str, Callable[[Any], object]] = {"int": int, "float": float, "f8": np.float64, "f4": np.float32}
 AGAIN = "Ingest again, or restore all files from one snapshot"
-"""What can be done where an index cannot be written anew."""
+"""What to do if an index cannot be rebuilt."""
 
 
 def require_writable(recipe: Recipe, where: str) -> None:
-    """Refuse an index that cannot be made from texts alone.
-
-    Args:
-        recipe: Of the index.
-        where: Which one it is, for the message.
-
-    Raises:
-        ConfigurationError: It cannot be made.
-    """
+    """Raise a `ConfigurationError` if an index cannot be made from texts alone; ``where`` names it in the message."""
     members = dict(recipe.members)
     kind = recipe.kind
     if "documents" in members:
@@ -65,18 +55,7 @@ def require_writable(recipe: Recipe, where: str) -> None:
 
 
 def write(recipe: Recipe, words: list[list[str]]) -> bytes:
-    """Write an index.
-
-    Args:
-        recipe: Of one that is alike.
-        words: Of each document, in order.
-
-    Returns:
-        The pickle, which is not signed.
-
-    Raises:
-        ConfigurationError: There are no words.
-    """
+    """Return the pickle of an index, unsigned, from the words of each document."""
     try:
         if recipe.kind == "dict":
             made = {name: _member(name, member, words) for name, member in recipe.members.items()}
@@ -96,7 +75,7 @@ def _object(kind: str, members: Mapping[str, Any], words: list[list[str]]) -> An
 
 
 def _member(name: str, member: Sequence[Any], words: list[list[str]]) -> object:
-    """Make a member of a dict."""
+    """Return one member of a dict."""
     kind = member[0]
     if kind in _NUMBERS:
         counted = {"avgdl": sum(map(len, words)) / len(words), "corpus_size": len(words)}
@@ -105,18 +84,18 @@ def _member(name: str, member: Sequence[Any], words: list[list[str]]) -> object:
 
 
 def _shared(members: Mapping[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    """Let a dict around an object have what is the same in both only once, as if taken from the object."""
+    """Return a dict around an object that shares with the object what is the same in both."""
     index = members.get("index", [""])
     inner = index[1]["members"] if index[0] == "index" else {}
     return {
-        # Interned, as names in a program are: the pickle then has them once.
+        # Interned, like names in a program: the pickle then has them once.
         sys.intern(name): getattr(made["index"], name) if name in inner and members[name] == inner[name] else value
         for name, value in made.items()
     }
 
 
 def _postings(words: list[list[str]]) -> dict[str, dict[int, int]]:
-    """Say in which documents each word is, and how often."""
+    """Count each word by document."""
     postings: dict[str, dict[int, int]] = {}
     for number, document in enumerate(words):
         for word, times in Counter(document).items():

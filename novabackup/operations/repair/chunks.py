@@ -1,9 +1,10 @@
-"""Finding chunks of damaged packs by their hashes: in what is left of them, in other packs, in other repositories."""
+"""Find chunks of damaged packs by their hashes: in what is left of them, in other packs, in other repositories."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 import numpy as np
@@ -15,12 +16,12 @@ from novabackup.format.records import FileEntry
 from novabackup.objects.known_chunks import UNKNOWN, KnownChunks, Places, Runs, following, split
 from novabackup.objects.packer import Packer
 from novabackup.objects.packs import Objects
+from novabackup.operations.copy import piece_of
 from novabackup.operations.repair.quarantine import is_damage
-
-__all__ = ["Remains", "Salvage", "look_at"]
 
 _LOG = logging.getLogger("novabackup")
 
+_Content = TypeVar("_Content")
 _Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
@@ -31,8 +32,8 @@ class Remains:
     Attributes:
         pack: Its id.
         objects: The repository, reading the pack from where it is now.
-        table: Its table; None if that is lost, and with it all knowledge of what was in the pack.
-        intact: Whether each chunk is still what it was; shape ``(chunks,)``.
+        table: Its table; None if that is lost, and with it the list of its chunks.
+        intact: Whether each chunk is intact; shape ``(chunks,)``.
     """
 
     pack: str
@@ -41,16 +42,8 @@ class Remains:
     intact: _Mask
 
 
-def look_at(objects: Objects, pack: str) -> Remains:
-    """Look at what is left of a damaged pack, where it should be and where it may have been set aside.
-
-    Args:
-        objects: The repository.
-        pack: Id of the pack.
-
-    Raises:
-        OSError: The storage cannot be read now.
-    """
+def remains_of(objects: Objects, pack: str) -> Remains:
+    """Read what is left of a damaged pack, from its place and from where it may have been set aside."""
     best = Remains(pack=pack, objects=objects, table=None, intact=np.zeros(0, np.bool_))
     for place in (objects, objects.set_aside()):
         table = _table(place, pack)
@@ -58,15 +51,16 @@ def look_at(objects: Objects, pack: str) -> Remains:
             continue
         intact = np.zeros(len(table), np.bool_)
         for frame in table.frames:
-            intact[frame.first : frame.first + frame.chunks] = _proves(place, pack, frame)
+            intact[frame.first : frame.first + frame.chunks] = _is_intact(place, pack, frame)
         if best.table is None or intact.sum() > best.intact.sum():
             best = Remains(pack=pack, objects=place, table=table, intact=intact)
     return best
 
 
-def _table(objects: Objects, pack: str) -> Table | None:
+def _unless_damaged(read: Callable[[], _Content]) -> _Content | None:
+    """Return what is read; None if it is damaged or lies in an archive."""
     try:
-        return objects.table(pack)
+        return read()
     except (ArchivedError, IntegrityError, FormatError) as error:
         _LOG.debug("%s", error)
     except OSError as error:
@@ -75,63 +69,50 @@ def _table(objects: Objects, pack: str) -> Table | None:
     return None
 
 
-def _proves(objects: Objects, pack: str, frame: Frame) -> bool:
-    try:
-        objects.proved(pack, [frame])
-    except (ArchivedError, IntegrityError, FormatError) as error:
-        _LOG.debug("%s", error)
-        return False
-    except OSError as error:
-        if not is_damage(error):
-            raise
-        return False
-    return True
+def _table(objects: Objects, pack: str) -> Table | None:
+    return _unless_damaged(lambda: objects.table(pack))
+
+
+def _is_intact(objects: Objects, pack: str, frame: Frame) -> bool:
+    return _unless_damaged(lambda: objects.proved(pack, [frame])) is not None
 
 
 class Salvage:
-    """Knows for each chunk of the damaged packs where it can still be had; what others give has been proved."""
+    """Finds each chunk of the damaged packs; chunks of other repositories have been checked.
+
+    Hashes can be compared with those of repositories that have the same data key, or none.
+    """
 
     def __init__(self, objects: Objects, remains: Iterable[Remains], others: Sequence[Objects]) -> None:
-        """Search.
-
-        Args:
-            objects: The repository.
-            remains: Its damaged packs.
-            others: Other repositories; hashes can be compared with those that have the same data key, or none.
-        """
         self._objects = objects
         self._remains = {found.pack: found for found in remains}
         self._others = others
         self._homes: list[tuple[Objects, str]] = []
         self._useless: dict[tuple[int, str], list[Frame]] = {}
-        """Frames of other repositories that are damaged as well."""
+        """Damaged frames of other repositories."""
         self._went: dict[str, Places] = {}
         self._origins = self._search()
-        while self._disprove():
+        while self._some_damaged():
             self._origins = self._search()
 
     def knows(self, pack: str, reaching: int) -> bool:
-        """Tell whether it is known what was in a damaged pack, at least for so many chunks."""
+        """Return whether the content of a damaged pack is known, at least for so many chunks."""
         return pack in self._origins and reaching <= len(self._origins[pack])
 
     def lacks(self, pack: str, first: int, count: int) -> int:
-        """Count the bytes of chunks that cannot be had; the pack must be one that is known."""
+        """Count the bytes of chunks that were not found; the pack must be one that is known."""
         table = self._remains[pack].table
         assert table is not None
         lost = self._origins[pack][first : first + count] == UNKNOWN
         return int(table.sizes[first : first + count][lost].sum(dtype=np.int64))
 
     def sources(self, pack: str, first: int, count: int) -> set[str]:
-        """Name the repositories that chunks of a damaged pack come from."""
+        """Return the URLs of the repositories that chunks of a damaged pack come from."""
         homes, _chunks = split(self._origins[pack][first : first + count])
         return {self._homes[home][0].url for home in np.unique(homes[homes >= 0]).tolist()}
 
     def runs(self, entry: FileEntry) -> Runs | None:
-        """Read where the content of a file is, like `Objects.runs`, also where the list of that was damaged.
-
-        Returns:
-            The runs; None if the list cannot be had.
-        """
+        """Return the runs of a file like `Objects.runs`, even if their list was damaged; None if it is lost."""
         if not entry.depth or not any(pack in self._remains for pack, _first, _count in self._named(entry)):
             return self._objects.runs(entry)
         parts = []
@@ -149,11 +130,7 @@ class Salvage:
         return ((entry.packs[number], first, count) for number, first, count in entry.runs)
 
     def bring(self, packer: Packer, pack: str, first: int, count: int) -> Places:
-        """Store chunks of a damaged pack anew, or name them where they are; always with the same packer.
-
-        Raises:
-            IntegrityError: Somebody damaged them since they were found.
-        """
+        """Store chunks of a damaged pack again, or reuse them where they are; always with the same packer."""
         table = self._remains[pack].table
         assert table is not None
         went = self._went.setdefault(pack, np.full(len(table), UNKNOWN, np.int64))
@@ -173,7 +150,7 @@ class Salvage:
         return int(homes[0]), int(chunks[0])
 
     def _read(self, pack: str, wanted: Places) -> Iterator[tuple[int, Piece]]:
-        """Read chunks of a damaged pack from where they are; each piece with the number of its first chunk."""
+        """Read chunks of a damaged pack from where they were found; each piece with the number of its first chunk."""
         for chunks in _together(wanted, self._origins[pack]):
             home, at = self._home(pack, int(chunks[0]))
             begin = int(chunks[0])
@@ -184,7 +161,7 @@ class Salvage:
     # -- the search --------------------------------------------------------------------------------------------------
 
     def _search(self) -> dict[str, Places]:
-        """Find a place for each chunk, `UNKNOWN` where there is none."""
+        """Find a place for each chunk; `UNKNOWN` if there is none."""
         self._homes = []
         wanted = _Wanted(self._remains.values())
         condemned = {pack for _entry, record in self._objects.condemned() for pack in record.packs}
@@ -205,8 +182,8 @@ class Salvage:
         self._homes.append((objects, pack))
         return len(self._homes) - 1
 
-    def _disprove(self) -> bool:
-        """Read what others would give; tell whether some of it is damaged, so that the search has to be done again."""
+    def _some_damaged(self) -> bool:
+        """Read what was found in others; return whether some is damaged, so that the search must be repeated."""
         needed: dict[int, set[int]] = {}
         for origins in self._origins.values():
             for home, chunk in zip(*(part.tolist() for part in split(origins[origins != UNKNOWN])), strict=True):
@@ -217,19 +194,19 @@ class Salvage:
             objects, pack = self._homes[home]
             table = objects.table(pack)
             for number in sorted({frame.number for chunk in chunks for frame in table.frames_of(chunk, 1)}):
-                if not _proves(objects, pack, table.frames[number]):
+                if not _is_intact(objects, pack, table.frames[number]):
                     self._useless.setdefault((id(objects), pack), []).append(table.frames[number])
                     found = True
         return found
 
 
 class _Wanted:
-    """The chunks of damaged packs, found by their hashes; the first place that is taken for one stays."""
+    """The chunks of damaged packs by their hashes; the first place that is found for one stays."""
 
     def __init__(self, remains: Iterable[Remains]) -> None:
         self._known: dict[str, KnownChunks] = {}
         self._ranks: dict[str, Places] = {}
-        """For each pack, the number of each chunk among all that are wanted; the same for the same content."""
+        """For each pack, the number of each chunk among all wanted ones; the same for the same content."""
         total = 0
         for found in remains:
             if found.table is None:
@@ -241,19 +218,13 @@ class _Wanted:
         self._places = np.full(total, UNKNOWN, np.int64)
 
     def complete(self) -> bool:
-        """Tell whether all have a place."""
+        """Return whether all have a place."""
         return not any(np.any(self._places[ranks] == UNKNOWN) for ranks in self._ranks.values())
 
     def take(self, table: Table, home: int, usable: _Mask | None = None) -> None:
-        """Take chunks of a pack for those that have no place yet.
-
-        Args:
-            table: Of the pack.
-            home: Number that places count it by.
-            usable: Which of its chunks; by default all.
-        """
+        """Use chunks of a pack, by default all, for those that have no place yet; ``home`` numbers the pack."""
         known = self._known.get(table.seal.key)
-        if known is None:  # hashes that were made with another key say nothing
+        if known is None:  # hashes made with another key cannot be compared
             return
         ranks = known.find(table.hashes)
         offered = ranks != UNKNOWN if usable is None else (ranks != UNKNOWN) & usable
@@ -262,12 +233,12 @@ class _Wanted:
         self._places[ranks[chunks]] = following(home, 0, len(table))[chunks]
 
     def places(self) -> dict[str, Places]:
-        """Give the place of each chunk of each pack that is known."""
+        """Return the place of each chunk of each known pack."""
         return {pack: self._places[ranks] for pack, ranks in self._ranks.items()}
 
 
 def _tables(objects: Objects, without: Iterable[str], wanted: _Wanted) -> Iterator[tuple[str, Table]]:
-    """Read the tables of a repository, as long as something is wanted."""
+    """Read the tables of a repository until all chunks have a place."""
     left_out = frozenset(without)
     if wanted.complete():
         return
@@ -282,7 +253,7 @@ def _tables(objects: Objects, without: Iterable[str], wanted: _Wanted) -> Iterat
 
 
 def _together(chunks: Places, origins: Places) -> Iterator[Places]:
-    """Part chunks of one pack so that those of each part follow each other, there and where they come from."""
+    """Split chunks of one pack into runs that are consecutive both there and where they were found."""
     if not len(chunks):
         return
     breaks = np.flatnonzero((np.diff(chunks) != 1) | (np.diff(origins[chunks]) != 1)) + 1
@@ -290,12 +261,10 @@ def _together(chunks: Places, origins: Places) -> Iterator[Places]:
 
 
 def _pieces(objects: Objects, pack: str, first: int, count: int) -> Iterator[Piece]:
-    """Read chunks that follow each other, a frame at a time; each frame has been proved."""
+    """Read consecutive chunks, a frame at a time; each frame is checked."""
     table = objects.table(pack)
     for frame in table.frames_of(first, count):
-        ((raw, width),) = objects.words(pack, [frame])
-        ends = np.cumsum(table.sizes[frame.first : frame.first + frame.chunks], dtype=np.int64)
+        (content,) = objects.words(pack, [frame])
         begin = max(first, frame.first) - frame.first
         stop = min(first + count, frame.first + frame.chunks) - frame.first
-        start = int(ends[begin - 1]) if begin else 0
-        yield Piece(raw[start : int(ends[stop - 1])], ends[begin:stop] - start, width)
+        yield piece_of(table, frame, content, begin, stop)

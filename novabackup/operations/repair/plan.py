@@ -1,4 +1,4 @@
-"""What a repair of a repository would do, as data that people can read."""
+"""What a repair of a repository would do, or has done, as data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from collections.abc import Callable
 
 import attrs
 
-from novabackup._support import html as _html
-from novabackup._support import text as _text
+from novabackup._support import html
+from novabackup._support.text import aligned, count
 from novabackup.errors import printable
 from novabackup.format.records import Problem
 
-__all__ = ["Loss", "Remedy", "Repair", "RepairPlan", "Task"]
-
 
 class Remedy(enum.StrEnum):
-    """What a repair does with one object, or with one file of a snapshot."""
+    """What is done with one object, or with one file of a snapshot."""
 
     WRITE = "write anew"
-    """What it said is known from elsewhere."""
+    """Its content is known from elsewhere."""
     COPY = "copy back"
     """Another repository has it."""
     STORE = "store anew"
-    """The content of a file is brought together again, in new packs where need be."""
+    """The content of a file is collected, and stored in new packs where necessary."""
     SET_ASIDE = "set aside"
     """It is damaged and nothing needs it any more: it is kept below ``damaged/``."""
 
@@ -34,9 +32,9 @@ class Repair:
 
     Attributes:
         step: What is done.
-        key: With which object of the repository.
-        path: With which file of the snapshot that the object is; empty for the whole.
-        source: Where what is needed comes from, for people; a URL, if it is another place.
+        key: The object of the repository.
+        path: The file in the snapshot that the object is; empty for the whole object.
+        source: Where the content comes from, as text; a URL if it is another place.
     """
 
     step: Remedy
@@ -47,11 +45,11 @@ class Repair:
 
 @attrs.frozen(kw_only=True)
 class Loss:
-    """What cannot be had back.
+    """What cannot be recovered.
 
     Attributes:
         key: The object of the repository.
-        path: The file of the snapshot that the object is; empty for the whole.
+        path: The file in the snapshot that the object is; empty for the whole object.
         message: Why, and what can be done.
     """
 
@@ -62,13 +60,13 @@ class Loss:
 
 @attrs.frozen(kw_only=True)
 class RepairPlan:
-    """What `repair` would do, or has done. As text it is a table, in notebooks another.
+    """What `repair` would do, or has done.
 
     Attributes:
         repository: URL of the repository.
-        problems: What was found to be wrong.
+        problems: What is wrong.
         actions: What is done about it, in this order.
-        lost: What cannot be had back.
+        lost: What cannot be recovered.
     """
 
     repository: str
@@ -78,26 +76,26 @@ class RepairPlan:
 
     @property
     def summary(self) -> str:
-        """One line that says how much is mended and lost."""
+        """How much is repaired and lost, in one line."""
         files = sum(bool(loss.path) for loss in self.lost)
         counted = [(files, "file"), (len(self.lost) - files, "object")]
-        lost = " and ".join(_text.count(number, word) for number, word in counted if number) or "nothing"
-        return f"{_text.count(len(self.problems), 'problem')}, {_text.count(len(self.actions), 'step')}; {lost} lost"
+        lost = " and ".join(count(number, word) for number, word in counted if number) or "nothing"
+        return f"{count(len(self.problems), 'problem')}, {count(len(self.actions), 'step')}; {lost} lost"
 
     def __str__(self) -> str:
-        lines = [printable(self.repository), *_text.aligned(map(_cells, self.actions))]
+        lines = [printable(self.repository), *aligned(map(_cells, self.actions))]
         if self.lost:
-            lines += ["", "cannot be had back:", *_text.aligned((*_what(loss), loss.message) for loss in self.lost)]
+            lines += ["", "cannot be recovered:", *aligned((*_what(loss), loss.message) for loss in self.lost)]
         return "\n".join([*lines, "", self.summary])
 
     def _repr_html_(self) -> str:
         columns = ["what", "object", "file", "from or why"]
         rows = [*map(_cells, self.actions), *(("lost", *_what(loss), loss.message) for loss in self.lost)]
-        return _html.table(f"Repair of {self.repository}: {self.summary}", columns, rows)
+        return html.table(f"Repair of {self.repository}: {self.summary}", columns, rows)
 
 
-def _cells(action: Repair) -> tuple[str, ...]:
-    return (action.step.value, *_what(action), f"from {action.source}" if action.source else "-")
+def _cells(repair: Repair) -> tuple[str, ...]:
+    return (repair.step.value, *_what(repair), f"from {repair.source}" if repair.source else "-")
 
 
 def _what(item: Repair | Loss) -> tuple[str, str]:
@@ -106,7 +104,7 @@ def _what(item: Repair | Loss) -> tuple[str, str]:
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One step, and what carries it out; some need not be told to anybody."""
+    """What carries one step out; ``repair`` is None for a step that is not part of the plan."""
 
-    action: Repair | None
+    repair: Repair | None
     do: Callable[[], object]

@@ -1,4 +1,4 @@
-"""Keeping damaged objects of a repository: what is replaced or no longer needed goes to a folder that nobody reads."""
+"""Keep damaged objects: what is replaced or no longer needed goes to a folder that nothing reads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from novabackup.objects.packs import ASIDE
 from novabackup.storage import Storage
 from novabackup.storage.raw import read_blocks
 
-__all__ = ["is_damage", "keep", "move", "stored"]
-
 _LOG = logging.getLogger("novabackup")
 
 
 def is_damage(error: OSError) -> bool:
-    """Tell a medium that has lost what was on it from a place that cannot be reached just now."""
+    """Return whether a medium has lost its content; otherwise the place cannot be reached now."""
     return error.errno == errno.EIO
 
 
 def keep(storage: Storage, key: str) -> None:
-    """Copy what is at a key aside, before something better is written there; if nothing is, do nothing."""
+    """Copy an object aside before it is replaced; do nothing if it does not exist."""
     try:
         storage.write(_free(storage, key), stored(storage, key))
     except FileNotFoundError:
@@ -34,23 +32,19 @@ def keep(storage: Storage, key: str) -> None:
 
 
 def move(storage: Storage, key: str) -> None:
-    """Move what is at a key aside; if nothing is, do nothing."""
+    """Move an object aside; do nothing if it does not exist."""
     if storage.exists(key):
         storage.move(key, _free(storage, key))
 
 
 def stored(storage: Storage, key: str) -> Iterator[bytes]:
-    """Read an object as it is stored, whatever its size.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
+    """Read an object as it is stored, whatever its size."""
     with storage.open(key) as reader:
         yield from read_blocks(reader)
 
 
 def _free(storage: Storage, key: str) -> str:
-    """Give a key for something damaged that nothing has yet."""
+    """Return an unused key to set an object aside."""
     for number in itertools.count(1):
         found = f"{ASIDE}/{key}" + (f".{number}" if number > 1 else "")
         if not storage.exists(found):

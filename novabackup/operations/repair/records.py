@@ -1,4 +1,4 @@
-"""Mending the small objects of a repository: what they said is known from elsewhere, or a copy has them."""
+"""Repair the small objects of a repository: their content is known from elsewhere, or a copy has them."""
 
 from __future__ import annotations
 
@@ -12,39 +12,23 @@ from novabackup.format.sealing import OtherKeyError
 from novabackup.objects.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, write_readme, write_script
 from novabackup.objects.packs import Objects
 from novabackup.objects.records import PIN_NAME
-from novabackup.operations.repair import quarantine as aside
+from novabackup.operations.repair import quarantine
 from novabackup.operations.repair.plan import Loss, Remedy, Repair, Task
-
-__all__ = ["SmallObjects"]
 
 _FORGOTTEN = "forgotten"
 _DRILLS = "drills"
 
 
 class SmallObjects:
-    """Decides about all that is small: config, texts for people, keys, pins, notes, drills; looking writes nothing.
-
-    Attributes:
-        lost: What cannot be had back.
-    """
+    """Plans the repair of config, texts for people, keys, pins, notes and drills; collects what is lost."""
 
     def __init__(self, objects: Objects, others: Sequence[Objects]) -> None:
-        """Begin.
-
-        Args:
-            objects: The repository.
-            others: Copies of it.
-        """
         self._objects = objects
         self._others = others
         self.lost: list[Loss] = []
 
-    def works(self, key: str) -> Iterator[Task]:
-        """Say what is to be done about one object that is damaged or gone.
-
-        Args:
-            key: Of the object.
-        """
+    def tasks(self, key: str) -> Iterator[Task]:
+        """Plan the repair of an object that is damaged or missing; write nothing."""
         folder = key.partition("/")[0]
         if key == CONFIG_KEY:
             yield self._write(key, self._write_config)
@@ -62,7 +46,7 @@ class SmallObjects:
             yield self._set_aside(key)
 
     def _sealed_otherwise(self, key: str) -> str:
-        """Say why a record is not damaged but sealed with a data key that is not at hand; empty if it is not."""
+        """Return why a record cannot be opened although it is not damaged: with another data key; empty otherwise."""
         try:
             where = f"{self._objects.url}/{key}"
             self._objects.protection.open_record(self._objects.storage.read(key), key, where)
@@ -74,21 +58,21 @@ class SmallObjects:
 
     def _write(self, key: str, do: Callable[[], object], source: str = "") -> Task:
         step = Remedy.COPY if source else Remedy.WRITE
-        return Task(action=Repair(step=step, key=key, source=source), do=do)
+        return Task(repair=Repair(step=step, key=key, source=source), do=do)
 
     def _write_config(self) -> None:
         if self._objects.storage.exists(CONFIG_KEY):
-            aside.move(self._objects.storage, CONFIG_KEY)
+            quarantine.move(self._objects.storage, CONFIG_KEY)
         self._objects.ensure()
 
     def _write_readme(self) -> None:
-        aside.keep(self._objects.storage, README_KEY)
+        quarantine.keep(self._objects.storage, README_KEY)
         write_readme(self._objects.storage, encrypted=self._objects.encrypted)
         if not self._objects.storage.exists(EXTRACT_KEY):
-            write_script(self._objects.storage)  # which the text speaks of, also where the lost one did not
+            write_script(self._objects.storage)  # the new text mentions it, even if the lost one did not
 
     def _write_script(self) -> None:
-        aside.keep(self._objects.storage, EXTRACT_KEY)
+        quarantine.keep(self._objects.storage, EXTRACT_KEY)
         write_script(self._objects.storage)
 
     def _pin(self, key: str, name: str) -> Iterator[Task]:
@@ -102,16 +86,16 @@ class SmallObjects:
             pin, source = None, ""
 
         def write() -> None:
-            aside.keep(self._objects.storage, key)
+            quarantine.keep(self._objects.storage, key)
             if pin is None:
-                self._objects.pin(name, "what was said here is lost: the pin was damaged")
+                self._objects.pin(name, "the message is lost: the pin was damaged")
             else:
                 self._objects.write_record(key, pin)
 
         yield self._write(key, write, source)
 
     def _record(self, key: str, folder: str) -> Iterator[Task]:
-        """Copy a record back that only a copy made byte by byte can have, or set it aside."""
+        """Copy a record back, which only a byte-for-byte copy can have, or set it quarantine."""
         for other in self._others:
             try:
                 data = self._same_record(other, key, folder)
@@ -119,25 +103,25 @@ class SmallObjects:
                 continue
 
             def write(data: bytes = data) -> None:
-                aside.keep(self._objects.storage, key)
+                quarantine.keep(self._objects.storage, key)
                 self._objects.storage.write(key, [data])
 
             yield self._write(key, write, other.url)
             return
-        said = {
-            KEYS: "whoever has this key cannot use it any more: add it again with keys.add",
-            _FORGOTTEN: "it said which snapshots were forgotten on purpose: check may miss them from now on",
-            _DRILLS: "it said how a drill went; no snapshot needs it",
+        consequences = {
+            KEYS: "this key opens the repository no longer: add it again with keys.add",
+            _FORGOTTEN: "it listed snapshots that were forgotten on purpose: check may report them as missing",
+            _DRILLS: "it was the result of a drill; no snapshot needs it",
         }
-        self.lost.append(Loss(key=key, message=said[folder]))
+        self.lost.append(Loss(key=key, message=consequences[folder]))
         yield self._set_aside(key)
 
     def _set_aside(self, key: str) -> Task:
-        action = Repair(step=Remedy.SET_ASIDE, key=key)
-        return Task(action=action, do=functools.partial(aside.move, self._objects.storage, key))
+        repair = Repair(step=Remedy.SET_ASIDE, key=key)
+        return Task(repair=repair, do=functools.partial(quarantine.move, self._objects.storage, key))
 
     def _same_record(self, other: Objects, key: str, folder: str) -> bytes:
-        """Read a record of a copy that has the same identity and keys; give its bytes as they are to be stored here."""
+        """Read a record of a copy with the same id and keys; return its bytes as they are stored here."""
         if folder == KEYS:
             slot = read_slot(other.storage, key)
             if slot.repository != read_config(self._objects.storage).id:

@@ -1,4 +1,4 @@
-"""The ways in which the content of a file can be had again although packs that hold it are damaged."""
+"""Where the content of a file can be recovered from although packs that hold it are damaged."""
 
 from __future__ import annotations
 
@@ -17,60 +17,45 @@ from novabackup.objects.known_chunks import NOWHERE
 from novabackup.objects.packer import Location, Packer
 from novabackup.objects.packs import Objects
 from novabackup.operations.copy import Copier, Paces
-from novabackup.operations.repair.chunks import Salvage, look_at
+from novabackup.operations.repair.chunks import Salvage, remains_of
 from novabackup.storage import Storage
 from novabackup.storage.raw import hash_of
 from novabackup.store.store import IndexStore
 
-__all__ = ["Content", "Source", "Sources", "content_of", "require_tables"]
-
 _LOG = logging.getLogger("novabackup")
 
-
 Content = tuple[str, int]
-"""What tells the contents of files apart: hash and size."""
+"""Identifies the content of a file: hash and size."""
 
 
 def content_of(entry: FileEntry) -> Content:
-    """Say what is in a file."""
+    """Return what identifies the content of a file."""
     return entry.blake3, entry.size
 
 
 def require_tables(objects: Objects, packs: Iterable[str]) -> None:
-    """Make sure that it can be read what is in packs.
-
-    Raises:
-        IntegrityError: One is gone, or its table is damaged.
-        ArchivedError: One has to be thawed first.
-    """
+    """Check that the tables of packs can be read; raise an `IntegrityError` or `ArchivedError` otherwise."""
     for pack in packs:
         objects.table(pack)
 
 
 @attrs.frozen(kw_only=True)
 class Source:
-    """A way to have the content of a file again.
+    """A source of the content of a file.
 
     Attributes:
-        source: Where it comes from, for people.
-        go: Stores it; says where it is then. Raises an `IntegrityError` if that fails.
+        name: Where the content comes from, as text.
+        store: Stores it and returns where it is then. Raises an `IntegrityError` if that fails.
     """
 
-    source: str
-    go: Callable[[], Location]
+    name: str
+    store: Callable[[], Location]
 
 
 class Sources:
-    """Finds ways, and goes them. Finding writes nothing. A context manager that leaves nothing running."""
+    """Finds the sources of files: this repository, others, and live files. Finding them writes nothing."""
 
     def __init__(self, objects: Objects, others: Sequence[Objects], store: IndexStore | None) -> None:
-        """Begin.
-
-        Args:
-            objects: The repository.
-            others: Other repositories that may have the content.
-            store: Live files that may have it.
-        """
         self._objects = objects
         self._others = others
         self._store = store
@@ -80,24 +65,19 @@ class Sources:
         self._exit = ExitStack()
 
     def close(self) -> None:
-        """End what runs beside."""
+        """Stop all threads."""
         self._exit.close()
 
     def avoid(self, bad: Collection[str]) -> None:
-        """Say which packs are damaged, before anything else is asked."""
+        """Set which packs are damaged; has to be called first."""
         self._bad = bad
 
     def want(self, wanted: Collection[Content]) -> None:
-        """Say which contents will be asked for."""
+        """Set which contents will be asked for."""
         self._wanted = wanted
 
     def brought(self, other: Objects, record: SnapshotRecord) -> SnapshotRecord:
-        """Bring a snapshot over from another repository; what is here already is only named.
-
-        Raises:
-            IntegrityError: It is damaged there.
-            ChangedError: Somebody prunes here.
-        """
+        """Copy a snapshot from another repository; content that is here already is shared."""
         if id(other) not in self._copiers:
             near = {pack for known in self._objects.records() if known.store == record.store for pack in known.packs}
             loose = sorted(near.union(record.packs))
@@ -109,15 +89,7 @@ class Sources:
         return brought
 
     def of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Source]:
-        """Find the ways for one file.
-
-        Args:
-            entry: The file.
-            reasons: Gets why others cannot be gone.
-
-        Yields:
-            The ways, the cheapest first.
-        """
+        """Yield the sources of a file, the cheapest first; add to ``reasons`` why others cannot be used."""
         yield from self._by_chunks(entry, reasons)
         yield from self._from_others(entry, reasons)
         yield from self._from_the_store(entry)
@@ -126,7 +98,7 @@ class Sources:
 
     @functools.cached_property
     def _salvage(self) -> Salvage:
-        return Salvage(self._objects, [look_at(self._objects, pack) for pack in self._bad], self._others)
+        return Salvage(self._objects, [remains_of(self._objects, pack) for pack in self._bad], self._others)
 
     @functools.cached_property
     def _packer(self) -> Packer:
@@ -139,7 +111,7 @@ class Sources:
             reasons.append(str(error.args[0]))
             return
         if runs is None:
-            reasons.append("the list of where its content is was damaged")
+            reasons.append("the list of its chunks was damaged")
             return
         lacking: dict[str, int] = {}
         unknown: set[str] = set()
@@ -153,12 +125,12 @@ class Sources:
                 continue
             lacking[pack] = lacking.get(pack, 0) + self._salvage.lacks(pack, first, count)
             sources |= self._salvage.sources(pack, first, count)
-        reasons += [f"pack {pack} is gone, or its table is" for pack in sorted(unknown)]
+        reasons += [f"pack {pack} or its table is missing" for pack in sorted(unknown)]
         reasons += [f"{size} bytes in pack {pack} are damaged" for pack, size in sorted(lacking.items()) if size]
         if unknown or any(lacking.values()):
             return
 
-        def go() -> Location:
+        def store() -> Location:
             places = [NOWHERE]
             for number, first, count in runs.tolist():
                 pack = entry.packs[number]
@@ -166,8 +138,8 @@ class Sources:
                 places.append(take(pack, first, count))
             return self._packer.locate([np.concatenate(places)])[0]
 
-        abroad = sorted(sources - {self._objects.url})
-        yield Source(source=" and ".join([*abroad, "what is left here"]), go=go)
+        elsewhere = sorted(sources - {self._objects.url})
+        yield Source(name=" and ".join([*elsewhere, "what is left here"]), store=store)
 
     # -- from a copied snapshot --------------------------------------------------------------------------------------
 
@@ -191,7 +163,7 @@ class Sources:
                 reasons.append(f"{other.url}: {error.args[0]}")
                 continue
             alone = attrs.evolve(record, files=(there,))
-            yield Source(source=other.url, go=functools.partial(self._copied, other, alone))
+            yield Source(name=other.url, store=functools.partial(self._copied, other, alone))
 
     def _copied(self, other: Objects, alone: SnapshotRecord) -> Location:
         (entry,) = self.brought(other, alone).files
@@ -201,7 +173,7 @@ class Sources:
 
     @functools.cached_property
     def _live(self) -> dict[Content, str]:
-        """Files of the store with wanted content, by what is in them."""
+        """Paths of live files with wanted content, by content."""
         found: dict[Content, str] = {}
         sizes = {size for _hash, size in self._wanted}
         if self._store is None:
@@ -211,24 +183,22 @@ class Sources:
                 try:
                     found.setdefault((hash_of(self._store.storage, file.entry.key), file.entry.size), file.entry.key)
                 except (OSError, ChangedError, ConfigurationError) as error:
-                    _LOG.info("%s/%s is of no help: %s", self._store.url, file.entry.key, error)
+                    _LOG.info("%s/%s cannot be used: %s", self._store.url, file.entry.key, error)
         return found
 
     def _from_the_store(self, entry: FileEntry) -> Iterator[Source]:
         path = self._live.get(content_of(entry))
         if path is not None and self._store is not None:
-            source = f"{self._store.url}/{path}"
-            yield Source(
-                source=source, go=functools.partial(self._stored, self._store.storage, path, content_of(entry))
-            )
+            store = functools.partial(self._stored, self._store.storage, path, content_of(entry))
+            yield Source(name=f"{self._store.url}/{path}", store=store)
 
     def _stored(self, storage: Storage, path: str, wanted: Content) -> Location:
         try:
             with storage.open(path) as reader:
                 stored = self._packer.store(reader, storage.block, storage.parallel, None, int)
                 reader.confirm()
+            if (stored.blake3, stored.size) != wanted:
+                raise ChangedError(path)
         except (FileNotFoundError, ChangedError):
             raise IntegrityError(f"{storage.url}/{path} was changed meanwhile") from None
-        if (stored.blake3, stored.size) != wanted:
-            raise IntegrityError(f"{storage.url}/{path} was changed meanwhile")
         return self._packer.finish([stored])[0]

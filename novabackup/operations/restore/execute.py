@@ -1,9 +1,8 @@
-"""Bringing a store to the state of a snapshot: the execution of a plan, which can be done again after a crash."""
+"""Bring a store to the state of a snapshot by a plan, which can be executed again after a crash."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import threading
@@ -15,40 +14,33 @@ from fsspec.callbacks import Callback
 from novabackup._support.paths import RESERVED
 from novabackup._support.threads import Lane
 from novabackup.errors import ChangedError, ConfigurationError, printable
-from novabackup.format.records import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
+from novabackup.format.records import FileEntry, SnapshotRecord
 from novabackup.objects.packs import Objects
 from novabackup.objects.reader import Base, blocks
 from novabackup.operations.restore.plan import Action, Kind, RestorePlan, Step
 from novabackup.storage import Block, Entry, Folder, Link, Storage
 from novabackup.storage.raw import hash_of
 
-__all__ = ["Kept", "execute", "set_aside"]
-
 _LOG = logging.getLogger("novabackup")
 
 ASIDE = f"{RESERVED}/aside"
 _FILES_AT_ONCE = 2
-"""One thread writes a file in order; two files keep two of them at work."""
+"""One thread writes a file in order, so two files use two of them."""
 _SMALL = 256 << 10
 _SMALL_AT_ONCE = 12
-"""Small files mostly wait for the disk to say that they are on it; it can say so for many at once."""
+"""Small files mostly wait for the disk to sync, which works for many at once."""
 
 
 @attrs.frozen
 class Kept:
-    """What is in the repository of what is there now, so that it may be replaced.
-
-    Attributes:
-        files: Files by path.
-        links: What links lead to, by path.
-    """
+    """Files and link targets by path that the repository holds, so that they may be replaced in the store."""
 
     files: Mapping[str, FileEntry]
     links: Mapping[str, str]
 
     @classmethod
     def of(cls, record: SnapshotRecord | None) -> Kept:
-        """Give what a snapshot holds; nothing without one."""
+        """Return what a snapshot holds; nothing without one."""
         if record is None:
             return cls({}, {})
         return cls({entry.path: entry for entry in record.files}, {link.path: link.target for link in record.links})
@@ -57,31 +49,30 @@ class Kept:
 def execute(
     todo: RestorePlan, objects: Objects, record: SnapshotRecord, storage: Storage, kept: Kept, callback: Callback
 ) -> None:
-    """Carry a plan out; each file is replaced at once or not at all, and the whole can be done again.
+    """Execute a plan. Each file is replaced atomically, and an interrupted restore can be repeated.
 
-    Folders come first and what is not wanted goes, then files are written. Links come after the files, so that no file
-    is written through one of them, and last the attributes of folders, whose times every change in them moves.
+    Folders are made and unwanted files removed first, then files are written. Links come after the files, so that no
+    file is written through one of them, and the attributes of folders last, since every change in a folder sets its
+    time.
 
     Args:
         todo: The plan.
         objects: The repository.
         record: The snapshot.
         storage: Where the store is.
-        kept: What may be replaced, since the repository holds it; all else is set aside first.
-        callback: Told of the bytes written.
+        kept: What may be replaced, since the repository holds it; anything else is set aside first.
+        callback: Progress in bytes (an fsspec callback).
 
     Raises:
-        IntegrityError: Content is damaged; files that do not need it have been restored all the same.
+        IntegrityError: Content is damaged; files that do not need it have been restored.
         OSError: The store cannot be written to.
     """
-    work = _Work(todo, objects, storage, kept, _Progress(callback, sum(action.size for action in todo.actions)))
-    files = {entry.path: entry for entry in record.files}
-    links = {entry.path: entry for entry in record.links}
-    folders = {entry.path: entry for entry in record.folders}
+    progress = _Progress(callback, sum(action.size for action in todo.actions))
+    restore = _Restore(todo, objects, record, storage, kept, progress)
     opened = _opened(todo)
 
     def write(action: Action) -> None:
-        work.try_to(action, functools.partial(work.write, action, files[action.path]))
+        restore.attempt(restore.write, action)
 
     writes = sorted(todo.of(Step.WRITE, Kind.FILE), key=lambda action: -action.size)  # no large file is last, alone
     large = [action for action in writes if action.size > _SMALL]
@@ -89,26 +80,25 @@ def execute(
     with Lane(_FILES_AT_ONCE, len(large) + 1) as few, Lane(_SMALL_AT_ONCE, len(small) + 1) as many:
         try:
             for action in opened:
-                work.try_to(action, functools.partial(work.open_folder, action))
+                restore.attempt(restore.open_folder, action)
             for action in (*todo.of(Step.SET_ASIDE, Kind.FILE), *todo.of(Step.SET_ASIDE, Kind.LINK)):
-                work.try_to(action, functools.partial(work.take_away, action))
+                restore.attempt(restore.take_away, action)
             for action in reversed(todo.of(Step.SET_ASIDE, Kind.FOLDER)):
-                work.try_to(action, functools.partial(work.take_folder_away, action))
+                restore.attempt(restore.take_folder_away, action)
             for _done in itertools.chain(few.each(write, large), many.each(write, small)):
                 pass
             for action in todo.of(Step.WRITE, Kind.LINK):
-                work.try_to(action, functools.partial(work.link, action, links[action.path]))
+                restore.attempt(restore.link, action)
             for action in reversed(opened):
-                if action.path in folders:
-                    work.try_to(action, functools.partial(work.close_folder, action, folders[action.path]))
+                restore.attempt(restore.close_folder, action)
         except BaseException:
-            work.progress.stop()  # so that an interrupt need not wait for the end of a large file
+            progress.stop()  # so that an interrupt need not wait for the end of a large file
             raise
-    work.end()
+    restore.finish()
 
 
 def _opened(todo: RestorePlan) -> tuple[Action, ...]:
-    """Choose the folders that something is changed in, and those that are not as they should be, from the top down."""
+    """Return the folders that are changed themselves or have changes in them, from the top down."""
     around = {action.path.rpartition("/")[0] for action in todo.changes}
     return tuple(
         action
@@ -119,58 +109,69 @@ def _opened(todo: RestorePlan) -> tuple[Action, ...]:
 
 
 class _StoppedError(Exception):
-    """The restore was given up while another thread was writing."""
+    """The restore was stopped while another thread was writing."""
 
 
 class _Progress:
-    """Tells of bytes that were written, from several threads; stops them all when told to."""
+    """Reports the bytes written by several threads, and can stop all of them."""
 
     def __init__(self, callback: Callback, size: int) -> None:
         callback.set_size(size)
         self._callback = callback
-        self._telling = threading.Lock()
+        self._mutex = threading.Lock()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Let each thread end at its next block."""
+        """Make each thread end at its next block."""
         self._stopped.set()
 
     def follow(self, content: Iterator[Block]) -> Iterator[Block]:
-        """Hand content on, and tell of it."""
+        """Pass content on, and report it."""
         for block in content:
             if self._stopped.is_set():
                 raise _StoppedError
             yield block
-            with self._telling:
+            with self._mutex:
                 self._callback.relative_update(len(block))
 
 
-class _Work:
-    """The single steps of one restore; what fails is remembered, since one file must not cost the others."""
+class _Restore:
+    """The single steps of one restore; errors are collected, since a damaged file must not prevent the others."""
 
-    def __init__(self, todo: RestorePlan, objects: Objects, storage: Storage, kept: Kept, progress: _Progress) -> None:
-        self.progress = progress
+    def __init__(
+        self,
+        todo: RestorePlan,
+        objects: Objects,
+        record: SnapshotRecord,
+        storage: Storage,
+        kept: Kept,
+        progress: _Progress,
+    ) -> None:
         self._todo = todo
         self._objects = objects
+        self._files = {entry.path: entry for entry in record.files}
+        self._links = {entry.path: entry for entry in record.links}
+        self._folders = {entry.path: entry for entry in record.folders}
         self._storage = storage
         self._kept = kept
+        self._progress = progress
         self._errors: list[Exception] = []
         self._not_owned: list[str] = []
 
-    def try_to(self, action: Action, step: Callable[[], None]) -> None:
-        """Do one step; remember the error."""
+    def attempt(self, step: Callable[[Action], None], action: Action) -> None:
+        """Do one step; keep its error."""
         try:
-            step()
-        except Exception as error:  # noqa: BLE001 - raised when the others are done
+            step(action)
+        except Exception as error:  # noqa: BLE001 - raised after the other steps
             _LOG.error("%s of %s could not be restored: %s", printable(action.path), self._todo.snapshot, error)
             self._errors.append(error)
 
-    def end(self) -> None:
-        """Say what could not be had; raise the first error."""
+    def finish(self) -> None:
+        """Log what could not be restored; raise the first error."""
         left_out = [action for action in self._todo.actions if action.step is Step.LEAVE_OUT]
         if left_out:
             _LOG.warning(
-                "%s has no links and folders of its own: %d of snapshot %s are left out",
+                "%s cannot hold links and folders: %d of snapshot %s are left out",
                 self._storage.url,
                 len(left_out),
                 self._todo.snapshot,
@@ -188,24 +189,28 @@ class _Work:
     # -- folders and links -------------------------------------------------------------------------------------------
 
     def open_folder(self, action: Action) -> None:
-        """Make a folder, or make sure that what is in it can be changed."""
+        """Make a folder, or make its content writable."""
         if action.in_the_way:
             self._clear(action.path)
         self._storage.make_folder(action.path)
 
-    def close_folder(self, action: Action, entry: FolderEntry) -> None:
-        """Give a folder its attributes, when nothing in it will change any more."""
+    def close_folder(self, action: Action) -> None:
+        """Set the attributes of a folder when all changes in it are done."""
+        entry = self._folders.get(action.path)
+        if entry is None:
+            return
         now = self._storage.look(action.path)
         if entry.attributes and not (isinstance(now, Folder) and now.attributes == entry.attributes):
             self._storage.make_folder(action.path, entry.attributes)
 
     def take_folder_away(self, action: Action) -> None:
-        """Remove a folder that the snapshot does not have, if nothing is left in it."""
+        """Remove a folder that the snapshot does not have, if it is empty."""
         if not self._storage.remove(action.path):
-            _LOG.info("%s/%s stays: something is in it", self._storage.url, printable(action.path))
+            _LOG.info("%s/%s stays: it is not empty", self._storage.url, printable(action.path))
 
-    def link(self, action: Action, entry: LinkEntry) -> None:
+    def link(self, action: Action) -> None:
         """Make a link."""
+        entry = self._links[action.path]
         now = self._storage.look(action.path)
         known = (entry.target, self._kept.links.get(action.path))
         if not (now is None or (isinstance(now, Link) and now.target in known)):
@@ -214,8 +219,9 @@ class _Work:
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def write(self, action: Action, entry: FileEntry) -> None:
+    def write(self, action: Action) -> None:
         """Write a file."""
+        entry = self._files[action.path]
         before = self._kept.files.get(entry.path)
         with contextlib.ExitStack() as stack:
             base = None
@@ -227,7 +233,7 @@ class _Work:
                     stack.enter_context(base.source)
                 aside = None if _is_kept(self._storage, entry, before) else self._set_aside(entry.path)
             try:
-                content = self.progress.follow(blocks(self._objects, entry, base))
+                content = self._progress.follow(blocks(self._objects, entry, base))
                 now = self._storage.write(entry.path, content, entry.attributes).attributes
             except Exception:
                 if aside is not None:
@@ -237,7 +243,7 @@ class _Work:
             self._not_owned.append(entry.path)
 
     def take_away(self, action: Action) -> None:
-        """Remove what the snapshot does not have; only what the repository holds is removed for good."""
+        """Remove what the snapshot does not have if the repository holds it; set it aside otherwise."""
         path = action.path
         if action.kind is Kind.LINK:
             self._clear(path)
@@ -254,7 +260,7 @@ class _Work:
         self._set_aside(path)
 
     def _clear(self, path: str) -> str | None:
-        """Take something away that is in the way, whatever it is; give where it is now, if it is anywhere."""
+        """Remove what is at a path, or set it aside; return its new path in that case."""
         now = self._storage.look(path)
         if now is None:
             return None
@@ -262,22 +268,16 @@ class _Work:
         if isinstance(now, Entry) and before is not None and before.identity and before.identity == now.identity:
             self._storage.delete(path)
             return None
-        # An empty folder is nothing that could be wanted; one that is not empty is not removed.
-        nothing = isinstance(now, Folder) or (isinstance(now, Link) and self._kept.links.get(path) == now.target)
-        return None if nothing and self._storage.remove(path) else self._set_aside(path)
+        # An empty folder is no loss; one that is not empty is not removed.
+        no_loss = isinstance(now, Folder) or (isinstance(now, Link) and self._kept.links.get(path) == now.target)
+        return None if no_loss and self._storage.remove(path) else self._set_aside(path)
 
     def _set_aside(self, path: str) -> str:
         return set_aside(self._storage, path, self._todo.snapshot)
 
 
 def set_aside(storage: Storage, path: str, snapshot: str) -> str:
-    """Move something out of the way, to a name that nothing has yet; give that name.
-
-    Args:
-        storage: Where the store is.
-        path: What is in the way.
-        snapshot: The one that it makes way for.
-    """
+    """Move a file, link or folder to an unused name, which is returned, to make way for that of a snapshot."""
     for number in itertools.count():
         to = f"{ASIDE}/{snapshot}/{number}/{path}"
         if storage.look(to) is None:
@@ -288,7 +288,7 @@ def set_aside(storage: Storage, path: str, snapshot: str) -> str:
 
 
 def _base(storage: Storage, before: FileEntry | None) -> Base | None:
-    """Open what is there now as a source of what has not changed, if a snapshot says what is in it."""
+    """Open the present file as a source of unchanged content, if a snapshot describes it."""
     if before is None or not before.identity:
         return None
     source = storage.source(before.path, before.identity)
@@ -296,7 +296,7 @@ def _base(storage: Storage, before: FileEntry | None) -> Base | None:
 
 
 def _is_kept(storage: Storage, entry: FileEntry, before: FileEntry | None) -> bool:
-    """Tell whether nothing is lost when what is there now is replaced."""
+    """Return whether the present file can be replaced without losing anything."""
     try:
         now = storage.entry(entry.path)
         if before is not None and now.identity and before.identity == now.identity:

@@ -1,4 +1,4 @@
-"""Bringing a store to the state of a snapshot: the plan, which changes nothing."""
+"""Plan how to bring a store to the state of a snapshot; change nothing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup._support.paths import above, matches
+from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ConfigurationError, NotFoundError, printable
 from novabackup.format.records import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
 from novabackup.storage import Entry, Folder, Item, Link, Other, Storage
 
-__all__ = ["Action", "Kind", "RestorePlan", "Step", "plan"]
-
 _NAMED = 5
-"""How many names an error gives, at most."""
+"""Names in an error message, at most."""
 
 
 class Step(enum.StrEnum):
@@ -25,13 +24,13 @@ class Step(enum.StrEnum):
     KEEP = "keep"
     """It is the very version that the snapshot has."""
     WRITE = "write"
-    """It differs or is gone: what the snapshot has is written."""
+    """It differs or is missing: the version of the snapshot is written."""
     SET_ASIDE = "set aside"
-    """The snapshot knows that it was not there: it is kept in the repository, or else moved away, and gone from here.
+    """The snapshot does not have it: it is removed if the repository holds it, and moved aside otherwise.
 
-    A folder is removed once nothing is in it any more, and otherwise stays."""
+    A folder is removed if it is empty in the end, and stays otherwise."""
     LEAVE_OUT = "leave out"
-    """There can be no such thing where the restore goes: no links and folders on an object store."""
+    """The target cannot hold it: there are no links and folders on an object store."""
 
 
 class Kind(enum.StrEnum):
@@ -44,15 +43,15 @@ class Kind(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Action:
-    """One step of a restore.
+    """What is done with one file, link or folder.
 
     Attributes:
         step: What is done.
-        path: With which file, link or folder.
+        path: The file, link or folder.
         kind: Which of them it is.
         size: Bytes that are written.
-        replaces: Something is there now that will not be there any more.
-        in_the_way: What is there now is of another kind, and has to go first.
+        replaces: What is at the path now will be gone.
+        in_the_way: What is at the path now is of another kind, and is removed or set aside first.
     """
 
     step: Step
@@ -64,14 +63,14 @@ class Action:
 
 
 @attrs.frozen(kw_only=True)
-class RestorePlan:
+class RestorePlan(Tabular):
     """What a restore would do.
 
     Attributes:
         snapshot: Id of the snapshot.
-        store: URL of the store that it goes to.
+        store: URL of the store that it is restored to.
         actions: One for each file, link and folder.
-        warnings: What may not load here once it is restored, for people.
+        warnings: What may not load here once it is restored, as text.
     """
 
     snapshot: str
@@ -81,28 +80,25 @@ class RestorePlan:
 
     @property
     def changes(self) -> tuple[Action, ...]:
-        """The actions that change something."""
+        """The actions that change the store."""
         return tuple(action for action in self.actions if action.step in (Step.WRITE, Step.SET_ASIDE))
 
     @property
     def replaces(self) -> bool:
-        """Whether something that is there now will not be there any more."""
+        """Whether anything that is in the store now will be gone."""
         return any(action.replaces for action in self.actions)
 
     def paths(self, step: Step | str, kind: Kind | str = Kind.FILE) -> tuple[str, ...]:
-        """List the files with which this is done, or the links or folders."""
+        """Return the paths of one step: of files, or of links or folders."""
         return tuple(action.path for action in self.actions if action.step == step and action.kind == kind)
 
     def of(self, step: Step, kind: Kind) -> tuple[Action, ...]:
-        """Give the actions of one step and kind."""
+        """Return the actions of one step and kind."""
         return tuple(action for action in self.actions if action.step is step and action.kind is kind)
 
-    def _repr_html_(self) -> str:
-        return _html.table(
-            f"Restore of {self.snapshot} to {self.store}",
-            ["step", "kind", "file", "bytes to write"],
-            ((str(action.step), str(action.kind), action.path, _html.size(action.size)) for action in self.actions),
-        )
+    def _table(self) -> TableData:
+        rows = [(str(action.step), str(action.kind), action.path, html.size(action.size)) for action in self.actions]
+        return f"Restore of {self.snapshot} to {self.store}", ["step", "kind", "file", "bytes to write"], rows
 
 
 _Known = FileEntry | LinkEntry | FolderEntry
@@ -115,18 +111,14 @@ def plan(
 
     Args:
         snapshot: Id of the snapshot.
-        record: What it says.
-        storage: Where it goes; asked for what it can hold, and not touched.
-        live: What is there now under the declared paths.
-        paths: Files to limit the restore to, links and folders too; empty for all. The folders that a file is in come
-            with it.
-
-    Returns:
-        The plan.
+        record: Its record.
+        storage: Where it is restored to; not touched.
+        live: What is at the declared paths now.
+        paths: Files, links and folders to limit the restore to, with the folders that they are in; empty for all.
 
     Raises:
         NotFoundError: A path is not in the snapshot.
-        ConfigurationError: A name cannot be used there.
+        ConfigurationError: The target cannot hold a name.
     """
     known = {entry.path: entry for entry in record.items}
     for path in paths:
@@ -149,14 +141,14 @@ def _refuse_names(snapshot: str, storage: Storage, paths: Collection[str]) -> No
         some = "; ".join(f"{path!r}: {reason}" for path, reason in refused[:_NAMED])
         raise ConfigurationError(
             f"{storage.url} cannot hold {len(refused)} of the names in snapshot {snapshot} ({some}). Restore it to a "
-            "local folder, or all else with paths="
+            "local folder, or the other files with paths="
         )
 
 
 def _action(path: str, entry: _Known | None, now: Item | None, storage: Storage) -> Action | None:
     if entry is None:
         if isinstance(now, Other):
-            return None  # it had no content, so nothing can be said of what it was
+            return None  # snapshots do not record such files, so it may have been there
         return Action(step=Step.SET_ASIDE, path=path, kind=_kind_of(now), replaces=not isinstance(now, Folder))
     kind, expected, same = _kinds[type(entry)]
     if expected not in storage.kinds:

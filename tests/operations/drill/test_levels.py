@@ -104,7 +104,7 @@ def test_what_was_wrong_when_it_was_taken_is_no_news(store, folder, repository, 
     nova.write_metadata(folder, nova.texts(3))
     snap = repository.backup(store)
     done = snap.verify("queries", folder=room)
-    assert done.notes == ("count-mismatch was there already when the snapshot was taken",)
+    assert done.notes == ("count-mismatch was already found when the snapshot was taken",)
 
 
 def test_what_was_not_asked_is_told(folder, repository, room):

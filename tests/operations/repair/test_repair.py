@@ -350,7 +350,7 @@ def test_a_damaged_result_of_a_drill_comes_from_a_copy_or_is_set_aside(case):
     assert case.open().drills() == copy.drills()
     result.write_text("garbage")
     (loss,) = case.open().repair().lost
-    assert "how a drill went" in loss.message
+    assert "result of a drill" in loss.message
     assert case.open().drills() == ()
     case.is_whole()
 
