@@ -20,11 +20,7 @@ _PASSED_ON = (*_FROM_KEYBOARD, signal.SIGTERM, signal.SIGHUP)
 
 
 def program_of(command: Sequence[str]) -> str:
-    """Return the path of the program that a command names, found as a shell does.
-
-    Raises:
-        CannotStartError: There is none, or it cannot be executed.
-    """
+    """Return the path of the program that a command names, found as a shell does."""
     found = shutil.which(command[0])
     if found is None:
         there = os.path.sep in command[0] and Path(command[0]).exists()
@@ -37,14 +33,9 @@ def program_of(command: Sequence[str]) -> str:
 
 
 def run_to_end(program: str, command: Sequence[str]) -> int:
-    """Run a command and wait for it, however often this process is interrupted: signals go to the command.
+    """Run a command to its end, however often this process is interrupted: signals are passed on to it.
 
-    Args:
-        program: Its path.
-        command: Its name and arguments.
-
-    Returns:
-        Its exit code; 128 and the number of the signal that ended it.
+    Returns its exit code; 128 and the number of the signal that ended it.
     """
     with _signals_passed_on() as (caught, children):
         arguments = [sys.executable, "-I", "-S", _CHILD, str(os.getpid()), program, *command]

@@ -14,8 +14,9 @@ from cyclopts import Group, Parameter
 
 from novabackup.cli.config import file as config_file
 from novabackup.cli.config.secrets import revealed
-from novabackup.cli.config.sections import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
+from novabackup.cli.config.sections import Config, CopySettings, RepositorySettings, StoreSettings
 from novabackup.cli.config.units import parse_duration, parse_size
+from novabackup.cli.config.values import LAYOUTS
 from novabackup.cli.output import Terminal, size
 from novabackup.cli.progress import Unseen, progress
 from novabackup.components import Tree
@@ -72,11 +73,7 @@ class Options:
 
     @contextmanager
     def open(self) -> Iterator[Context]:
-        """Read the configuration, and show warnings of the library until the block ends.
-
-        Raises:
-            ConfigurationError: The configuration cannot be used.
-        """
+        """Read the configuration, and show warnings of the library until the block ends."""
         terminal = Terminal(as_json=self.json, quiet=self.quiet)
         found = config_file.find(self.config)
         with terminal.log_shown():
@@ -125,22 +122,14 @@ class Context:
 
     @property
     def store(self) -> IndexStore:
-        """The store.
-
-        Raises:
-            ConfigurationError: Neither the command line nor the configuration names one.
-        """
+        """The store; an error if neither the command line nor the configuration names one."""
         if self.known_store is None:
             raise ConfigurationError(self._nothing_names("a store", "--store", "[store]"))
         return self.known_store
 
     @functools.cached_property
     def repository(self) -> Repository:
-        """The repository.
-
-        Raises:
-            ConfigurationError: Neither it nor a store is named.
-        """
+        """The repository; an error if neither it nor a store is named."""
         settings = self.config.repository
         url = self.options.repository or settings.url
         if url is not None:
@@ -151,11 +140,7 @@ class Context:
         return self._repository(inside, settings, self.known_store.storage_options)
 
     def copy_settings(self, name: str) -> CopySettings:
-        """Return the configuration of a copy.
-
-        Raises:
-            ConfigurationError: There is no copy of that name.
-        """
+        """Return the configuration of a copy."""
         found = self.config.copies.get(name)
         if found is None:
             known = ", ".join(self.config.copies) or "no copies"
@@ -169,9 +154,6 @@ class Context:
         """Return another repository, by its name in the configuration or by its path or URL.
 
         Without a key of its own it is opened with the key of the repository, so that what is encrypted stays encrypted.
-
-        Raises:
-            ConfigurationError: It is not a path or URL, and the configuration has no copy of that name.
         """
         if "/" in name and name not in self.config.copies:
             return self._repository(name, self.config.repository, _options_for(name, self.config.repository))
@@ -205,12 +187,7 @@ class Context:
         )
 
     def snapshot(self, name: str) -> Snapshot:
-        """Find a snapshot by its id, the beginning of its id, or as the latest of the store that is named.
-
-        Raises:
-            NotFoundError: There is none.
-            ConfigurationError: The latest is wanted, and there are several stores and none is named.
-        """
+        """Find a snapshot by its id, the beginning of its id, or as the latest of the store that is named."""
         if name == _LATEST:
             return self.at(_ANY_TIME)
         len(self.repository)  # raises another error if there is no repository at all
@@ -221,12 +198,7 @@ class Context:
             raise
 
     def at(self, time: datetime) -> Snapshot:
-        """Find the newest snapshot of the named store that was taken by a time.
-
-        Raises:
-            NotFoundError: There is none that old.
-            ConfigurationError: There are snapshots of several stores, and none is named.
-        """
+        """Find the newest snapshot of the named store that was taken by a time."""
         if self.known_store is None:
             return self.repository.at(time)
         try:

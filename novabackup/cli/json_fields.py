@@ -60,13 +60,7 @@ def pinned(pins: Pins, name: str) -> str:
 
 
 def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str], pins: Pins) -> Table:
-    """Return a table of snapshots.
-
-    Args:
-        snapshots: Those that are shown.
-        names: Ids of all in the repository, among which a short id must be unique.
-        pins: Which of them are pinned.
-    """
+    """Return a table of snapshots; ``names`` are the ids among which a short id must be unique."""
     short = short_ids(names)
     several = len({snapshot.store for snapshot in snapshots}) > 1
     rows = [

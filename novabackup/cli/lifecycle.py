@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import attrs
 
-from novabackup.cli.config.sections import WATCHED, state_folder
+from novabackup.cli.config.sections import state_folder
+from novabackup.cli.config.values import WATCHED
 from novabackup.cli.context import Context
 from novabackup.cli.output import Terminal
 from novabackup.integrations.errors import ServiceError, UnhealthyError
@@ -42,16 +43,10 @@ class Execution:
 
 @contextmanager
 def lifecycle(context: Context, command: str, store: IndexStore | None = None) -> Iterator[Execution]:
-    """Do around a block what the configuration says for this command.
+    """Do around a block what the configuration says for this command; yields where the block reports.
 
-    Args:
-        context: Store, repository and configuration.
-        command: Which command.
-        store: The configured store, if the command works on it: its service is stopped if ``service.during`` has the
-            command. None for another place, or the repository as a whole.
-
-    Yields:
-        Where the block reports.
+    The store is the configured one, if the command works on it: its service is stopped if ``service.during`` has the
+    command. It is None for another place, or the repository as a whole.
     """
     execution = Execution()
     with (

@@ -22,14 +22,7 @@ _END = "--"
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command.
-
-    Args:
-        arguments: What follows the name of the program.
-
-    Returns:
-        The exit code.
-    """
+    """Run one command line, without the name of the program; return the exit code."""
     ours = arguments[: arguments.index(_END)] if _END in arguments else arguments
     terminal = Terminal(as_json="--json" in ours, quiet=False)
     debug = "--debug" in ours

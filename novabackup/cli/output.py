@@ -124,12 +124,6 @@ class Terminal:
     """Standard output and standard error, and what may be written there."""
 
     def __init__(self, *, as_json: bool, quiet: bool) -> None:
-        """Print nothing yet.
-
-        Args:
-            as_json: Print for programs.
-            quiet: Print only what was asked for, and what is wrong.
-        """
         self._as_json = as_json
         self._quiet = quiet
         for stream in (sys.stdout, sys.stderr):
@@ -160,13 +154,7 @@ class Terminal:
             self._show(console, part)
 
     def agrees(self, question: str, parts: Sequence[Table | str], *, yes: bool) -> bool:
-        """Return whether to go on: ask on a terminal, unless ``--yes`` was given; no answer means no.
-
-        Args:
-            question: What is asked.
-            parts: What is shown before.
-            yes: The option ``--yes``.
-        """
+        """Show the parts and ask on a terminal, unless ``--yes`` was given; no answer means no."""
         if yes or not self.can_ask:
             return True
         for part in parts:
@@ -180,14 +168,7 @@ class Terminal:
     # -- errors and progress -----------------------------------------------------------------------------------------
 
     def error(self, error: BaseException, *, message: str = "", hint: str = "", debug: bool = False) -> None:
-        """Print an error: what it is, each problem, what to do.
-
-        Args:
-            error: What was raised.
-            message: By default its own text.
-            hint: What to do; by default that of its class.
-            debug: Print the traceback, too.
-        """
+        """Print an error: the message (by default its text), each problem, and the hint (by default that of its class)."""
         problems: Sequence[Problem] = getattr(error, "problems", ())
         message = message or (str(error.args[0]) if problems else _message(error))
         message = "\n".join([message, *besides(error)])

@@ -65,6 +65,10 @@ def _progress(console: Console, show: Callable[[float], str]) -> Progress:
         def render(self, task: Task) -> Text:
             return Text(self._text(task), no_wrap=True)
 
+    class TimeLeft(bars.TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task).append(" left")
+
     def rate(task: Task) -> str:
         speed = task.finished_speed or task.speed
         return f"{show(speed)}/s" if speed else ""
@@ -75,8 +79,7 @@ def _progress(console: Console, show: Callable[[float], str]) -> Progress:
         bars.TaskProgressColumn(),
         Column(lambda task: f"{show(task.completed)} of {show(task.total or 0)}"),
         Column(rate),
-        bars.TimeRemainingColumn(compact=True),
-        bars.TextColumn("left"),
+        TimeLeft(compact=True),
         console=console,
         transient=True,
         expand=True,
@@ -85,13 +88,7 @@ def _progress(console: Console, show: Callable[[float], str]) -> Progress:
 
 @contextmanager
 def progress(console: Console, label: str, show: Callable[[float], str]) -> Iterator[Bar]:
-    """Yield a callback that draws a bar for one long call.
-
-    Args:
-        console: Where.
-        label: What is being done.
-        show: Formats an amount.
-    """
+    """Yield a callback that draws a bar for one long call; ``show`` formats its amounts."""
     bar = Bar(console, label, show)
     try:
         yield bar

@@ -378,7 +378,7 @@ class TestRestore:
             patched.setattr(LocalStorage, "write", interrupted)
             said = cli("restore", "latest")
         assert said.code == 5
-        assert said.err.endswith("Hint: when the cause is removed: novabackup recover\n")
+        assert said.err.endswith("Hint: once the cause is removed: novabackup recover\n")
         assert cli("recover", "--json").json["interrupted"] == "restore"
         assert nova.contents(store) == before
 

@@ -10,8 +10,9 @@ import pytest
 from novabackup import ConfigurationError, Policy, layouts
 from novabackup.cli.config.file import find, load
 from novabackup.cli.config.secrets import Secret, revealed
-from novabackup.cli.config.sections import LAYOUTS, Config
+from novabackup.cli.config.sections import Config
 from novabackup.cli.config.units import format_duration, parse_duration
+from novabackup.cli.config.values import LAYOUTS
 from novabackup.components import Faiss, Metadata
 from novabackup.integrations.metrics import Pushgateway
 from novabackup.integrations.service import SystemdUnit

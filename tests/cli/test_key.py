@@ -53,7 +53,7 @@ def test_nobody_is_asked_where_nobody_is(cli, encrypted):
     cli("init")
     said = cli("key", "add")
     assert said.code == 2
-    assert "found no terminal to ask for it. Say where it is: --new-passphrase-env" in said.err
+    assert "found no terminal to ask for it. Pass where it is: --new-passphrase-env" in said.err
     assert cli("key", "add", "--new-keyfile", "a", "--new-passphrase-env", "B").code == 2
 
 

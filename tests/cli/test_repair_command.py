@@ -117,7 +117,7 @@ class TestTheIndex:
         said = cli("repair", "--bm25")
         assert said.code == Exit.USAGE
         assert "signed" in said.err
-        assert "Hint: what cannot be guessed: --text-field NAME, --sign-key-env NAME" in said.err
+        assert "Hint: what cannot be derived is passed with --text-field NAME and --sign-key-env NAME" in said.err
         monkeypatch.setenv("INDEX_KEY", "a secret")
         assert cli("repair", "--bm25", "--sign-key-env", "INDEX_KEY").code == Exit.OK
         assert (store / INDEX).read_bytes() == signed

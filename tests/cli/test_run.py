@@ -133,7 +133,7 @@ def test_a_guard_that_is_killed_takes_its_command_along_and_recover_puts_back(cl
 
     said = cli("snapshot")
     assert said.code == 5
-    assert said.err.endswith("Hint: when the cause is removed: novabackup recover\n")
+    assert said.err.endswith("Hint: once the cause is removed: novabackup recover\n")
     planned = cli("recover", "--dry-run", "--json").json
     assert [(action["step"], action["path"]) for action in planned["actions"]] == [
         ("keep", "bm25_index.pkl"),

@@ -18,7 +18,7 @@ from places import ROOT
 from novabackup import IndexStore, Repository, errors
 from novabackup.cli.app import ENTRIES
 from novabackup.cli.config import file as config
-from novabackup.cli.config import sections
+from novabackup.cli.config import sections, values
 from novabackup.cli.exits import Exit
 from novabackup.cli.main import app
 
@@ -134,7 +134,7 @@ def test_every_command_is_in_its_document_with_its_exit_codes_and_settings():
     commands = {name for name in app() if not name.startswith("-")}
     assert {name for name in commands if f"$ novabackup {name}" not in text} == set()
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == sorted({*Exit})
-    assert {name for name in sections.LAYOUTS if f"`{name}`" not in text} == set()
+    assert {name for name in values.LAYOUTS if f"`{name}`" not in text} == set()
     for name in sections.Config.__struct_fields__:
         assert re.search(rf"^\| `{name}\.", text, re.MULTILINE), name
 

@@ -24,7 +24,9 @@ _VERIFIED = {
 def verify(
     *snapshots: str, level: Literal["structure", "hashes", "open", "queries"] = "hashes", options: Options = BY_DEFAULT
 ) -> Result:
-    """Check that snapshots can be restored: by default, read every byte and check it against its hashes.
+    """Check that snapshots can be restored.
+
+    By default, every byte is read and checked against its hash.
 
     Args:
         snapshots: Ids or the beginnings of ids; by default the latest.
@@ -59,7 +61,7 @@ def verify(
 
 
 def check(*, read_data_subset: str | None = None, live: bool = False, options: Options = BY_DEFAULT) -> Result:
-    """Check that every snapshot in the repository can be read and has all that it needs.
+    """Check that every snapshot in the repository is complete and can be read.
 
     Args:
         read_data_subset: Also read packs and check every byte: 100% for all, 10% for a random tenth, 2/7 for the second

@@ -12,7 +12,7 @@ from novabackup.cli.output import Result
 def completion(
     shell: Literal["bash", "zsh", "fish"], /, *, install: bool = False, options: Options = BY_DEFAULT
 ) -> Result:
-    """Print the script with which a shell completes commands and options, or install it.
+    """Print or install the completion script of a shell.
 
     Args:
         shell: Which shell.

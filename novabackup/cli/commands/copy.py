@@ -23,9 +23,9 @@ def copy(
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Copy snapshots to another repository; only what it does not have yet is sent.
+    """Copy snapshots to another repository.
 
-    A copy that was interrupted continues when it is run again.
+    Only what it does not have yet is sent. A copy that was interrupted continues when it is run again.
 
     Args:
         snapshots: Ids or the beginnings of ids; by default all.
@@ -60,10 +60,11 @@ def _copy_lines(plan: CopyPlan, to: str, *, dry_run: bool) -> list[Table | str]:
 def mirror(
     *names: str, limit: Rate | None = None, prune: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT
 ) -> Result:
-    """Update copies, each under its own retention: copy what it keeps, and forget in the copy what it does not.
+    """Update copies, each under its own retention.
 
-    Nothing is forgotten in a copy only because it is gone here. Copies are the tables [copies.NAME] of the
-    configuration; one without a retention keeps what the policy remote says.
+    What that keeps is copied, what it does not keep is forgotten in the copy. Nothing is forgotten in a copy only
+    because it is gone here. Copies are the tables [copies.NAME] of the configuration; one without a retention keeps
+    what the policy remote says.
 
     Args:
         names: Which copies; by default all.

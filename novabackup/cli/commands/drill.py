@@ -25,9 +25,10 @@ def drill(
     list_: Annotated[bool, Parameter(name="--list")] = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Restore an old snapshot to a temporary folder, open it, run its recorded queries again, and delete it.
+    """Restore an old snapshot to a temporary folder, check it, and delete it.
 
-    The result is recorded in the repository. Ends with 1 if the drill failed.
+    It is opened, and its recorded queries are run again. The result is recorded in the repository. Ends with 1 if the
+    drill failed.
 
     Args:
         snapshot: An id, or the beginning of one; by default a healthy one is chosen at random.

@@ -17,7 +17,7 @@ def export(
     to: Annotated[str, Parameter(metavar="FOLDER")],
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Write a snapshot as a plain archive with a checksum beside it; sha256sum and tar can read the two.
+    """Write a snapshot as a plain archive with a checksum for sha256sum.
 
     It is not encrypted, even if the repository is. No existing file is replaced.
 

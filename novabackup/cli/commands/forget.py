@@ -24,7 +24,7 @@ def forget(
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Forget snapshots: those that are named, or those that a policy does not keep.
+    """Forget snapshots by their ids, or those that a policy does not keep.
 
     The policy is that of --policy, or else of [retention] in the configuration. It never forgets the last healthy
     snapshot of a store, nor one that is pinned.
@@ -116,7 +116,9 @@ def _tables(plan: ForgetPlan) -> Iterator[Table]:
 
 
 def prune(*, grace: Span | None = None, dry_run: bool = False, options: Options = BY_DEFAULT) -> Result:
-    """Free what no snapshot needs, in two steps: condemned now, deleted by a prune a grace period later.
+    """Free what no snapshot needs.
+
+    In two steps: packs are condemned now, and deleted by a prune a grace period later.
 
     Args:
         grace: How long after it was condemned a pack is deleted, such as 2d; by default 1d. 0 is safe only while no

@@ -53,7 +53,7 @@ def full_recovery(
     yes: Annotated[bool, Parameter(alias="-y")] = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Recover a whole installation, on an empty machine or in place of a broken one, which is set aside.
+    """Recover a whole installation on an empty or broken machine.
 
     Verifies the snapshot, stops the service, sets the old installation aside, restores, sets owners, creates the
     virtual environment, starts the service, waits until it is healthy and asks it a question. If it is interrupted or

@@ -27,9 +27,10 @@ def import_archive(
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Import a plain archive as a snapshot of the store, from the time in its name.
+    """Import a plain archive as a snapshot of the store.
 
-    The store itself is not touched. An archive that was imported before is not imported again.
+    Its time is the one in the name of the archive. The store itself is not touched. An archive that was imported before
+    is not imported again.
 
     Args:
         archive: A .tar, .tar.gz, .tar.bz2, .tar.xz or .tar.zst.
@@ -55,10 +56,10 @@ def import_pre_ingest(
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Import the copies that a script made before each ingest, such as faiss_index.bin.pre_ingest_20260125_143000.
+    """Import copies that a script made before ingests.
 
-    Each time in their names becomes a snapshot of the store. The files stay where they are; what was imported before is
-    not imported again.
+    Such as faiss_index.bin.pre_ingest_20260125_143000. Each time in their names becomes a snapshot of the store. The
+    files stay where they are; what was imported before is not imported again.
 
     Args:
         folder: Where they are.

@@ -110,9 +110,10 @@ def remove(name: Annotated[str, Parameter(metavar="ID")], /, *, options: Options
 
 
 def change(*, label: str | None = None, new: NewKey = _ASK, options: Options = BY_DEFAULT) -> Result:
-    """Replace the key that the configuration names; nothing else is rewritten.
+    """Replace the key that the configuration names.
 
-    Asks for a passphrase twice, unless an option says where the new key comes from. Then update the configuration.
+    Nothing else is rewritten. Asks for a passphrase twice, unless an option says where the new key comes from. Then
+    update the configuration.
 
     Args:
         label: Whose it is; by default as before.
@@ -130,10 +131,11 @@ def _changed(context: Context, name: str, what: str) -> Result:
 
 
 def reencrypt(*, yes: Annotated[bool, Parameter(alias="-y")] = False, options: Options = BY_DEFAULT) -> Result:
-    """Encrypt everything again with a new data key, in case a key has become known.
+    """Encrypt everything again with a new data key.
 
-    Afterwards all other keys no longer open the repository: add them again. If it is interrupted, it continues when it
-    is run again. No other process may write to the repository meanwhile. Asks for confirmation on a terminal.
+    For when a key may have become known. Afterwards all other keys no longer open the repository: add them again. If it
+    is interrupted, it continues when it is run again. No other process may write to the repository meanwhile. Asks for
+    confirmation on a terminal.
 
     Args:
         yes: Do not ask.

@@ -45,7 +45,7 @@ def list_(
 
 
 def show(snapshot: str = "latest", /, *, options: Options = BY_DEFAULT) -> Result:
-    """Show one snapshot: its store, its files with their counts and dimensions, its problems.
+    """Show one snapshot: its files with their counts and dimensions, its problems.
 
     Args:
         snapshot: An id, the beginning of one, or latest.

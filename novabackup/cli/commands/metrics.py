@@ -25,7 +25,7 @@ def metrics(
     print_: Annotated[bool, Parameter(name="--print")] = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Measure the repository for Prometheus: print the metrics, or hand them over.
+    """Print the metrics of the repository for Prometheus, or hand them over.
 
     They go where --textfile and --push say, or else where [metrics] in the configuration says; --print only prints
     them. A repository that cannot be read is a metric, not an error.
@@ -63,7 +63,7 @@ def metrics(
 
 
 def monitoring(what: Literal["rules", "dashboard"], /, *, options: Options = BY_DEFAULT) -> Result:
-    """Print the alert rules for Prometheus, or the dashboard for Grafana.
+    """Print the alert rules for Prometheus or the dashboard for Grafana.
 
     No configuration is read: both work with all that the command metrics hands over.
 

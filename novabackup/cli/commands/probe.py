@@ -21,7 +21,7 @@ _ONE_POLL = 1.0
 
 
 def probe(*, timeout: Span | None = None, options: Options = BY_DEFAULT) -> Result:
-    """Check that everything works, as after a recovery: the live files, the service, its health, and its answer.
+    """Check the live files and the service, as after a recovery.
 
     Opens the live files of the store and compares their contents. The other checks are those of [service], [health] and
     [query] in the configuration. Ends with 1 if the files are wrong, and with 7 if the service is.

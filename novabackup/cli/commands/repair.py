@@ -33,7 +33,9 @@ def repair(
     yes: Annotated[bool, Parameter(alias="-y")] = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Repair the repository from copies and live files; with --bm25, rebuild the BM25 index of the store.
+    """Repair the repository, or with --bm25 the BM25 index of the store.
+
+    The repository is repaired from copies and live files, the index from the texts of the metadata.
 
     All of the repository is read to find the damage. What is damaged is kept, in the folder damaged of the repository
     or as a snapshot. Asks for confirmation on a terminal. Ends with 1 if something cannot be repaired.

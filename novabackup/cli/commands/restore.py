@@ -67,7 +67,9 @@ def restore(
 
 
 def recover(*, dry_run: bool = False, timeout: Span | None = None, options: Options = BY_DEFAULT) -> Result:
-    """Put back what an interrupted ingestion or restore left half-written; do nothing if nothing was interrupted.
+    """Put back what an interrupted ingestion or restore left half-written.
+
+    Does nothing if nothing was interrupted.
 
     Args:
         dry_run: Show what would be done, and do nothing.

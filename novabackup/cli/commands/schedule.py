@@ -47,7 +47,7 @@ _OTHER: Mapping[Kind, Kind] = {"systemd": "cron", "cron": "systemd"}
 
 
 def show(*, options: Options = BY_DEFAULT) -> Result:
-    """Show the jobs, their times and commands, when each was last done, and what starts them."""
+    """Show the jobs, when each was last done, and what starts them."""
     with options.open() as context:
         return _shown(context, _checked(context))
 
@@ -59,7 +59,7 @@ def install(
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
 ) -> Result:
-    """Make systemd timers or cron start the jobs of [schedule] in the configuration.
+    """Make systemd timers or cron start the jobs of [schedule].
 
     Jobs that were missed while the machine was off are caught up, and no two jobs run at a time. An earlier schedule of
     this configuration is replaced. Run it again after changes to the schedule.
@@ -91,7 +91,7 @@ def remove(*, user: bool = False, dry_run: bool = False, options: Options = BY_D
 
 
 def run(job: str | None = None, /, *, options: Options = BY_DEFAULT) -> Result:
-    """Run the jobs that are due, one after the other; timers and cron start this.
+    """Run the jobs that are due, as timers and cron do.
 
     A job that ended with 0 or 1 is done; with any other code it is due again. If another run is working, nothing is
     done here. Ends with the highest exit code of a job.

@@ -19,20 +19,11 @@ _TOO_LONG_A_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PAR
 
 
 def find(named: Path | None) -> Path | None:
-    """Find the configuration file to use.
+    """Find the configuration file to use; None if there is none.
 
-    In this order: the one that is named; ``novabackup.toml`` in the working folder or the nearest folder above it; the
-    user's own; the system's. A file that was not named and belongs to another user is refused: it could name commands
-    to run.
-
-    Args:
-        named: By ``--config`` or ``NOVABACKUP_CONFIG``.
-
-    Returns:
-        Its path; None if there is none.
-
-    Raises:
-        ConfigurationError: The named one does not exist, or the one that was found belongs to another user.
+    In this order: the one that ``--config`` or ``NOVABACKUP_CONFIG`` names; ``novabackup.toml`` in the working folder
+    or the nearest folder above it; the user's own; the system's. A file that was not named and belongs to another user
+    is refused: it could name commands to run.
     """
     if named is not None:
         if not named.is_file():
@@ -61,14 +52,7 @@ def _places() -> Iterator[Path]:
 
 
 def load(path: Path | None) -> Config:
-    """Read a configuration file; no secret is fetched.
-
-    Args:
-        path: What `find` returned; None returns the defaults.
-
-    Raises:
-        ConfigurationError: It cannot be used. The message names the file, the line and the setting.
-    """
+    """Read a configuration file, or return the defaults if there is none; no secret is fetched."""
     if path is None:
         return Config()
     path = Path(path).absolute()

@@ -31,14 +31,7 @@ _HEADER = re.compile(rf"[ \t]*(?P<array>\[)?\[[ \t]*(?P<key>{_KEY})[ \t]*\]")
 
 
 def lines_of(text: str) -> dict[Path, int]:
-    """Find the line of each table and key.
-
-    Args:
-        text: A document that `tomllib` has read without complaint; only then are the answers right.
-
-    Returns:
-        The number of the line, counted from one, by path.
-    """
+    """Return the line of each table and key, counted from one, of a document that `tomllib` has accepted."""
     return _Scan(text).run()
 
 

@@ -8,14 +8,16 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
 import msgspec
 
 from novabackup.cli.config.lines import Path, line_of, lines_of
 from novabackup.cli.config.secrets import Secret
-from novabackup.cli.config.units import parse_duration, parse_size
+from novabackup.cli.config.units import parse_duration
+
+__all__ = ["Read"]  # for type checkers it is an import
 
 _T = TypeVar("_T")
 _LONGEST_SHOWN = 60
@@ -109,11 +111,7 @@ class Document:
         return ()
 
     def read(self, kind: type[_T], value: object) -> _T:
-        """Convert a value to a type that msgspec knows, or to one made by `custom`.
-
-        Raises:
-            WrongValueError: It cannot be converted.
-        """
+        """Convert a value to a type that msgspec knows, or to one made by `Read`."""
         try:
             return msgspec.convert(value, kind, dec_hook=lambda custom, one: custom.read(self, one))
         except msgspec.ValidationError as error:
@@ -176,16 +174,28 @@ class _Custom(type):
         return True
 
 
-def custom(read: Callable[[Document, Any], object]) -> type:
-    """Return a type whose values are read by a function; what that returns can be of any class."""
-    return _Custom(read.__name__, (), {"read": staticmethod(read)})
+if TYPE_CHECKING:
+    from typing import Annotated as Read
+else:
+
+    class Read:
+        """``Read[type, function]`` is a setting that a function reads from the document and the value."""
+
+        def __class_getitem__(cls, parameters: tuple[object, Callable[[Document, Any], object]]) -> type:
+            """Return a type for msgspec; type checkers take the first parameter."""
+            return _Custom(cls.__name__, (), {"read": staticmethod(parameters[1])})
 
 
-Text = Annotated[
-    str,
-    msgspec.Meta(min_length=1, pattern=r"^[^\0]*\Z", description="a text without NUL characters that is not empty"),
-]
-"""A text that a path or an argument of a command can be."""
+def _text(_document: Document, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise wrong("a text", value)
+    if "\0" in value:
+        raise wrong("a text without NUL characters", value)
+    return value
+
+
+Text = Read[str, _text]
+"""A text that is not empty, and that a path or an argument of a command can be."""
 Texts = Annotated[tuple[Text, ...], msgspec.Meta(description='a list of texts, such as ["**/*.log"]')]
 
 
@@ -203,32 +213,17 @@ def _patience(document: Document, value: object) -> float:
     return found
 
 
-def _rate(document: Document, value: object) -> float:
-    try:
-        return parse_size(document.read(Text, value))
-    except ValueError:
-        raise wrong('bytes a second, such as "500kB" or "5MB"', value) from None
-
-
 def _location(document: Document, value: object) -> str:
     text: str = document.read(Text, value)
     return text if "://" in text else str(document.file.parent / FilePath(text).expanduser())
 
 
-if TYPE_CHECKING:
-    Seconds: TypeAlias = float
-    Patience: TypeAlias = float
-    Rate: TypeAlias = float
-    Location: TypeAlias = str
-else:
-    Seconds = custom(_seconds)
-    """A duration: seconds as a number, or a text such as ``"5m"``."""
-    Patience = custom(_patience)
-    """A duration of more than 0 seconds."""
-    Rate = custom(_rate)
-    """Bytes per second as a text, such as ``"5MB"``."""
-    Location = custom(_location)
-    """A URL, or a path; a relative path begins in the folder of the configuration file."""
+Seconds = Read[float, _seconds]
+"""A duration: seconds as a number, or a text such as ``"5m"``."""
+Patience = Read[float, _patience]
+"""A duration of more than 0 seconds."""
+Location = Read[str, _location]
+"""A URL, or a path; a relative path begins in the folder of the configuration file."""
 
 
 class _SecretTable(Section, frozen=True):

@@ -32,11 +32,7 @@ class Secret:
     asked_by: str
 
     def reveal(self) -> str:
-        """Fetch the secret.
-
-        Raises:
-            ConfigurationError: It cannot be fetched. The message does not contain it.
-        """
+        """Fetch the secret; the message of an error does not contain it."""
         found = {"env": self._from_environment, "file": self._from_file, "command": self._from_command}[self.form]()
         if not found:
             raise self._missing("it is empty")

@@ -1,4 +1,4 @@
-"""The sections of a configuration: which settings there are, their types and their defaults."""
+"""The sections of a configuration: settings with their types and defaults; docs/cli.md describes each of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import attrs
 import msgspec
 
-from novabackup import components
 from novabackup.cli.config.readers import (
     Document,
     Location,
     Patience,
-    Rate,
+    Read,
     Seconds,
     Section,
     Text,
@@ -26,7 +25,6 @@ from novabackup.cli.config.readers import (
     WrongValueError,
     at,
     choice,
-    custom,
     entries,
     file_system_options,
     refuse_unknown,
@@ -34,143 +32,31 @@ from novabackup.cli.config.readers import (
     wrong,
 )
 from novabackup.cli.config.secrets import Secret, revealed
-from novabackup.errors import ConfigurationError
+from novabackup.cli.config.values import (
+    WATCHED,
+    AnyComponent,
+    Headers,
+    Labels,
+    Layout,
+    Pattern,
+    Program,
+    Programs,
+    Rate,
+    Retention,
+    TextfilePath,
+    Unit,
+    WatchedCommands,
+    WebUrl,
+)
 from novabackup.format.packs import Compression
-from novabackup.retention import Policy
-from novabackup.store import layouts
 
 if TYPE_CHECKING:
     # Every command reads a configuration; only those whose configuration names these things load them.
     from novabackup.integrations.hooks import Hooks
     from novabackup.integrations.metrics import Sink
     from novabackup.integrations.probes import HealthCheck, Query
-    from novabackup.integrations.runs import Kind
     from novabackup.integrations.schedule import Job, When
     from novabackup.integrations.service import Service
-
-
-def _dashed(name: str) -> str:
-    """Return the name of a constant or a class as the command line and the configuration spell it."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).replace("_", "-").lower()
-
-
-LAYOUTS: dict[str, tuple[components.Component, ...]] = {
-    _dashed(name): layout
-    for name in layouts.__all__
-    if isinstance(layout := getattr(layouts, name), tuple)
-    and all(isinstance(one, components.Component) for one in layout)
-}
-"""The ready-made lists of components by their names in the configuration."""
-
-_COMPONENTS: dict[str, type[components.Component]] = {
-    _dashed(name): getattr(components, name) for name in components.__all__ if name != components.Component.__name__
-}
-
-WATCHED: Mapping[str, Kind] = {
-    "snapshot": "backup",
-    "run": "ingest",
-    "restore": "restore",
-    "full-recovery": "restore",
-    "verify": "verify",
-    "check": "check",
-    "drill": "drill",
-    "forget": "forget",
-    "prune": "prune",
-    "copy": "copy",
-    "mirror": "copy",
-}
-"""The commands that hooks run around, and the kind of run as which each is recorded."""
-
-_SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password", re.IGNORECASE)
-
-
-# -- values ------------------------------------------------------------------------------------------------------------
-
-
-def _one_of(known: Mapping[str, object]) -> type:
-    return custom(lambda _document, value: choice(known, value))
-
-
-def _component(document: Document, value: object) -> components.Component:
-    if not isinstance(value, dict):
-        raise wrong('a table such as { kind = "faiss", path = "faiss_index.bin" }', value)
-    kind = _COMPONENTS[at("kind", functools.partial(choice, _COMPONENTS), value.get("kind", "none"))]
-    names = [field.name for field in attrs.fields(kind)]
-    types = {"optional": bool, "timeout": Seconds}
-    optional = [(name, types.get(name, Text), None) for name in names if name != "path"]
-    table = msgspec.defstruct(kind.__name__, [("kind", str), ("path", Text), *optional], bases=(Section,))
-    read = document.read(table, value)
-    return kind(**{name: getattr(read, name) for name in names if name in value})
-
-
-def _policy(_document: Document, value: object) -> Policy:
-    """Read a policy: a text, or a table whose rules are checked one by one, so that an error names the line."""
-    if not isinstance(value, str | dict):
-        raise wrong('a text such as "daily 30, weekly 12", or a table such as { daily = 30 }', value)
-    if isinstance(value, dict):
-        refuse_unknown(value, attrs.fields_dict(Policy))
-        for key, rule in value.items():
-            if key == "tags" and isinstance(rule, dict):
-                for tag, rules in rule.items():
-                    _check_rule((key, tag), {key: {tag: rules}})
-            else:
-                beside = "daily" if key == "yearly" else "yearly"  # a rule of 0 is fine beside others
-                _check_rule((key,), {beside: "forever", key: rule})
-    return Policy.of(value)
-
-
-def _check_rule(path: tuple[str, ...], table: Mapping[str, Any]) -> None:
-    try:
-        Policy.of(table)
-    except ConfigurationError as error:
-        raise WrongValueError(str(error).removeprefix(f"{path[-1]!r}: "), path) from None
-
-
-def _headers(document: Document, value: object) -> dict[str, str | Secret]:
-    """Read HTTP headers; a secret one must be kept elsewhere."""
-    if not isinstance(value, dict):
-        raise wrong('a table such as { Authorization = { env = "NOVA_TOKEN" } }', value)
-
-    def read(name: str, header: object) -> str | Secret:
-        if isinstance(header, str) and not _SECRET_HEADER.search(name):
-            return document.read(Text, header)
-        return secret(document, header)
-
-    return {name: at(name, functools.partial(read, name), header) for name, header in value.items()}
-
-
-def _pattern(document: Document, value: object) -> str:
-    pattern: str = document.read(Text, value)
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise WrongValueError(f"expected a regular expression, found {pattern!r}: {error}") from None
-    return pattern
-
-
-def _web_url(document: Document, value: object) -> str:
-    from novabackup.integrations.probes import HealthCheck  # noqa: PLC0415 - as above
-
-    return HealthCheck(document.read(Text, value)).url
-
-
-def _systemd_unit(document: Document, value: object) -> str:
-    from novabackup.integrations.service import SystemdUnit  # noqa: PLC0415 - as above
-
-    return SystemdUnit(document.read(Text, value)).unit
-
-
-def _labels(document: Document, value: object) -> dict[str, str]:
-    from novabackup.integrations.metrics import Pushgateway  # noqa: PLC0415 - as above
-
-    labels = entries(value, functools.partial(document.read, Text), 'a table such as { instance = "nova-1" }')
-    return dict(Pushgateway("http://localhost", grouping=labels).grouping or {})
-
-
-def _textfile(document: Document, value: object) -> str:
-    from novabackup.integrations.metrics import Textfile  # noqa: PLC0415 - as above
-
-    return str(Textfile(document.read(Location, value)).path)
 
 
 def _key(document: Document, value: object) -> KeySettings:
@@ -185,75 +71,22 @@ def _copies(document: Document, value: object) -> dict[str, CopySettings]:
     return entries(value, functools.partial(document.read, CopySettings))
 
 
-if TYPE_CHECKING:
-    AComponent: TypeAlias = components.Component
-    APolicy: TypeAlias = Policy
-    ASecret: TypeAlias = Secret
-    ALayout: TypeAlias = str
-    ACompression: TypeAlias = str
-    ACommand: TypeAlias = str
-    APattern: TypeAlias = str
-    AWebUrl: TypeAlias = str
-    AUnit: TypeAlias = str
-    ATextfile: TypeAlias = str
-    AKey: TypeAlias = "KeySettings"
-    Copies: TypeAlias = Mapping[str, "CopySettings"]
-    Headers: TypeAlias = Mapping[str, str | Secret]
-    Labels: TypeAlias = Mapping[str, str]
-    FileSystemOptions: TypeAlias = Mapping[str, Any]
-else:
-    AComponent = custom(_component)
-    APolicy = custom(_policy)
-    ASecret = custom(secret)
-    ALayout = _one_of(LAYOUTS)
-    ACompression = _one_of({one.value: one for one in Compression})
-    ACommand = _one_of(WATCHED)
-    APattern = custom(_pattern)
-    AWebUrl = custom(_web_url)
-    AUnit = custom(_systemd_unit)
-    ATextfile = custom(_textfile)
-    AKey = custom(_key)
-    Copies = custom(_copies)
-    Headers = custom(_headers)
-    Labels = custom(_labels)
-    FileSystemOptions = custom(file_system_options)
-
-Program = Annotated[
-    tuple[Text, ...],
-    msgspec.Meta(
-        min_length=1,
-        description='a command as a list such as ["systemctl", "stop", "nova-nic"]; it is not run by a shell',
-    ),
-]
-Programs = Annotated[
-    tuple[Program, ...],
-    msgspec.Meta(description='a list of commands, each a list, such as [["mount", "/mnt/backups"]]'),
-]
+def _compression(_document: Document, value: object) -> str:
+    return choice([one.value for one in Compression], value)
 
 
 # -- store and repositories --------------------------------------------------------------------------------------------
 
 
 class StoreSettings(Section, frozen=True):
-    """What is backed up: ``[store]``.
-
-    Attributes:
-        url: Where the index files are.
-        layout: Name of a ready-made list of components.
-        components: The components themselves, instead of a layout.
-        include: Folders and patterns that belong to the store as well.
-        exclude: APatterns that the components' patterns do not select; None for the usual ones.
-        options: Options of the file system; secrets by where they are kept.
-        single_writer: No other process writes there.
-        timeout: Seconds to wait for another writer.
-    """
+    """What is backed up: ``[store]``."""
 
     url: Location | None = None
-    layout: ALayout | None = None
-    components: Annotated[tuple[AComponent, ...], msgspec.Meta(min_length=1, description="a list of components")] = ()
+    layout: Layout | None = None
+    components: Annotated[tuple[AnyComponent, ...], msgspec.Meta(min_length=1, description="a list of components")] = ()
     include: Texts = ()
     exclude: Texts | None = None
-    options: FileSystemOptions = msgspec.field(default_factory=dict)
+    options: Read[Mapping[str, Any], file_system_options] = msgspec.field(default_factory=dict)
     single_writer: bool = False
     timeout: Seconds | None = None
 
@@ -263,14 +96,9 @@ class StoreSettings(Section, frozen=True):
 
 
 class KeySettings(Section, frozen=True):
-    """What opens an encrypted repository: one of these.
+    """What opens an encrypted repository: one of these."""
 
-    Attributes:
-        passphrase: Where the passphrase is kept.
-        keyfile: Path of a file with a random key.
-    """
-
-    passphrase: ASecret | None = None
+    passphrase: Read[Secret, secret] | None = None
     keyfile: Location | None = None
 
     def __post_init__(self) -> None:
@@ -281,34 +109,20 @@ class KeySettings(Section, frozen=True):
 
 
 class RepositorySettings(Section, frozen=True):
-    """Where backups are kept: ``[repository]``.
-
-    Attributes:
-        url: The repository; by default ``backups`` in the store.
-        key: What opens it; a repository that is created with a key is encrypted.
-        storage_class: The storage class of new content, where the storage has such classes.
-        compression: How much time to spend on compression.
-        options: Options of the file system; secrets by where they are kept.
-    """
+    """Where backups are kept: ``[repository]``."""
 
     url: Location | None = None
-    key: AKey | None = None
+    key: Read[KeySettings, _key] | None = None
     storage_class: Text | None = None
-    compression: ACompression = Compression.FAST.value
-    options: FileSystemOptions = msgspec.field(default_factory=dict)
+    compression: Read[str, _compression] = Compression.FAST.value
+    options: Read[Mapping[str, Any], file_system_options] = msgspec.field(default_factory=dict)
 
 
 class CopySettings(RepositorySettings, frozen=True, kw_only=True):
-    """Another repository that snapshots are copied to: ``[copies.<name>]``.
-
-    Attributes:
-        url: Where it is.
-        retention: What `mirror` keeps there; None for the policy remote.
-        limit: Bytes per second to read and send at most; None for no limit.
-    """
+    """Another repository that snapshots are copied to: ``[copies.<name>]``."""
 
     url: Location
-    retention: APolicy | None = None
+    retention: Retention | None = None
     limit: Rate | None = None
 
 
@@ -316,20 +130,9 @@ class CopySettings(RepositorySettings, frozen=True, kw_only=True):
 
 
 class ServiceSettings(Section, frozen=True):
-    """What reads the files, and is stopped while they change: ``[service]``.
+    """What reads the files, and is stopped while they change: ``[service]``."""
 
-    Attributes:
-        unit: A systemd unit.
-        manager: ``system``, or ``user`` for a unit of the user's own.
-        stop: Instead of a unit: the command that returns when the service has ended.
-        start: The command that starts it in the background.
-        running: The command that ends with 0 while it runs.
-        name: Its name in messages, if it is not a unit.
-        timeout: Seconds that stopping or starting may take.
-        during: The commands for which it is stopped; for a full recovery it always is.
-    """
-
-    unit: AUnit | None = None
+    unit: Unit | None = None
     manager: Literal["system", "user"] = "system"
     stop: Program | None = None
     start: Program | None = None
@@ -367,21 +170,12 @@ class ServiceSettings(Section, frozen=True):
 
 
 class HealthSettings(Section, frozen=True, kw_only=True):
-    """Where the service reports its health: ``[health]``.
+    """Where the service reports its health: ``[health]``."""
 
-    Attributes:
-        url: What is polled.
-        timeout: Seconds to keep polling.
-        interval: Seconds between two polls.
-        expect: Regular expression for the response of a healthy service; by default its JSON has the status healthy or
-            ok.
-        headers: HTTP headers; secrets by where they are kept.
-    """
-
-    url: AWebUrl
+    url: WebUrl
     timeout: Patience = 120.0
     interval: Patience = 1.0
-    expect: APattern | None = None
+    expect: Pattern | None = None
     headers: Headers = msgspec.field(default_factory=dict)
 
     def made(self) -> HealthCheck:
@@ -406,23 +200,14 @@ class _Matches:
 
 
 class QuerySettings(Section, frozen=True, kw_only=True):
-    """A question whose answer shows that the service works: ``[query]``.
+    """A question whose answer shows that the service works: ``[query]``."""
 
-    Attributes:
-        url: Where it is posted.
-        question: Sent as ``{"query": …}``.
-        body: Instead of a question: all that is sent, as JSON.
-        expect: Regular expression that the answer must match; by default any that is not empty.
-        timeout: Seconds that it may take.
-        headers: HTTP headers; secrets by where they are kept.
-    """
-
-    url: AWebUrl
+    url: WebUrl
     question: Text | None = None
     body: Annotated[
         dict[str, Any] | None, msgspec.Meta(description='a table such as { query = "How do I check brake pads?" }')
     ] = None
-    expect: APattern = r"\S"
+    expect: Pattern = r"\S"
     timeout: Patience = 60.0
     headers: Headers = msgspec.field(default_factory=dict)
 
@@ -444,25 +229,14 @@ class QuerySettings(Section, frozen=True, kw_only=True):
 
 
 class HooksSettings(Section, frozen=True):
-    """What runs around commands: ``[hooks]``.
-
-    Attributes:
-        before: Commands that run first; if one fails, nothing is done.
-        success: Commands that run after success.
-        failure: Commands that run after a failure: when the exit code is about to be another than 0.
-        after: Commands that run last, in any case.
-        timeout: Seconds that each may take.
-        during: The commands of novabackup that they run around.
-    """
+    """What runs around commands: ``[hooks]``."""
 
     before: Programs = ()
     success: Programs = ()
     failure: Programs = ()
     after: Programs = ()
     timeout: Patience = 300.0
-    during: Annotated[tuple[ACommand, ...], msgspec.Meta(description='a list such as ["snapshot", "run"]')] = tuple(
-        WATCHED
-    )
+    during: WatchedCommands = tuple(WATCHED)
 
     def made(self) -> Hooks:
         """Return the hooks."""
@@ -474,19 +248,10 @@ class HooksSettings(Section, frozen=True):
 
 
 class MetricsSettings(Section, frozen=True):
-    """Where metrics go after each run: ``[metrics]``.
+    """Where metrics go after each run: ``[metrics]``."""
 
-    Attributes:
-        textfile: File for the textfile collector of node_exporter.
-        push: URL of a Pushgateway.
-        grouping: Labels of what is pushed; by default the repository.
-        headers: HTTP headers for the Pushgateway; secrets by where they are kept.
-        scope: ``repository`` for all that is in it, or ``store`` for the configured store alone.
-        runs: Folder where runs are recorded.
-    """
-
-    textfile: ATextfile | None = None
-    push: AWebUrl | None = None
+    textfile: TextfilePath | None = None
+    push: WebUrl | None = None
     grouping: Labels | None = None
     headers: Headers = msgspec.field(default_factory=dict)
     scope: Literal["repository", "store"] = "repository"
@@ -506,13 +271,7 @@ class MetricsSettings(Section, frozen=True):
 
 
 class RecoverySettings(Section, frozen=True):
-    """How a whole installation is recovered: ``[recovery]``.
-
-    Attributes:
-        to: Its folder; by default that of the store.
-        owner: ``user`` or ``user:group`` that owns all of it.
-        environment: Commands that create the virtual environment, instead of ``.venv`` and ``requirements.txt``.
-    """
+    """How a whole installation is recovered: ``[recovery]``."""
 
     to: Location | None = None
     owner: Text = ""
@@ -521,13 +280,7 @@ class RecoverySettings(Section, frozen=True):
 
 @attrs.frozen(kw_only=True)
 class ScheduleSettings:
-    """What is done regularly: ``[schedule]``.
-
-    Attributes:
-        name: Distinguishes the schedules of several configurations on one host.
-        state: Folder where it is recorded what was done.
-        jobs: What is done when, in this order if several are due.
-    """
+    """What is done regularly: ``[schedule]``."""
 
     name: str = ""
     state: str | None = None
@@ -592,43 +345,23 @@ def _job(document: Document, name: str, value: object) -> Job:
     return Job(name, run, when)
 
 
-if TYPE_CHECKING:
-    Schedule: TypeAlias = ScheduleSettings
-else:
-    Schedule = custom(_schedule)
-
-
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
 class Config(Section, frozen=True):
-    """The contents of a configuration file.
-
-    Attributes:
-        store: What is backed up.
-        repository: Where to.
-        retention: What `forget` keeps; None if the file does not say.
-        copies: Other repositories by their names.
-        service: What is stopped while files change; None if there is no service.
-        health: Where the service reports its health; None if it is not asked.
-        query: A question to the service; None if it is not asked one.
-        hooks: What runs around commands.
-        metrics: Where metrics go; None if runs are not even recorded.
-        recovery: How a whole installation is recovered.
-        schedule: What is done regularly.
-    """
+    """The contents of a configuration file."""
 
     store: StoreSettings = StoreSettings()
     repository: RepositorySettings = RepositorySettings()
-    retention: APolicy | None = None
-    copies: Copies = msgspec.field(default_factory=dict)
+    retention: Retention | None = None
+    copies: Read[Mapping[str, CopySettings], _copies] = msgspec.field(default_factory=dict)
     service: ServiceSettings | None = None
     health: HealthSettings | None = None
     query: QuerySettings | None = None
     hooks: HooksSettings = HooksSettings()
     metrics: MetricsSettings | None = None
     recovery: RecoverySettings = RecoverySettings()
-    schedule: Schedule = ScheduleSettings()
+    schedule: Read[ScheduleSettings, _schedule] = ScheduleSettings()
 
 
 def secrets_in(value: object) -> Iterator[Secret]:
