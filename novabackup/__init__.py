@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from novabackup.guard import plan_recover as plan_recover, recover as recover, snapshot as snapshot
     from novabackup.format.records import Drill as Drill, Pin as Pin, Problem as Problem, Report as Report
-    from novabackup.store.probing import Probing as Probing
+    from novabackup.store.questions import Probing as Probing
     from novabackup.repository.repository import Repository as Repository
     from novabackup.retention import Policy as Policy
     from novabackup.transaction.session import Recovery as Recovery
@@ -64,7 +64,7 @@ else:
         ),
         "novabackup.guard": ("plan_recover", "recover", "snapshot"),
         "novabackup.format.records": ("Drill", "Pin", "Problem", "Report"),
-        "novabackup.store.probing": ("Probing",),
+        "novabackup.store.questions": ("Probing",),
         "novabackup.repository.repository": ("Repository",),
         "novabackup.retention": ("Policy",),
         "novabackup.transaction.session": ("Recovery",),

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["Pace"]
+__all__ = ["RateLimit"]
 
 
-class Pace:
+class RateLimit:
     """A limit that several threads share."""
 
     def __init__(

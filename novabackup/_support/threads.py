@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Buffers", "Lane", "cores", "uninterrupted"]
+__all__ = ["Buffers", "Workers", "cores", "uninterrupted"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -57,7 +57,7 @@ class Buffers:
             self._spare.put(buffer)
 
 
-class Lane:
+class Workers:
     """Threads for one kind of task; a context manager that leaves nothing running.
 
     Not `ThreadPoolExecutor`: that one refuses all work as soon as the main thread has ended, and a guard in another
@@ -78,7 +78,7 @@ class Lane:
         self._waiting: deque[Future[object]] = deque()
         self._unfinished: set[Future[Any]] = set()
 
-    def __enter__(self) -> Lane:
+    def __enter__(self) -> Workers:
         return self
 
     def __exit__(

@@ -1,6 +1,6 @@
 """First thing that runs in a child process: limits itself, then hands an untrusted file to one reading script.
 
-Started by ``child.py`` as ``python -I -S _sandbox.py <request as JSON>``. It imports nothing of novabackup, since
+Started by ``_child.py`` as ``python -I -S _sandbox.py <request as JSON>``. It imports nothing of novabackup, since
 without ``site`` (``-S``) there is no path to it and the start takes a tenth of the time.
 """
 

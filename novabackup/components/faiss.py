@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import attrs
 
-from novabackup.components import child
-from novabackup.components._fourcc import BINARY, KINDS
+from novabackup.components import _child
+from novabackup.components._faiss_fourcc import BINARY, KINDS
 from novabackup.components.base import Answers, Component, Questions, answers, check_single, check_timeout, damage
 from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
@@ -145,11 +145,11 @@ class Faiss(Component):
             return Answers(problems=(self._unreadable(outcome.failure),))
         return answers(self.path, outcome.answer)
 
-    def _run(self, reader: Reader, more: Mapping[str, object], seconds: float) -> child.Outcome:
+    def _run(self, reader: Reader, more: Mapping[str, object], seconds: float) -> _child.Result:
         size = reader.entry.size
-        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
+        limits = _child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
         binary = reader.read(0, min(4, size)) in BINARY
-        return child.run("_faiss_child.py", reader, {"size": size, "binary": binary, **more}, limits)
+        return _child.run("_faiss_child.py", reader, {"size": size, "binary": binary, **more}, limits)
 
     def _unreadable(self, failure: str) -> Problem:
         return damage(self.path, f"expected an index that faiss reads, found otherwise: {failure}. {_AGAIN}")

@@ -7,8 +7,7 @@ import io
 import attrs
 import msgspec
 
-from novabackup.components.base import Component, check_single, damage
-from novabackup.components.json_count import (
+from novabackup.components._json_count import (
     BOM,
     SPACE,
     NoCountError,
@@ -17,6 +16,7 @@ from novabackup.components.json_count import (
     measure,
     python_reads,
 )
+from novabackup.components.base import Component, check_single, damage
 from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
 from novabackup.storage.raw import RawReader

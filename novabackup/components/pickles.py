@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from novabackup.components import child
+from novabackup.components import _child
 from novabackup.components._pickle_child import FEW, digests, hashed
-from novabackup.components._prefix import corpus_size
+from novabackup.components._pickle_prefix import corpus_size
 from novabackup.components.base import (
     Answers,
     Component,
@@ -151,11 +151,11 @@ class _Pickle(Component):
             return Answers(problems=(damage(self.path, f"{_UNREADABLE}{outcome.failure}. {_AGAIN}"),))
         return answers(self.path, outcome.answer)
 
-    def _run(self, reader: Reader, start: _Start, more: Mapping[str, object], seconds: float) -> child.Outcome:
+    def _run(self, reader: Reader, start: _Start, more: Mapping[str, object], seconds: float) -> _child.Result:
         size = reader.entry.size
-        limits = child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
+        limits = _child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
         arguments = {"size": size, "start": start.offset, "shape": self._shape(), **more}
-        return child.run("_pickle_child.py", reader, arguments, limits)
+        return _child.run("_pickle_child.py", reader, arguments, limits)
 
     def _counted(self, report: Report, kind: str, count: int | None) -> Report:
         """Note what was found; every entry takes a byte at least, so a larger number is made up."""

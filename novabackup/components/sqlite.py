@@ -11,7 +11,7 @@ from typing import BinaryIO, ClassVar
 
 import attrs
 
-from novabackup.components import child
+from novabackup.components import _child
 from novabackup.components.base import Component, check_single, check_timeout, damage
 from novabackup.errors import printable
 from novabackup.format.records import Problem, Report
@@ -152,15 +152,15 @@ class Sqlite(Component):
     def _seconds(self, size: int) -> float:
         return self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
 
-    def _run(self, size: int, source: str | None, copy: Path) -> child.Outcome:
+    def _run(self, size: int, source: str | None, copy: Path) -> _child.Result:
         seconds = self._seconds(size)
         # It gives up by itself, and is killed a little later if it does not.
-        limits = child.Limits(memory=_MEMORY, seconds=seconds + 5, written=2 * size + _SLACK)
+        limits = _child.Limits(memory=_MEMORY, seconds=seconds + 5, written=2 * size + _SLACK)
         arguments = {"source": source, "copy": str(copy), "seconds": seconds}
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a file of no bytes
-            return child.run_on("_sqlite_child.py", nothing, arguments, limits)
+            return _child.run_on("_sqlite_child.py", nothing, arguments, limits)
 
-    def _findings(self, outcome: child.Outcome) -> tuple[Problem, ...]:
+    def _findings(self, outcome: _child.Result) -> tuple[Problem, ...]:
         wrong = [outcome.failure] if outcome.failure is not None else [str(text) for text in outcome.answer["wrong"]]
         expected = "expected a database that SQLite finds nothing wrong with, found"
         return tuple(damage(self.path, f"{expected}: {text}. {_AGAIN}") for text in wrong)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 import attrs
 import numpy as np
 
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.format.packs import FRAME_SIZE, Frame, Hashes, Table
 from novabackup.format.records import FileEntry, SnapshotRecord
@@ -123,8 +123,8 @@ class Stock:
         usable = self._usable - self._crumbs
         wanted = [pack for pack in self._wanted if pack in usable]
         parallel = self._objects.storage.parallel
-        with Lane(parallel, 2 * parallel) as lane:
-            return {pack: table for pack, table in lane.each(self._table, wanted) if table is not None}
+        with Workers(parallel, 2 * parallel) as workers:
+            return {pack: table for pack, table in workers.each(self._table, wanted) if table is not None}
 
     def _table(self, pack: str) -> tuple[str, Table | None]:
         try:

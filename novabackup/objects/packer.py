@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 from blake3 import blake3
 
-from novabackup._support.threads import Buffers, Lane, cores
+from novabackup._support.threads import Buffers, Workers, cores
 from novabackup.format.packs import (
     FRAME_SIZE,
     HASH,
@@ -146,9 +146,9 @@ class Packer:
         self._looked = time.clock_gettime(_CLOCK)
         self._exit = ExitStack()
         enter = self._exit.enter_context
-        self._whole = enter(Lane(1, _BLOCKS_AHEAD))
-        self._compress = enter(Lane(cores(), 1))
-        self._store = enter(Lane(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
+        self._whole = enter(Workers(1, _BLOCKS_AHEAD))
+        self._compress = enter(Workers(cores(), 1))
+        self._store = enter(Workers(max(1, objects.storage.parallel), max(_PACKS_AHEAD, objects.storage.parallel)))
         self._frames = Buffers(FRAME_SIZE)
         self._compressors = _Compressors(objects.compression)
         self._builder = self._new_builder()
@@ -213,10 +213,10 @@ class Packer:
         chunker = Chunker(size, find_regions(size, reader.read))
         places = []
         threads = max(parallel, cores())
-        with Lane(threads, threads + 1) as lane:
+        with Workers(threads, threads + 1) as workers:
             parts = list(_parts(self._stock.segments(before, size, block), block))
             # A small file is not worth a thread.
-            for part, known, buffer, data in lane.each(read, parts) if len(parts) > 1 else map(read, parts):
+            for part, known, buffer, data in workers.each(read, parts) if len(parts) > 1 else map(read, parts):
                 for segment, is_known in zip(part, known, strict=True):
                     if is_known:
                         places += [self.place(list(chunker.skip(segment.length))), segment.places]

@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from blake3 import blake3
 
-from novabackup._support.threads import Lane, cores
+from novabackup._support.threads import Workers, cores
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.format.packs import Frame
 from novabackup.format.records import FileEntry, Problem
@@ -89,7 +89,7 @@ def blocks(objects: Objects, entry: FileEntry, base: Base | None = None) -> Iter
         plan = _plan(objects, entry, base)
         if (planned := sum(map(len, plan))) != entry.size:
             raise IntegrityError(f"expected {entry.size} bytes, found runs of {planned}")
-        with Lane(1, _LOADS_AHEAD) as hashing:
+        with Workers(1, _LOADS_AHEAD) as hashing:
             for block in _fetched(objects, plan):
                 if isinstance(block, Span):
                     hashing.hand_over(functools.partial(_hash_span, whole, block))
@@ -216,14 +216,14 @@ def _fetched(objects: Objects, plan: list[_Slice | Span]) -> Iterator[Block]:
         raw = kept[load].result()[piece.frame.number - load.frames[0].number]
         return raw[piece.start : piece.stop]
 
-    with Lane(max(cores(), objects.storage.parallel), ahead) as lane:
+    with Workers(max(cores(), objects.storage.parallel), ahead) as workers:
         for piece in plan:
             load = None if isinstance(piece, Span) else loads[piece.pack, piece.frame.number]
             if load is not None:
                 while load not in wanted and len(wanted) >= ahead:
                     yield take()
                 if load not in kept:
-                    kept[load] = lane.submit(functools.partial(objects.frames, load.pack, load.frames))
+                    kept[load] = workers.submit(functools.partial(objects.frames, load.pack, load.frames))
                 kept.move_to_end(load)
                 wanted[load] += 1
                 for old in [old for old in kept if old not in wanted][: max(0, len(kept) - ahead - _LOADS_KEPT)]:

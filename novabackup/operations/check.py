@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fsspec.callbacks import Callback
 
 from novabackup._support.text import first_of
-from novabackup._support.threads import Lane, cores
+from novabackup._support.threads import Workers, cores
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.format.readme import EXTRACT_KEY, script_intact
 from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Problem
@@ -30,12 +30,9 @@ _ARCHIVED = "archived"
 
 
 def execute(objects: Objects, subset: str | None, callback: Callback) -> Problems:
-    """Check a repository.
+    """Check a repository, with progress in packs.
 
-    Args:
-        objects: The repository.
-        subset: Which packs to read completely: None for none, a percentage, or one part of several.
-        callback: Progress in packs (an fsspec callback).
+    ``subset`` says which packs to read completely: None for none, a percentage, or one part of several.
     """
     choose = _chooser(subset)
     objects.require()
@@ -59,10 +56,10 @@ def execute(objects: Objects, subset: str | None, callback: Callback) -> Problem
         problems.append(_problem("missing", objects, pack, needed, "the pack is missing"))
     chosen = choose(sorted(packs))
     callback.set_size(len(packs))
-    with Lane(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as lane:
+    with Workers(max(cores(), objects.storage.parallel), _PACKS_AHEAD) as workers:
         inspect = functools.partial(_inspect, objects, packs, chosen)
         archived = []
-        for pack, code, message in lane.each(inspect, sorted(packs)):
+        for pack, code, message in workers.each(inspect, sorted(packs)):
             if code == _ARCHIVED and pack not in chosen:
                 archived.append(pack)
             elif code:

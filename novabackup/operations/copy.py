@@ -14,7 +14,7 @@ from fsspec.callbacks import Callback
 
 from novabackup._support import html
 from novabackup._support.tables import TableData, Tabular
-from novabackup._support.threads import Lane, cores
+from novabackup._support.threads import Workers, cores
 from novabackup.errors import ArchivedError, ChangedError, FormatError, IntegrityError, NotFoundError
 from novabackup.format.packs import Codec, Compression, Frame, Piece, Table, opened_frame
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord, snapshot_id
@@ -93,12 +93,7 @@ class Paces:
 def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
     """Execute a plan. Each snapshot is committed on its own, so an interrupted copy is continued by copying again.
 
-    Args:
-        source: Where the snapshots are.
-        todo: Which.
-        target: Where they are copied to; it is created if it does not exist.
-        paces: Rate limits.
-        callback: Progress in bytes (an fsspec callback).
+    The target is created if it does not exist.
 
     Raises:
         IntegrityError: Content of the source is damaged; snapshots that do not need it were copied.
@@ -291,8 +286,8 @@ class Copier:
         """Copy chunks that the target lacks, given as ranges by pack."""
         loads = [load for pack, ranges in needed.items() for load in self._loads(pack, ranges)]
         parallel = max(cores(), self._source.storage.parallel)
-        with Lane(parallel, parallel + _LOADS_AHEAD) as lane:
-            for pack, store in lane.each(self._read, loads):
+        with Workers(parallel, parallel + _LOADS_AHEAD) as workers:
+            for pack, store in workers.each(self._read, loads):
                 store(self._packer, self._places(pack))
 
     def _loads(self, pack: str, ranges: list[_Range]) -> list[_Load]:

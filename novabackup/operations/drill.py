@@ -78,12 +78,7 @@ class DrillPlan(Tabular):
 
 
 def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPlan:
-    """Choose a snapshot at random: healthy, not the newest of its store, and readable now.
-
-    Args:
-        objects: The repository.
-        store: URL of the store; None for any.
-        chance: Source of randomness.
+    """Choose a snapshot of a store, or of any, at random: healthy, not the newest of its store, and readable now.
 
     Raises:
         NotFoundError: There is no such snapshot.

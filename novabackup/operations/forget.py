@@ -21,13 +21,25 @@ _LOG = logging.getLogger("novabackup")
 
 def plan(objects: Objects, policy: Policy) -> ForgetPlan:
     """Plan which snapshots a policy keeps; those that cannot be read stay, with a warning."""
-    there = candidates(objects)
-    made = retention.apply(policy, there, now=datetime.now(UTC))
-    unread = sorted({*objects.names()}.difference(candidate.id for candidate in there))
+    known = candidates(objects)
+    made = retention.apply(policy, known, now=datetime.now(UTC))
+    unread = sorted({*objects.names()}.difference(candidate.id for candidate in known))
     if not unread:
         return made
     warning = f"{len(unread)} cannot be read and stay: {first_of(unread)}. check() says why"
     return attrs.evolve(made, warnings=(*made.warnings, warning))
+
+
+def execute(objects: Objects, what: ForgetPlan | Iterable[str]) -> tuple[str, ...]:
+    """Forget snapshots that are named, or those of a plan that may still be forgotten; return their ids.
+
+    Raises:
+        ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
+        PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
+    """
+    names = _still_forgotten(objects, what) if isinstance(what, ForgetPlan) else _forgettable(objects, what)
+    objects.forget(names)
+    return names
 
 
 def candidates(objects: Objects) -> list[Candidate]:
@@ -55,7 +67,7 @@ def _state(record: SnapshotRecord) -> State:
     return State.UNHEALTHY if record.problems else State.HEALTHY
 
 
-def still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
+def _still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
     """Return what a plan forgets and may still be forgotten; log a warning for what has to stay by now."""
     present = candidates(objects)
     names = retention.still_forgotten(aged.forgotten, present)
@@ -68,13 +80,8 @@ def still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
     return tuple(name for name in names if name not in locked)
 
 
-def forgettable(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
-    """Return ids without duplicates.
-
-    Raises:
-        ConfigurationError: One of them is pinned.
-        PermissionError: One of them may not be deleted yet.
-    """
+def _forgettable(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
+    """Return ids without duplicates; refuse those that are pinned or may not be deleted yet."""
     names = tuple(dict.fromkeys(named))
     for name in sorted(objects.pinned().intersection(names)):
         pin = objects.read_pin(name)

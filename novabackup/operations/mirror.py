@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import attrs
+from fsspec.callbacks import Callback
 
 from novabackup import retention
 from novabackup.errors import NotFoundError
 from novabackup.objects.packs import Objects
-from novabackup.operations import copy as copying
-from novabackup.operations import forget as forgetting
-from novabackup.operations.copy import CopyPlan
+from novabackup.operations import copy, forget
+from novabackup.operations.copy import CopyPlan, Paces
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
 
 
@@ -41,13 +41,20 @@ def plan(source: Objects, target: Objects, policy: Policy) -> MirrorPlan:
     Damaged snapshots of the source are left out.
     """
     there = {candidate.id: candidate for candidate in _candidates(target)}
-    here = {one.id: one for one in forgetting.candidates(source) if one.state is not State.DAMAGED}
+    here = {one.id: one for one in forget.candidates(source) if one.state is not State.DAMAGED}
     judged = retention.apply(policy, {**here, **there}.values(), now=datetime.now(UTC))
     of_target = [verdict for verdict in judged.verdicts if verdict.id in there]
     return MirrorPlan(
-        copy=copying.plan(source, [name for name in judged.kept if name in here], target),
+        copy=copy.plan(source, [name for name in judged.kept if name in here], target),
         forget=attrs.evolve(judged, verdicts=tuple(of_target)),
     )
+
+
+def execute(source: Objects, todo: MirrorPlan, target: Objects, paces: Paces, callback: Callback) -> None:
+    """Copy, then forget; nothing is forgotten if something could not be copied."""
+    copy.execute(source, todo.copy, target, paces, callback)
+    if todo.forget.forgotten:
+        forget.execute(target, todo.forget)
 
 
 def _candidates(target: Objects) -> list[Candidate]:
@@ -55,4 +62,4 @@ def _candidates(target: Objects) -> list[Candidate]:
         target.require()
     except NotFoundError:
         return []
-    return forgetting.candidates(target)
+    return forget.candidates(target)

@@ -11,10 +11,11 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup._support import html
 from novabackup._support.paths import matches
-from novabackup._support.threads import Lane
-from novabackup.errors import ArchivedError, ConfigurationError, NotFoundError
+from novabackup._support.threads import Workers
+from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.format.records import SnapshotRecord
 from novabackup.objects.packs import Objects, pack_key
+from novabackup.operations.restore.plan import require_paths
 from novabackup.storage import Frozen
 
 POLL = 60.0
@@ -69,10 +70,7 @@ def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collect
     Raises:
         NotFoundError: A path is not in the snapshot.
     """
-    for path in paths:
-        if not any(matches(entry.path, path) for entry in record.files):
-            names = ", ".join(entry.path for entry in record.files) or "no files at all"
-            raise NotFoundError(f"snapshot {snapshot} has no file {path!r}; it has {names}")
+    require_paths(snapshot, [entry.path for entry in record.files], paths)
     files = [entry for entry in record.files if not paths or any(matches(entry.path, path) for path in paths)]
     keys = sorted({pack_key(pack) for entry in files for pack in entry.packs})
     found = objects.storage.frozen(keys)
@@ -88,14 +86,7 @@ def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collect
 def require_readable(
     objects: Objects, snapshot: str, record: SnapshotRecord, purpose: str, paths: Collection[str] | None = None
 ) -> None:
-    """Check that content can be read now, before an operation starts that needs it.
-
-    Args:
-        objects: The repository.
-        snapshot: Id of the snapshot.
-        record: Its record.
-        purpose: What needs the content, for the message.
-        paths: The files whose content is needed; by default all.
+    """Check that content of some files, by default all, can be read now; ``purpose`` says what needs it.
 
     Raises:
         ArchivedError: It has to be thawed first.
@@ -137,8 +128,8 @@ def execute(
     if days < 1:
         raise ConfigurationError(f"expected a number of days from 1 on, found {days}")
     storage = objects.storage
-    with Lane(storage.parallel, storage.parallel) as lane:
-        for _requested in lane.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
+    with Workers(storage.parallel, storage.parallel) as workers:
+        for _requested in workers.each(functools.partial(storage.thaw, days=days, tier=tier), todo.frozen):
             pass
     if timeout is None:
         return

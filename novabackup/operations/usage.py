@@ -7,7 +7,7 @@ from fsspec.callbacks import Callback
 
 from novabackup._support import html
 from novabackup._support.tables import TableData, Tabular
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import IntegrityError
 from novabackup.objects.packs import Objects
 
@@ -57,11 +57,7 @@ class Usage(Tabular):
 
 
 def measure(objects: Objects, callback: Callback) -> Usage:
-    """Measure a repository.
-
-    Args:
-        objects: The repository.
-        callback: Progress in packs (an fsspec callback).
+    """Measure a repository, with progress in packs.
 
     Raises:
         IntegrityError: A snapshot, or a pack that one needs, is damaged or missing.
@@ -82,8 +78,8 @@ def measure(objects: Objects, callback: Callback) -> Usage:
         return sum(frame.size for frame in objects.table(pack).frames)
 
     total = 0
-    with Lane(objects.storage.parallel, 2 * objects.storage.parallel) as lane:
-        for size in lane.each(content, needed):
+    with Workers(objects.storage.parallel, 2 * objects.storage.parallel) as workers:
+        for size in workers.each(content, needed):
             total += size
             callback.relative_update(1)
     orphans = sizes.keys() - set(needed)

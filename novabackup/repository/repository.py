@@ -11,7 +11,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup import retention
 from novabackup._support.arguments import expect
-from novabackup._support.rate import Pace
+from novabackup._support.rate import RateLimit
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.packs import Compression
 from novabackup.format.records import Pin
@@ -236,9 +236,7 @@ class Repository(Imports, Drilling, Repairing):
             IntegrityError: Content is damaged here; what could be copied was, and nothing was forgotten.
         """
         todo = plan or self.plan_mirror(to=to, policy=policy)
-        self.copy(todo.copy, to=to, limit=limit, callback=callback)
-        if todo.forget.forgotten:
-            to.forget(todo.forget)
+        mirroring.execute(self._objects, todo, to._objects, _paces(limit), callback)
         return todo
 
     def reencrypt(self, *, callback: Callback = DEFAULT_CALLBACK) -> tuple[str, ...]:
@@ -339,12 +337,7 @@ class Repository(Imports, Drilling, Repairing):
             PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
         """
         self._objects.require()
-        if isinstance(what, ForgetPlan):
-            names = forgetting.still_forgotten(self._objects, what)
-        else:
-            names = forgetting.forgettable(self._objects, self._names(what))
-        self._objects.forget(names)
-        return names
+        return forgetting.execute(self._objects, what if isinstance(what, ForgetPlan) else self._names(what))
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
         """Say what `prune` would delete and condemn; delete nothing.
@@ -383,7 +376,7 @@ def _paces(limit: float | None) -> Paces:
         return Paces()
     if not limit > 0:
         raise ConfigurationError(f"expected a limit of more than 0 bytes a second, or None for no limit, found {limit}")
-    return Paces(reading=Pace(limit), sending=Pace(limit))
+    return Paces(reading=RateLimit(limit), sending=RateLimit(limit))
 
 
 def _compression(name: Compression | str) -> Compression:

@@ -7,11 +7,20 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from novabackup._support.paths import RESERVED, above, covered, fixed_part, is_pattern, matches
+from novabackup.components import Component
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import SnapshotRecord
 from novabackup.storage import Entry, Item, Link, Storage
 
-__all__ = ["Selection", "below", "find", "find_all", "is_in", "without_crossed_links"]
+__all__ = ["DeclaredFile", "Selection", "below", "find", "find_all", "is_in", "without_crossed_links"]
+
+
+@attrs.frozen
+class DeclaredFile:
+    """A file that exists, and the component that declares it."""
+
+    component: Component
+    entry: Entry
 
 
 @attrs.frozen(kw_only=True)

@@ -18,22 +18,14 @@ from novabackup.storage import Entry, Folder, Item, Link, Other, Storage, open_s
 from novabackup.store import checks as _checks
 from novabackup.store.checks import Check
 from novabackup.store.layouts import LEFT_OUT, NOVA
-from novabackup.store.probing import Occasion, Probing
+from novabackup.store.questions import Occasion, Probing
 from novabackup.store.reports import Problems, Reports
-from novabackup.store.selection import Selection, below, find, is_in, without_crossed_links
+from novabackup.store.selection import DeclaredFile, Selection, below, find, is_in, without_crossed_links
 
-__all__ = ["Contents", "DeclaredFile", "IndexStore"]
+__all__ = ["Contents", "IndexStore"]
 
 _PROBING = Probing()
 _Look = Callable[[Component, Storage, Entry], tuple[Report, tuple[Problem, ...]]]
-
-
-@attrs.frozen
-class DeclaredFile:
-    """A file that is there, and the component that knows its kind."""
-
-    component: Component
-    entry: Entry
 
 
 @attrs.frozen(kw_only=True)

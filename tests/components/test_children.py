@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from looking import NotingReader
 
-from novabackup.components import child
+from novabackup.components import _child
 from novabackup.errors import ConfigurationError
 
-LIMITS = child.Limits(memory=512 << 20, seconds=30)
+LIMITS = _child.Limits(memory=512 << 20, seconds=30)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run a script's text in place of one of the package's."""
 
-    def run(body: str, limits: child.Limits = LIMITS, data: bytes = b"content") -> child.Outcome:
+    def run(body: str, limits: _child.Limits = LIMITS, data: bytes = b"content") -> _child.Result:
         script = tmp_path / "script.py"
         script.write_text("import os, signal, sys\ndef look(arguments):\n    " + body.replace("\n", "\n    "))
         with NotingReader(data, "x") as reader:
-            return child.run(str(script), reader, {"word": "hello"}, limits)
+            return _child.run(str(script), reader, {"word": "hello"}, limits)
 
     return run
 
@@ -43,21 +43,21 @@ def test_a_crash_is_told_by_its_signal(run):
 
 def test_a_child_that_never_ends_is_killed(run):
     assert "took longer than 0.5 seconds" in str(
-        run("signal.pause()", child.Limits(memory=1 << 30, seconds=0.5)).failure
+        run("signal.pause()", _child.Limits(memory=1 << 30, seconds=0.5)).failure
     )
 
 
 def test_a_child_that_closes_its_outputs_and_goes_on_is_killed(run):
     body = "os.close(1)\nos.close(2)\nsignal.pause()"
-    assert "took longer" in str(run(body, child.Limits(memory=1 << 30, seconds=1)).failure)
+    assert "took longer" in str(run(body, _child.Limits(memory=1 << 30, seconds=1)).failure)
 
 
 def test_a_child_that_computes_for_ever_is_killed(run):
-    assert "took longer" in str(run("while True: pass", child.Limits(memory=1 << 30, seconds=0.5)).failure)
+    assert "took longer" in str(run("while True: pass", _child.Limits(memory=1 << 30, seconds=0.5)).failure)
 
 
 def test_a_child_that_writes_for_ever_fills_no_memory(run):
-    outcome = run("while True: os.write(1, bytes(1 << 20))", child.Limits(memory=1 << 30, seconds=1))
+    outcome = run("while True: os.write(1, bytes(1 << 20))", _child.Limits(memory=1 << 30, seconds=1))
     assert "took longer" in str(outcome.failure)
 
 
@@ -100,19 +100,19 @@ def test_a_missing_package_is_an_error_and_no_damage(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import a_package_that_is_not_there\n")
     with NotingReader(b"", "x") as reader, pytest.raises(ConfigurationError, match="a_package_that_is_not_there"):
-        child.run(str(script), reader, {}, LIMITS)
+        _child.run(str(script), reader, {}, LIMITS)
 
 
 def test_an_interpreter_that_is_not_known_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
     with NotingReader(b"", "x") as reader, pytest.raises(ConfigurationError, match=r"sys\.executable"):
-        child.run("_pickle_child.py", reader, {}, LIMITS)
+        _child.run("_pickle_child.py", reader, {}, LIMITS)
 
 
 def test_a_frozen_program_is_not_started_a_second_time(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with NotingReader(b"", "x") as reader, pytest.raises(ConfigurationError, match="interpreter"):
-        child.run("_pickle_child.py", reader, {}, LIMITS)
+        _child.run("_pickle_child.py", reader, {}, LIMITS)
 
 
 def test_no_child_is_left_behind_when_the_parent_is_interrupted(run, monkeypatch):
@@ -126,8 +126,8 @@ def test_no_child_is_left_behind_when_the_parent_is_interrupted(run, monkeypatch
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(child, "subprocess", types.SimpleNamespace(Popen=note, PIPE=subprocess.PIPE))
-    monkeypatch.setattr(child, "_collect", interrupt)
+    monkeypatch.setattr(_child, "subprocess", types.SimpleNamespace(Popen=note, PIPE=subprocess.PIPE))
+    monkeypatch.setattr(_child, "_collect", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run("signal.pause()")
     assert started[0].returncode == -9
@@ -137,7 +137,7 @@ def test_importing_components_imports_none_of_the_packages_that_read_indexes():
     code = (
         "import sys, types\n"
         "package = types.ModuleType('novabackup')\n"
-        f"package.__path__ = [{str(Path(child.__file__).parents[1])!r}]\n"
+        f"package.__path__ = [{str(Path(_child.__file__).parents[1])!r}]\n"
         "sys.modules['novabackup'] = package\n"
         "import novabackup.components, novabackup.checks, novabackup.layouts\n"
         "print(*sorted({'faiss', 'numpy', 'rank_bm25', 's3fs', 'fsspec'} & set(sys.modules)))"

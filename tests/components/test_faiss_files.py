@@ -13,7 +13,7 @@ import pytest
 from looking import PACKAGE, NotingReader, examine, inspect, only
 
 from novabackup.components import Faiss
-from novabackup.components._fourcc import KINDS
+from novabackup.components._faiss_fourcc import KINDS
 from novabackup.errors import ConfigurationError
 
 DIMENSION = 8

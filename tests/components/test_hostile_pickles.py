@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from looking import PACKAGE, NotingReader, inspect
 
-from novabackup.components import Bm25, PickledList, child
+from novabackup.components import Bm25, PickledList, _child
 
 MEMORY = 256 << 20
 COMPONENT = PickledList("chunks.pkl", timeout=3)
@@ -168,7 +168,7 @@ def test_a_bomb_takes_no_more_memory_than_allowed(name):
     data = BOMBS[name]
     with NotingReader(data, "chunks.pkl") as reader:
         arguments = {"size": len(data), "start": 0, "shape": "list"}
-        outcome = child.run("_pickle_child.py", reader, arguments, child.Limits(memory=MEMORY, seconds=3))
+        outcome = _child.run("_pickle_child.py", reader, arguments, _child.Limits(memory=MEMORY, seconds=3))
     assert outcome.failure
     # The system counts the peak of the parent, whose memory the child shares until it is another program, as its own.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

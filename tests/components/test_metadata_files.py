@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from looking import NotingReader, examine, inspect, only
 
-from novabackup.components import Files, JsonLines, Metadata, _json_cuts
-from novabackup.components import json_count as _json_stream
+from novabackup.components import Files, JsonLines, Metadata, _json_count, _json_cuts
 from novabackup.errors import ConfigurationError
 from novabackup.storage import LocalStorage
 
@@ -163,9 +162,9 @@ def files(draw):
 @contextlib.contextmanager
 def windows(first, largest, read):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_json_stream, "_FIRST_WINDOW", first)
-        patch.setattr(_json_stream, "_WINDOW", largest)
-        patch.setattr(_json_stream, "_READ", read)
+        patch.setattr(_json_count, "_FIRST_WINDOW", first)
+        patch.setattr(_json_count, "_WINDOW", largest)
+        patch.setattr(_json_count, "_READ", read)
         yield
 
 
@@ -336,7 +335,7 @@ def filled(begin, middle, end):
 )
 def test_whatever_a_file_holds_the_work_is_linear(monkeypatch, data):
     lengths = []
-    for decoders in (_json_stream._OBJECTS, _json_stream._VALUES):
+    for decoders in (_json_count._OBJECTS, _json_count._VALUES):
         for kind, decoder in list(decoders.items()):
             monkeypatch.setitem(decoders, kind, CountingDecoder(decoder, lengths))
     find = _json_cuts.find

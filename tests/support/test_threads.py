@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from novabackup._support.threads import Buffers, Lane
+from novabackup._support.threads import Buffers, Workers
 
 ENDED = """
 import sys, threading
@@ -31,8 +31,8 @@ threading.Thread(target=ingest).start()
 
 def test_results_come_in_the_order_of_the_tasks_and_few_are_ahead():
     begun, asked = [], 0
-    with Lane(3, 4) as lane:
-        for number, result in enumerate(lane.each(lambda item: begun.append(item) or item * item, range(50))):
+    with Workers(3, 4) as workers:
+        for number, result in enumerate(workers.each(lambda item: begun.append(item) or item * item, range(50))):
             assert result == number * number
             asked = number + 1
             assert len(begun) <= asked + 4
@@ -41,10 +41,10 @@ def test_results_come_in_the_order_of_the_tasks_and_few_are_ahead():
 
 def test_one_thread_keeps_the_order():
     done = []
-    with Lane(1, 2) as lane:
+    with Workers(1, 2) as workers:
         for number in range(100):
-            lane.hand_over(lambda number=number: done.append(number))
-        lane.drain()
+            workers.hand_over(lambda number=number: done.append(number))
+        workers.drain()
     assert done == list(range(100))
 
 
@@ -53,21 +53,21 @@ def test_an_error_is_raised_where_the_result_is_asked_for(error):
     def fail():
         raise error
 
-    with Lane(2, 2) as lane:
+    with Workers(2, 2) as workers:
         with pytest.raises(type(error)):
-            lane.submit(fail).result()
-        lane.hand_over(fail)
+            workers.submit(fail).result()
+        workers.hand_over(fail)
         with pytest.raises(type(error)):
-            lane.drain()
+            workers.drain()
         with pytest.raises(type(error)):
-            list(lane.each(lambda _item: fail(), [1]))
+            list(workers.each(lambda _item: fail(), [1]))
 
 
 def test_nothing_is_left_running_and_what_has_not_begun_never_does():
     before, hold, done = threading.active_count(), threading.Event(), []
-    with pytest.raises(KeyError), Lane(1, 9) as lane:
-        lane.submit(hold.wait)
-        futures = [lane.submit(lambda: done.append(1)) for _ in range(5)]
+    with pytest.raises(KeyError), Workers(1, 9) as workers:
+        workers.submit(hold.wait)
+        futures = [workers.submit(lambda: done.append(1)) for _ in range(5)]
         threading.Timer(0.05, hold.set).start()
         raise KeyError
     assert threading.active_count() <= before + 1  # the timer may still be ending
@@ -80,8 +80,8 @@ def test_without_threads_the_caller_does_the_work(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with Lane(2, 2) as lane:
-        assert list(lane.each(str, [1, 2, 3])) == ["1", "2", "3"]
+    with Workers(2, 2) as workers:
+        assert list(workers.each(str, [1, 2, 3])) == ["1", "2", "3"]
 
 
 def test_a_guard_rolls_back_although_the_main_thread_has_ended(tmp_path):
@@ -119,12 +119,12 @@ def test_an_interrupt_while_a_thread_is_started_leaves_nothing_waiting_and_nothi
         at_work.remove(number)
 
     def use():
-        with pytest.raises(KeyboardInterrupt), Lane(3, 6) as lane:
-            lane.submit(functools.partial(slow, 1))
+        with pytest.raises(KeyboardInterrupt), Workers(3, 6) as workers:
+            workers.submit(functools.partial(slow, 1))
             assert begun.wait(60)
             monkeypatch.setattr(threading.Thread, "start", interrupted)
-            threading.Timer(0.1, let_go.set).start()  # while the lane is being left, or before: both are fine
-            lane.submit(functools.partial(slow, 2))
+            threading.Timer(0.1, let_go.set).start()  # while the workers is being left, or before: both are fine
+            workers.submit(functools.partial(slow, 2))
         assert at_work == []
         ended.append(True)
 

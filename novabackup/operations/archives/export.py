@@ -50,18 +50,7 @@ def execute(
     storage_options: Mapping[str, Any] | None,
     callback: Callback,
 ) -> Exported:
-    """Write a snapshot as an archive. The same snapshot gives the same bytes.
-
-    Args:
-        objects: The repository.
-        name: Id of the snapshot.
-        record: The snapshot.
-        to: A folder, or a file whose name ends with ``.tar.gz`` or ``.tgz``.
-        storage_options: Keyword arguments for the fsspec file system.
-        callback: Progress in bytes (an fsspec callback).
-
-    Returns:
-        What was written.
+    """Write a snapshot as an archive to a folder or file. The same snapshot gives the same bytes.
 
     Raises:
         ConfigurationError: Another file has that name.

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 
-from novabackup._support.threads import Lane, cores
+from novabackup._support.threads import Workers, cores
 
 _BLOCK = 1 << 20
 _WINDOW = 32 << 10
@@ -39,8 +39,8 @@ def gzipped(content: Iterable[bytes | memoryview]) -> Iterator[bytes]:
             before = block[-_WINDOW:]
 
     yield _HEADER
-    with Lane(cores(), cores() + 1) as lane:
-        yield from lane.each(_deflate, windows())
+    with Workers(cores(), cores() + 1) as workers:
+        yield from workers.each(_deflate, windows())
     yield _END + struct.pack("<II", checksum, size & 0xFFFFFFFF)
 
 

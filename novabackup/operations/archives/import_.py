@@ -70,10 +70,7 @@ class Archive:
 def plan(archive: Archive, store: IndexStore, repository: str) -> ImportPlan:
     """Read an archive from end to end and plan its import; change nothing.
 
-    Args:
-        archive: Which.
-        store: The store whose state it is.
-        repository: URL of the repository, whose own files in the archive are left out.
+    Files of the repository itself, which is at the URL ``repository``, are left out.
 
     Raises:
         FileNotFoundError: There is none.
@@ -87,14 +84,7 @@ def plan(archive: Archive, store: IndexStore, repository: str) -> ImportPlan:
 def execute(
     objects: Objects, archive: Archive, store: IndexStore, request: Request, callback: Callback
 ) -> tuple[str, SnapshotRecord]:
-    """Import an archive as a snapshot.
-
-    Args:
-        objects: The repository.
-        archive: What to import.
-        store: The store whose state it is; it is not touched.
-        request: Tags and message.
-        callback: Progress in bytes (an fsspec callback).
+    """Import an archive as a snapshot of a store, which is not touched.
 
     Returns:
         Id and record of the snapshot; of the existing one if the archive was imported before.

@@ -79,13 +79,6 @@ def execute(
 ) -> list[tuple[str, SnapshotRecord]]:
     """Import copies, each time as a snapshot. A file that was not copied is one of its problems.
 
-    Args:
-        objects: The repository.
-        folder: Where the copies are; they stay there.
-        store: The store that they were made of; it is not touched.
-        request: Tags and message.
-        callback: Progress in bytes (an fsspec callback).
-
     Returns:
         Ids and records of the snapshots, oldest first, including those that were imported before.
     """

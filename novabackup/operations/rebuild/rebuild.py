@@ -125,11 +125,6 @@ class Rebuilt:
 def plan(store: IndexStore, objects: Objects, hints: Hints) -> Rebuilt:
     """Build the index in memory; write nothing.
 
-    Args:
-        store: The store.
-        objects: The repository with snapshots of it.
-        hints: What the caller knows about the index.
-
     Raises:
         ConfigurationError: It cannot be made; the message says what is missing.
         NotFoundError: No snapshot has a healthy one.
@@ -182,12 +177,7 @@ class Before(Protocol):
 
 
 def execute(store: IndexStore, rebuilt: Rebuilt, guard: AbstractContextManager[Before]) -> None:
-    """Write the index in a guarded block, which puts the store back if it is not healthy afterwards.
-
-    Args:
-        store: The store.
-        rebuilt: What to write.
-        guard: Takes a snapshot of the store when it is entered.
+    """Write the index in the block of a guard, which puts the store back if it is not healthy afterwards.
 
     Raises:
         ChangedError: The metadata has changed since the index was made.

@@ -9,7 +9,7 @@ from typing import TypeVar
 import attrs
 import numpy as np
 
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.format.packs import Frame, Piece, Table
 from novabackup.format.records import FileEntry
@@ -244,8 +244,8 @@ def _tables(objects: Objects, without: Iterable[str], wanted: _Wanted) -> Iterat
         return
     packs = [pack for pack, _entry in objects.pack_entries() if pack not in left_out]
     parallel = objects.storage.parallel
-    with Lane(parallel, 2 * parallel) as lane:
-        for pack, table in lane.each(lambda pack: (pack, _table(objects, pack)), packs):
+    with Workers(parallel, 2 * parallel) as workers:
+        for pack, table in workers.each(lambda pack: (pack, _table(objects, pack)), packs):
             if table is not None:
                 yield pack, table
             if wanted.complete():

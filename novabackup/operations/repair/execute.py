@@ -144,11 +144,8 @@ class _Planner:
         try:
             if entry is not None and not self._is_damaged(self._objects, pack, entry):
                 return
-        except FormatError as error:
-            self.lost.append(Loss(key=key, message=f"{error.args[0]}. It stays as it is"))
-            return
-        except OtherKeyError as error:
-            if not needed:  # by a snapshot that this key opens
+        except (FormatError, OtherKeyError) as error:
+            if isinstance(error, FormatError) or not needed:  # by a snapshot that this key opens
                 self.lost.append(Loss(key=key, message=f"{error.args[0]}. It stays as it is"))
                 return
         if needed:
@@ -308,7 +305,7 @@ class _Planner:
         fresh = set(changed.packs).difference(record.packs)
         self._objects.protect(fresh)
         if any(not fresh.isdisjoint(condemned.packs) for _entry, condemned in self._objects.condemned()):
-            raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
+            raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run during a repair")
         self._objects.replace(name, changed)
 
     def _recover(self, entry: FileEntry, sources: Sequence[Source]) -> Location:

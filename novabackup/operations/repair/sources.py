@@ -85,7 +85,7 @@ class Sources:
             self._copiers[id(other)] = self._exit.enter_context(copier)
         brought = self._copiers[id(other)].bring(record, Callback())
         if brought is None:
-            raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run beside a repair")
+            raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run during a repair")
         return brought
 
     def of(self, entry: FileEntry, reasons: list[str]) -> Iterator[Source]:

@@ -12,7 +12,7 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup._support.paths import RESERVED
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
 from novabackup.format.records import FileEntry, SnapshotRecord
 from novabackup.objects.packs import Objects
@@ -53,15 +53,7 @@ def execute(
 
     Folders are made and unwanted files removed first, then files are written. Links come after the files, so that no
     file is written through one of them, and the attributes of folders last, since every change in a folder sets its
-    time.
-
-    Args:
-        todo: The plan.
-        objects: The repository.
-        record: The snapshot.
-        storage: Where the store is.
-        kept: What may be replaced, since the repository holds it; anything else is set aside first.
-        callback: Progress in bytes (an fsspec callback).
+    time. What the repository holds, as in ``kept``, is replaced; anything else is set aside first.
 
     Raises:
         IntegrityError: Content is damaged; files that do not need it have been restored.
@@ -77,7 +69,7 @@ def execute(
     writes = sorted(todo.of(Step.WRITE, Kind.FILE), key=lambda action: -action.size)  # no large file is last, alone
     large = [action for action in writes if action.size > _SMALL]
     small = writes[len(large) :]
-    with Lane(_FILES_AT_ONCE, len(large) + 1) as few, Lane(_SMALL_AT_ONCE, len(small) + 1) as many:
+    with Workers(_FILES_AT_ONCE, len(large) + 1) as few, Workers(_SMALL_AT_ONCE, len(small) + 1) as many:
         try:
             for action in opened:
                 restore.attempt(restore.open_folder, action)

@@ -121,10 +121,7 @@ def plan(
         ConfigurationError: The target cannot hold a name.
     """
     known = {entry.path: entry for entry in record.items}
-    for path in paths:
-        if not any(matches(name, path) for name in known):
-            names = printable(", ".join(sorted(known))) or "no files at all"
-            raise NotFoundError(f"snapshot {snapshot} has no file {path!r}; it has {names}")
+    require_paths(snapshot, known, paths)
     wanted = {path for path in [*known, *live] if not paths or any(matches(path, wish) for wish in paths)}
     if paths:
         around = {folder for path in wanted for folder in above(path)} - wanted
@@ -133,6 +130,14 @@ def plan(
     todo = tuple(action for action in actions if action is not None)
     _refuse_names(snapshot, storage, [action.path for action in todo if action.step is Step.WRITE])
     return RestorePlan(snapshot=snapshot, store=storage.url, actions=todo)
+
+
+def require_paths(snapshot: str, known: Collection[str], paths: Collection[str]) -> None:
+    """Raise a `NotFoundError` if a path or pattern matches none of the paths of a snapshot."""
+    for path in paths:
+        if not any(matches(name, path) for name in known):
+            names = printable(", ".join(sorted(known))) or "no files at all"
+            raise NotFoundError(f"snapshot {snapshot} has no file {path!r}; it has {names}")
 
 
 def _refuse_names(snapshot: str, storage: Storage, paths: Collection[str]) -> None:
@@ -177,9 +182,9 @@ def _same_file(entry: FileEntry, now: Entry) -> bool:
 def _same_link(entry: LinkEntry, now: Link) -> bool:
     if entry.target != now.target:
         return False
-    said = entry.attributes
+    wanted = entry.attributes
     # A link has no permission bits.
-    return said is None or attrs.evolve(said, mode=now.attributes.mode) == now.attributes
+    return wanted is None or attrs.evolve(wanted, mode=now.attributes.mode) == now.attributes
 
 
 def _same_folder(entry: FolderEntry, now: Folder) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from novabackup._support.paths import unportable
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.format.records import Attributes
 from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Lock, Part, Proof, Reader
@@ -374,8 +374,8 @@ class S3Storage(KeyedStorage):
                 if not any(found.until is None or found.until >= until for found in self._seen(lock_state, [key])):
                     _LOG.warning("older content cannot be locked for as long as new content is: %s", error)
 
-        with Lane(self.parallel, self.parallel) as lane:
-            for _locked in lane.each(lock, keys):
+        with Workers(self.parallel, self.parallel) as workers:
+            for _locked in workers.each(lock, keys):
                 pass
 
     def _lock_configuration(self) -> Mapping[str, Any]:
@@ -401,8 +401,8 @@ class S3Storage(KeyedStorage):
             except FileNotFoundError:
                 return None
 
-        with Lane(self.parallel, self.parallel) as lane:
-            return [found for found in lane.each(look, keys) if found is not None]
+        with Workers(self.parallel, self.parallel) as workers:
+            return [found for found in workers.each(look, keys) if found is not None]
 
     def _try(self, key: str) -> Guarantees:
         first = self._writer.put(key, b"first", {})

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from novabackup._support.threads import Lane
+from novabackup._support.threads import Workers
 from novabackup.storage.base import Block, Entry, Span
 from novabackup.storage.s3.bucket import Bucket, date_of, described
 from novabackup.storage.s3.errors import RefusedError
@@ -125,8 +125,8 @@ class Writer:
             )
 
         try:
-            with Lane(self._parallel, self._parallel) as lane:
-                sent = list(lane.each(send, enumerate(parts, 1)))
+            with Workers(self._parallel, self._parallel) as workers:
+                sent = list(workers.each(send, enumerate(parts, 1)))
             done = {"Parts": [part for part, _size in sent]}
             try:
                 try:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from novabackup.components._fourcc import KINDS
+from novabackup.components._faiss_fourcc import KINDS
 from novabackup.format.packs.regions import _INDEXES, REGION, find_regions
 
 DIMENSION = 16

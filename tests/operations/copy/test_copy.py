@@ -24,7 +24,7 @@ from novabackup import (
     Repository,
     keys,
 )
-from novabackup._support.rate import Pace
+from novabackup._support.rate import RateLimit
 from novabackup.components import Files
 from novabackup.keys import Passphrase
 from novabackup.objects import packer
@@ -388,7 +388,7 @@ def test_no_more_goes_through_than_the_limit(tmp_path, store):
         slept.append(seconds)
         clock[0] += seconds
 
-    pace = Pace(1000, lambda: clock[0], sleep)
+    pace = RateLimit(1000, lambda: clock[0], sleep)
     for size in (500, 1500, 1000):
         pace(size)
     assert slept == [0.5, 1.5], "each waits until what came before has gone"

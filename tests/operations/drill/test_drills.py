@@ -367,7 +367,7 @@ def test_a_search_of_the_users_own_is_asked_again(folder, repository, room):
     assert asked[0] == str(folder)
     assert all(Path(place).is_relative_to(room) for place in asked[1:])
     notes = Repository(repository.url).drill(point).notes
-    assert "they need the function that they were put to" in notes[0]
+    assert "they need the function that ran them" in notes[0]
 
 
 def test_drills_of_one_second_are_told_in_their_order(store, repository):

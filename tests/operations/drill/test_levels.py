@@ -116,7 +116,7 @@ def test_a_store_whose_components_nobody_knows_is_restored_and_told_of(folder, r
     repository.backup(IndexStore(folder, components=[Faiss("faiss_index.bin")]))
     done = without_what_was_read(repository)["latest"].verify("queries", folder=room)
     assert done.queries == 0
-    assert "Files asks nothing" in done.notes[0]
+    assert "Files runs no queries" in done.notes[0]
 
 
 def test_a_file_that_takes_the_reader_down_is_a_finding(store, folder, repository, room, monkeypatch):

@@ -19,7 +19,7 @@ from novabackup.components import Faiss
 from novabackup.components.base import Questions, answers
 from novabackup.format.records import Probe
 from novabackup.storage import open_storage
-from novabackup.store.probing import difference
+from novabackup.store.questions import difference
 
 
 def record(repository: Repository, name="latest"):

@@ -19,7 +19,7 @@ import attrs
 from novabackup.errors import ConfigurationError
 from novabackup.storage.base import Reader
 
-__all__ = ["Limits", "Outcome", "run", "run_on"]
+__all__ = ["Limits", "Result", "run", "run_on"]
 
 _HERE = Path(__file__).parent
 _CAPTURE = 64 << 10
@@ -42,7 +42,7 @@ class Limits:
 
 
 @attrs.frozen(kw_only=True)
-class Outcome:
+class Result:
     """How a child ended.
 
     Attributes:
@@ -57,7 +57,7 @@ class Outcome:
     peak: int
 
 
-def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limits) -> Outcome:
+def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limits) -> Result:
     """Let a script of this package look at a file in a process of its own.
 
     The child gets the file as its standard input and nothing else: a minimal environment, a session of its own, no
@@ -79,7 +79,7 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
     return run_on(script, reader.file(), arguments, limits)
 
 
-def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Outcome:
+def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Result:
     """Do what `run` does with a file that is open already, or for a script that opens one by itself.
 
     Args:
@@ -127,7 +127,7 @@ def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: L
             if pipe is not None:
                 pipe.close()
     if ended is None:
-        return Outcome(answer={}, failure=f"reading it took longer than {limits.seconds:g} seconds", peak=peak)
+        return Result(answer={}, failure=f"reading it took longer than {limits.seconds:g} seconds", peak=peak)
     return _interpret(status, output, errors, peak)
 
 
@@ -180,13 +180,13 @@ def _reap(process: subprocess.Popen[bytes], options: int) -> tuple[int, int] | N
     return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _interpret(status: int, output: bytes, errors: bytes, peak: int) -> Outcome:
+def _interpret(status: int, output: bytes, errors: bytes, peak: int) -> Result:
     """Turn exit status and outputs into an answer or words."""
     if status == -signal.SIGXCPU:
-        return Outcome(answer={}, failure="reading it took more processor time than allowed", peak=peak)
+        return Result(answer={}, failure="reading it took more processor time than allowed", peak=peak)
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-        return Outcome(answer={}, failure=f"the process that read it crashed ({name})", peak=peak)
+        return Result(answer={}, failure=f"the process that read it crashed ({name})", peak=peak)
     try:
         answer = json.loads(output)
     except (ValueError, RecursionError):
@@ -194,7 +194,7 @@ def _interpret(status: int, output: bytes, errors: bytes, peak: int) -> Outcome:
     if status or not isinstance(answer, dict):
         last = errors.decode(errors="replace").strip().rpartition("\n")[2][:500]
         what = f"the process that read it ended with status {status} and no answer"
-        return Outcome(answer={}, failure=f"{what}: {last}" if last else what, peak=peak)
+        return Result(answer={}, failure=f"{what}: {last}" if last else what, peak=peak)
     if "unavailable" in answer:
         raise ConfigurationError(f"a package that reading the index takes is missing: {answer['unavailable']}")
-    return Outcome(answer=answer, failure=answer.get("error"), peak=peak)
+    return Result(answer=answer, failure=answer.get("error"), peak=peak)
