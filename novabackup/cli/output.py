@@ -168,7 +168,7 @@ class Terminal:
     # -- errors and progress -----------------------------------------------------------------------------------------
 
     def error(self, error: BaseException, *, message: str = "", hint: str = "", debug: bool = False) -> None:
-        """Print an error: the message (by default its text), each problem, and the hint (by default that of its class)."""
+        """Print an error with its problems and a hint; by default the message and hint are its own."""
         problems: Sequence[Problem] = getattr(error, "problems", ())
         message = message or (str(error.args[0]) if problems else _message(error))
         message = "\n".join([message, *besides(error)])

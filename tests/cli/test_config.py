@@ -134,6 +134,8 @@ class TestMistakes:
             ),
             ('[store]\n\nlayuot = "nova"\n', "novabackup.toml:3: store.layuot: unknown key; did you mean layout?"),
             ("[stroe]\n", "novabackup.toml:1: stroe: unknown key; did you mean store?"),
+            ('"x` - at `$.store" = 1', "novabackup.toml:1: x` - at `$.store: unknown key; known here: store"),
+            ('["copies"."a.b"]\nurl = "u"\nlimit = 3', "novabackup.toml:3: copies.a.b.limit: expected bytes a second"),
             (
                 '[store]\nlayout = "lava"\n',
                 f'novabackup.toml:2: store.layout: expected one of {", ".join(LAYOUTS)}, found "lava"',
@@ -209,6 +211,12 @@ class TestMistakes:
     )
     def test_the_file_the_line_and_the_setting_are_named(self, place, text, said):
         assert complaint(place, text).startswith(said)
+
+    def test_what_would_take_forever_to_read_is_refused_at_once(self, place):
+        said = complaint(place, f"a{'.a' * 50_000} = 1")
+        assert said.startswith("novabackup.toml:1: expected keys of 100 parts at most")
+        said = complaint(place, f"a = {'[' * 50_000}{']' * 50_000}")
+        assert said.startswith("novabackup.toml: expected tables and arrays that nest a few levels")
 
     def test_a_layout_and_components_exclude_each_other(self, place):
         said = complaint(place, '[store]\nlayout = "nova"\ncomponents = [{ kind = "files", path = "a" }]\n')

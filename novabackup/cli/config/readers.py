@@ -128,18 +128,21 @@ def _explained(error: msgspec.ValidationError, kind: type, value: Any) -> WrongV
     from msgspec import inspect  # noqa: PLC0415 - only errors need it
 
     expected, said = _bare(inspect.type_info(kind))
-    for step in path:
+    for depth, step in enumerate((*path, None)):
+        if isinstance(expected, inspect.StructType) and isinstance(value, dict):
+            try:
+                refuse_unknown(value, [field.encode_name for field in expected.fields])
+            except WrongValueError as unknown:  # also if the key was made to look like a path
+                return WrongValueError(str(unknown), (*path[:depth], *unknown.path))
+        if step is None:
+            break
         value = value[step]
         if isinstance(expected, inspect.StructType):
             expected = next(field.type for field in expected.fields if field.encode_name == step)
-        elif isinstance(expected, inspect.VarTupleType):
+        else:
             expected = expected.item_type
         expected, said = _bare(expected)
     if isinstance(expected, inspect.StructType) and isinstance(value, dict):
-        try:
-            refuse_unknown(value, [field.encode_name for field in expected.fields])
-        except WrongValueError as unknown:
-            return WrongValueError(str(unknown), (*path, *unknown.path))
         missing = next(field for field in expected.fields if field.required and field.encode_name not in value)
         return WrongValueError(f"expected the key {missing.encode_name}, found none", path)
     if isinstance(expected, inspect.LiteralType):
