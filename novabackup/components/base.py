@@ -1,10 +1,27 @@
-"""What every component has in common, so that a store can treat an index, a pickle and a text file alike."""
+"""What a component is: one kind of file that a store consists of, such as a FAISS index or a pickled BM25 index.
+
+A store is a list of components. Each one names a file, or a pattern, and knows how to read it:
+
+- `Component.inspect` reads as few bytes as the format allows and returns a `Report`: whether the file is damaged, how
+  many entries it has, of which dimension and kind. This is all that a component has to implement.
+- `Component.examine` reads the whole file with the library that will load it later, and returns further damage.
+- `Component.probe` runs a few queries, so that a restored index can be compared with the one that was backed up.
+- `Component.open` and `Component.beside` are for files that cannot be copied as they stand, such as databases in use.
+
+Rules between files, such as equal counts, are no business of a component: they are in `novabackup.checks`.
+
+To add a kind of file: subclass `OneFile` in a module named after the kind; or `Isolated`, if a hostile file could crash
+its parser, run code or exhaust memory. The parser of an isolated file is a script ``_<kind>_child.py`` that defines
+``look(arguments) -> dict`` and imports nothing of novabackup; ``_child.run`` runs it in a child process with limits,
+set by ``_sandbox.py``. Files are not trusted, and neither is what a child returns. Importing a component must not
+import the library that reads its files. Offer the new class in ``__init__.py``.
+"""
 
 from __future__ import annotations
 
 import abc
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -14,40 +31,17 @@ from novabackup.errors import ConfigurationError, printable
 from novabackup.format.records import Probe, Problem, Report
 from novabackup.storage.base import Entry, Reader, Storage
 
-__all__ = [
-    "DAMAGED",
-    "Answers",
-    "Component",
-    "Questions",
-    "answers",
-    "check_path",
-    "check_single",
-    "check_timeout",
-    "damage",
-    "printable",
-]
-
-DAMAGED = "damaged"
-"""Code of the problems that a look at one file alone brings to light."""
+__all__ = ["Answers", "Component", "Isolated", "OneFile", "Questions", "check_path"]
 
 
 def check_path(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    """Refuse a path that leaves its root; a validator for attrs.
-
-    Raises:
-        ConfigurationError: The path does.
-    """
+    """Refuse a path that leaves its root; a validator for attrs."""
     reason = unsafe(value)
     if reason:
         raise ConfigurationError(f"component path {value!r} cannot be used: {reason}")
 
 
-def check_single(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
-    """Refuse a path that leaves its root, and a pattern where one file is meant; a validator for attrs.
-
-    Raises:
-        ConfigurationError: The path is such.
-    """
+def _check_single(_instance: object, _field: attrs.Attribute[str], value: str) -> None:
     check_path(_instance, _field, value)
     if is_pattern(value):
         raise ConfigurationError(
@@ -55,35 +49,20 @@ def check_single(_instance: object, _field: attrs.Attribute[str], value: str) ->
         )
 
 
-def check_timeout(_instance: object, _field: attrs.Attribute[float | None], value: float | None) -> None:
-    """Refuse a time limit that can never be met; a validator for attrs.
-
-    Raises:
-        ConfigurationError: It is not above 0.
-    """
+def _check_timeout(_instance: object, _field: attrs.Attribute[float | None], value: float | None) -> None:
     if value is not None and not value > 0:
         raise ConfigurationError(f"timeout must be more than 0 seconds, not {value!r}")
 
 
-def damage(path: str, message: str) -> Problem:
-    """Make the problem that says that one file is not as it should be.
-
-    Args:
-        path: The file, relative to the store.
-        message: What was expected, what was found, and what to do.
-    """
-    return Problem(code=DAMAGED, paths=(path,), message=printable(message))
-
-
 @attrs.frozen(kw_only=True)
 class Questions:
-    """What is to be asked of a file.
+    """Queries to run on a file.
 
     Attributes:
-        again: These, in the form in which they were asked before; otherwise the component chooses.
+        again: Recorded queries to repeat; if there are none, the component chooses its own.
         number: How many it chooses at most.
-        nearest: How many results it gives to each.
-        seconds: How long all of it may take.
+        nearest: Results to return for each.
+        seconds: Time limit for all of them.
     """
 
     again: tuple[Probe, ...] = ()
@@ -91,15 +70,19 @@ class Questions:
     nearest: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0.0))
 
+    def request(self, again: Sequence[object]) -> dict[str, object]:
+        """Return them as arguments of a child process, with the recorded queries in a form that JSON can hold."""
+        return {"ask": {"again": again, "number": self.number, "nearest": self.nearest}}
+
 
 @attrs.frozen(kw_only=True)
 class Answers:
-    """What a file answered.
+    """Answers to the queries.
 
     Attributes:
-        probes: The questions, in their order, with the answers; empty if the file answers none.
-        classes: Names of the classes and functions that it asks for, if it is a pickle.
-        problems: Why it could not be asked.
+        probes: The queries, in their order, with their answers; empty if none can be run on the file.
+        classes: Names of the classes and functions that a pickle names.
+        problems: Why the file could not be queried.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -107,97 +90,74 @@ class Answers:
     problems: tuple[Problem, ...] = ()
 
 
-def answers(path: str, said: Mapping[str, Any]) -> Answers:
-    """Take what a child process said that a file answered; it is believed no more than the file.
-
-    Args:
-        path: The file, relative to the store.
-        said: ``probes`` and, for a pickle, ``classes``.
-    """
-    try:
-        return Answers(
-            probes=tuple(
-                Probe(
-                    path=path,
-                    vector=base64.b64decode(probe.get("vector", "")),
-                    words=tuple(probe.get("words", ())),
-                    ids=tuple(probe["ids"]),
-                    scores=tuple(probe["scores"]),
-                )
-                for probe in said["probes"]
-            ),
-            classes=tuple(printable(str(name)) for name in said.get("classes", ())),
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        message = f"expected answers, found something else: {type(error).__name__}: {error}. Build it anew"
-        return Answers(problems=(damage(path, message),))
-
-
 @attrs.frozen
 class Component(abc.ABC):
-    """One kind of file in a store: it knows where the file is and how to look into it.
+    """One kind of file in a store: where the file is, and how to read it.
 
-    Subclass it for a kind of file of one's own: `inspect` is all that is needed.
+    Subclass it for a kind of file of your own: `inspect` is all that is needed.
 
     Attributes:
         path: The file, relative to the store.
-        optional: The file is a companion: it is backed up where it is there, and its absence is no problem.
-        together: Its files only make sense together with those of the others, so none of them may change while the
-            others are read. Otherwise each is read on its own, while the rest goes on changing.
-        whole: The links and folders that the path selects belong to the store as well, and links are not followed.
+        optional: The file is a companion: it is backed up if it exists, and its absence is no problem.
+        together: The files only make sense together with those of the other components, so none of them may change
+            while the others are read. Otherwise each is read on its own, while the rest may change.
+        whole: Links and folders that the path selects belong to the store, too, and links are not followed.
     """
 
     together: ClassVar[bool] = True
     whole: ClassVar[bool] = False
+    _advice: ClassVar[str] = "Write it again, or restore it from a snapshot"
 
     path: str = attrs.field(validator=check_path)
     optional: bool = attrs.field(default=False, kw_only=True)
 
     @abc.abstractmethod
     def inspect(self, reader: Reader) -> Report:
-        """Take a cheap look: as few bytes as the format allows.
+        """Inspect the file cheaply: read as few bytes as the format allows.
 
         Args:
             reader: The file, opened.
 
         Returns:
-            What was seen. Damage is told by its ``problems``, never raised.
+            What was found. Damage is reported in ``problems``, never raised.
 
         Raises:
             OSError: The file could not be read.
             ChangedError: It was changed meanwhile.
+            ConfigurationError: A package is missing that reads it, or no child process can be started.
         """
 
     def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
-        """Take a thorough look: read the whole file with what will read it later.
+        """Read the whole file with the library that will load it later.
 
         Args:
             reader: The file, opened.
-            report: What `inspect` said of it.
+            report: The result of `inspect`.
 
         Returns:
-            Damage that ``report`` does not tell of already. The base class knows of no better look than the cheap one.
+            Damage that is not in ``report`` yet. The base class adds nothing to `inspect`.
 
         Raises:
             OSError: The file could not be read.
             ChangedError: It was changed meanwhile.
+            ConfigurationError: A package is missing that reads it, or no child process can be started.
         """
         return ()
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Files that a program writes for this one and that are nothing without it.
+        """Files that a program keeps next to this one and that mean nothing without it.
 
-        They are not kept; whoever restores the file takes them away, since they would change what it says.
+        They are not backed up. A restore removes them, since they would change the content of the restored file.
         """
         return ()
 
     def open(self, storage: Storage, entry: Entry) -> Reader:
-        """Open the file, for a look or for a snapshot.
+        """Open the file, to inspect it or to back it up.
 
         Args:
             storage: Where it is.
-            entry: What was listed.
+            entry: Its entry in the listing.
 
         Raises:
             FileNotFoundError: It is gone.
@@ -206,24 +166,79 @@ class Component(abc.ABC):
         return storage.open(entry.key)
 
     def probe(self, reader: Reader, questions: Questions) -> Answers:
-        """Put a few questions to the index in the file, as a search would.
+        """Run a few queries on the index in the file, as a search would.
 
-        The file is not trusted more than by `examine`. Equal bytes give equal answers, up to rounding.
+        The file is trusted no more than by `examine`. Equal bytes give equal answers, up to rounding.
 
         Args:
             reader: The file, opened.
             questions: What to ask.
 
         Returns:
-            The answers. The base class knows no questions.
+            The answers. The base class runs no queries.
 
         Raises:
             OSError: The file could not be read.
             ChangedError: It was changed meanwhile.
-            ConfigurationError: A package that this takes is missing.
+            ConfigurationError: A package is missing that reads it, or no child process can be started.
         """
         return Answers()
 
     def absent(self) -> Report:
-        """Report that there is no such file."""
+        """Report that the file does not exist."""
         return Report(component=type(self).__name__, path=self.path, exists=False)
+
+    def _present(self, reader: Reader) -> Report:
+        """Report that the file exists, and its size."""
+        return Report(component=type(self).__name__, path=reader.entry.key, exists=True, size=reader.entry.size)
+
+    def _damage(self, text: str) -> Problem:
+        """Say what was expected and what was found, and add what to do."""
+        return Problem(code="damaged", paths=(self.path,), message=printable(f"{text}. {self._advice}"))
+
+    def _damaged(self, report: Report, text: str) -> Report:
+        return attrs.evolve(report, problems=(*report.problems, self._damage(text)))
+
+
+@attrs.frozen
+class OneFile(Component):
+    """A component that is one file, so that its path is no pattern."""
+
+    path: str = attrs.field(validator=_check_single)
+
+
+@attrs.frozen
+class Isolated(OneFile):
+    """A file that is parsed only in a child process with limits on its time and memory.
+
+    Attributes:
+        timeout: Seconds that this may take; by default a minimum, and more for large files.
+    """
+
+    _least_seconds: ClassVar[float] = 60.0
+    _seconds_per_byte: ClassVar[float] = 1e-7
+
+    timeout: float | None = attrs.field(default=None, validator=_check_timeout, kw_only=True)
+
+    def _seconds(self, size: int) -> float:
+        return self.timeout if self.timeout is not None else self._least_seconds + size * self._seconds_per_byte
+
+    def _answers(self, said: Mapping[str, Any]) -> Answers:
+        """Read the answers that a child process returned; they are trusted no more than the file."""
+        try:
+            return Answers(
+                probes=tuple(
+                    Probe(
+                        path=self.path,
+                        vector=base64.b64decode(probe.get("vector", "")),
+                        words=tuple(probe.get("words", ())),
+                        ids=tuple(probe["ids"]),
+                        scores=tuple(probe["scores"]),
+                    )
+                    for probe in said["probes"]
+                ),
+                classes=tuple(printable(str(name)) for name in said.get("classes", ())),
+            )
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            text = f"expected answers, found something else: {type(error).__name__}: {error}"
+            return Answers(problems=(self._damage(text),))

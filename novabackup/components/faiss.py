@@ -1,23 +1,24 @@
-"""Looks into FAISS index files: the header by one ranged read, the whole with faiss itself in a child process."""
+"""FAISS indexes: the header is read here, all the rest by faiss in a child process."""
 
 from __future__ import annotations
 
 import base64
 import struct
 from collections.abc import Mapping
+from typing import ClassVar
 
 import attrs
 
 from novabackup.components import _child
 from novabackup.components._faiss_fourcc import BINARY, KINDS
-from novabackup.components.base import Answers, Component, Questions, answers, check_single, check_timeout, damage
+from novabackup.components.base import Answers, Isolated, Questions
 from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
 
 __all__ = ["Faiss"]
 
 _HEAD = 64
-"""Bytes that the cheap look reads; the longest header in use takes 45."""
+"""Bytes that `Faiss.inspect` reads; the longest header in use takes 45."""
 
 _MAX_DIMENSION = 1 << 20
 """faiss itself reads no float index of more dimensions."""
@@ -25,13 +26,11 @@ _MAX_DIMENSION = 1 << 20
 _FLAT = frozenset({b"IxFI", b"IxF2", b"IxFl"})
 _MEMORY = 768 << 20
 _MEMORY_FACTOR = 4
-_SECONDS = 120.0
-_SECONDS_PER_BYTE = 1e-7
-_AGAIN = "Build the index anew, or restore it from a snapshot"
+_UNREADABLE = "expected an index that faiss reads, found otherwise: "
 
 
 @attrs.frozen
-class Faiss(Component):
+class Faiss(Isolated):
     """A FAISS index, float or binary, of any type.
 
     A file begins with a four-character type code. Behind it, a float index has its dimension (int32 at byte 4) and the
@@ -45,43 +44,35 @@ class Faiss(Component):
         timeout: Seconds that faiss may take to read it; by default two minutes and a second for each 10 MB.
     """
 
-    path: str = attrs.field(validator=check_single)
-    timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
+    _advice: ClassVar[str] = "Build the index again, or restore it from a snapshot"
+    _least_seconds: ClassVar[float] = 120.0
 
     def inspect(self, reader: Reader) -> Report:
         """Read the first 64 bytes, which hold the type, the dimension and the number of vectors.
 
-        Args:
-            reader: The file, opened.
-
-        Returns:
-            What the header says; a problem where it cannot be right. A file that was cut off behind its header is
-            noticed only where the size follows from the header (flat indexes): that takes `examine`.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
+        A file that was truncated behind its header is noticed only where the size follows from the header (flat
+        indexes); `examine` notices all.
         """
+        report = self._present(reader)
         size = reader.entry.size
-        report = Report(component=type(self).__name__, path=self.path, exists=True, size=size)
         head = reader.read(0, min(_HEAD, size))
         code = head[:4]
         if code not in KINDS:
             found = f"{code!r}" if code.strip(b"\0") else f"a file of {size} bytes that starts with {code!r}"
-            return self._wrong(report, f"expected a FAISS index, found {found}, which is no type of index known")
+            return self._damaged(report, f"expected a FAISS index, found {found}, which is no type of index known")
         report = attrs.evolve(report, kind=KINDS[code])
         numbers = _numbers(code, head)
         if numbers is None:
-            return self._wrong(report, f"expected the header of an {KINDS[code]}, found only {size} bytes")
+            return self._damaged(report, f"expected the header of an {KINDS[code]}, found only {size} bytes")
         dimension, count = numbers
         if not 0 <= dimension <= _MAX_DIMENSION or count < 0:
-            return self._wrong(
+            return self._damaged(
                 report, f"expected a plausible header, found dimension {dimension} and {count} vectors in it"
             )
         report = attrs.evolve(report, dimension=dimension, count=count)
         expected = _exact_size(code, head, dimension, count)
         if expected is not None and expected != size:
-            return self._wrong(
+            return self._damaged(
                 report,
                 f"expected {expected} bytes for {count} vectors of dimension {dimension}, found {size} bytes: "
                 f"{'it was cut off' if size < expected else 'something was added to it'}",
@@ -93,57 +84,30 @@ class Faiss(Component):
 
         Notices a file that was cut off at any byte, bytes behind the index, numbers that contradict each other, and a
         file that makes faiss fail, crash, or run out of time or memory. Changed vectors it cannot notice: any number
-        is a good vector.
-
-        Args:
-            reader: The file, opened.
-            report: What `inspect` said of it.
-
-        Returns:
-            What is wrong and not in ``report`` yet.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
-            ConfigurationError: faiss is not installed, or no child process can be started.
+        is a valid vector.
         """
         if report.problems:
-            # A header that cannot be right needs no faiss to be wrong.
-            return ()
-        seconds = self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
-        outcome = self._run(reader, {}, seconds)
-        if outcome.failure is not None:
-            return (self._unreadable(outcome.failure),)
-        found = [str(text) for text in outcome.answer["wrong"]]
-        for name, said in (("count", report.count), ("dimension", report.dimension)):
-            if said is not None and outcome.answer[name] != said:
-                found.append(f"expected {name} {said} as in the header, found {outcome.answer[name]}")
-        return tuple(damage(self.path, f"{text}. {_AGAIN}") for text in found)
+            return ()  # a damaged header needs no faiss to prove it
+        result = self._run(reader, {}, self._seconds(reader.entry.size))
+        if result.failure is not None:
+            return (self._damage(f"{_UNREADABLE}{result.failure}"),)
+        found = [str(text) for text in result.answer["wrong"]]
+        for name, stated in (("count", report.count), ("dimension", report.dimension)):
+            if stated is not None and result.answer[name] != stated:
+                found.append(f"expected {name} {stated} as in the header, found {result.answer[name]}")
+        return tuple(map(self._damage, found))
 
     def probe(self, reader: Reader, questions: Questions) -> Answers:
         """Search for vectors that the index itself holds, rounded to half precision, in a child process with limits.
 
-        Where an index does not give its vectors out, made-up ones are searched for.
-
-        Args:
-            reader: The file, opened.
-            questions: What to ask.
-
-        Returns:
-            The vectors with ids and distances of what is nearest; nothing for an empty index, or one of more than
-            4,096 dimensions.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
-            ConfigurationError: faiss is not installed, or no child process can be started.
+        If an index cannot reconstruct its vectors, made-up ones are searched for. Returns the vectors with the ids and
+        distances of their nearest neighbours; nothing for an empty index, or one of more than 4,096 dimensions.
         """
         again = [base64.b64encode(probe.vector).decode() for probe in questions.again]
-        asked = {"again": again, "number": questions.number, "nearest": questions.nearest}
-        outcome = self._run(reader, {"ask": asked}, questions.seconds)
-        if outcome.failure is not None:
-            return Answers(problems=(self._unreadable(outcome.failure),))
-        return answers(self.path, outcome.answer)
+        result = self._run(reader, questions.request(again), questions.seconds)
+        if result.failure is not None:
+            return Answers(problems=(self._damage(f"{_UNREADABLE}{result.failure}"),))
+        return self._answers(result.answer)
 
     def _run(self, reader: Reader, more: Mapping[str, object], seconds: float) -> _child.Result:
         size = reader.entry.size
@@ -151,15 +115,9 @@ class Faiss(Component):
         binary = reader.read(0, min(4, size)) in BINARY
         return _child.run("_faiss_child.py", reader, {"size": size, "binary": binary, **more}, limits)
 
-    def _unreadable(self, failure: str) -> Problem:
-        return damage(self.path, f"expected an index that faiss reads, found otherwise: {failure}. {_AGAIN}")
-
-    def _wrong(self, report: Report, text: str) -> Report:
-        return attrs.evolve(report, problems=(damage(self.path, f"{text}. {_AGAIN}"),))
-
 
 def _numbers(code: bytes, head: bytes) -> tuple[int, int] | None:
-    """Read dimension and count of vectors; None when the file ends before them."""
+    """Read dimension and number of vectors; None if the file ends before them."""
     try:
         if code in BINARY:
             dimension, _, count = struct.unpack_from("<iiq", head, 4)
@@ -177,7 +135,7 @@ def _numbers(code: bytes, head: bytes) -> tuple[int, int] | None:
 
 
 def _exact_size(code: bytes, head: bytes, dimension: int, count: int) -> int | None:
-    """Size that follows from the header of an index without structure; None for others.
+    """Return the size that follows from the header of a flat index; None for other types.
 
     Float: code 4, d 4, ntotal 8, two unused 8, is_trained 1, metric 4, for metrics above 1 their argument 4, length of
     the vector of codes 8, then the codes. Binary: code 4, d 4, code size 4, ntotal 8, is_trained 1, metric 4, length 8.

@@ -1,4 +1,4 @@
-"""What is only kept: files that belong to the indexes without a count of their own, and whole folders."""
+"""Files and folders that are backed up without being parsed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Files", "Tree"]
 
 @attrs.frozen
 class Files(Component):
-    """One file or, with a pattern such as ``docs/*.txt``, many; nothing is expected of what is in them.
+    """One file, or many with a pattern such as ``docs/*.txt``; their content is not checked.
 
     Attributes:
         path: A path, or a pattern; ``**`` stands for any number of folders.
@@ -25,7 +25,7 @@ class Files(Component):
 
     def inspect(self, reader: Reader) -> Report:
         """Report the size; nothing is read."""
-        return Report(component=type(self).__name__, path=reader.entry.key, exists=True, size=reader.entry.size)
+        return self._present(reader)
 
 
 def _all_below(path: str) -> str:
@@ -34,13 +34,13 @@ def _all_below(path: str) -> str:
 
 @attrs.frozen
 class Tree(Files):
-    """All that a pattern such as ``config/**`` selects: files, symbolic links as links, and folders, also empty ones.
+    """Everything that a pattern such as ``config/**`` selects: files, symbolic links as links, and folders.
 
     Each file is read on its own: the others may change meanwhile, as those of a running service do.
 
     Attributes:
-        path: A folder, which means all that is in it, or a pattern; ``**`` stands for any number of folders.
-        optional: Absence is no problem, as in most installations something is missing.
+        path: A folder, which stands for everything below it, or a pattern; ``**`` stands for any number of folders.
+        optional: Absence is no problem, since few installations have every folder.
     """
 
     together: ClassVar[bool] = False

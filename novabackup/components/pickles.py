@@ -1,45 +1,33 @@
-"""Counts what is in pickles without unpickling a single class: BM25 indexes and pickled lists of chunks."""
+"""Pickled BM25 indexes and lists of chunks: counts their entries without importing any class that they name."""
 
 from __future__ import annotations
 
 import hmac
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
 from novabackup.components import _child
 from novabackup.components._pickle_child import FEW, digests, hashed
 from novabackup.components._pickle_prefix import corpus_size
-from novabackup.components.base import (
-    Answers,
-    Component,
-    Questions,
-    answers,
-    check_single,
-    check_timeout,
-    damage,
-    printable,
-)
-from novabackup.errors import ConfigurationError, IntegrityError
+from novabackup.components.base import Answers, Isolated, Questions
+from novabackup.errors import ConfigurationError, IntegrityError, printable
 from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Reader
 
 __all__ = ["FEW", "Bm25", "PickledList", "Recipe", "digests", "hashed", "sign"]
 
 _PREFIX = 4096
-"""Bytes that the cheap look reads; ``corpus_size`` stands within the first 300 of a pickled rank_bm25 object."""
+"""Bytes that `inspect` reads first; ``corpus_size`` stands within the first 300 of a pickled rank_bm25 object."""
 
 _SIGNATURES = (32, 64)
 """Lengths of HMAC-SHA256: as bytes, and as hexadecimal digits."""
 
 _MEMORY = 256 << 20
 _MEMORY_FACTOR = 48
-_SECONDS = 60.0
-_SECONDS_PER_BYTE = 1e-6
 _BLOCK = 1 << 20
-_AGAIN = "Write it anew, or restore it from a snapshot"
 _UNREADABLE = "expected a pickle that can be read, found otherwise: "
 
 
@@ -50,7 +38,7 @@ class _Start:
     Attributes:
         offset: In bytes.
         protocol: Of the pickle.
-        signature: What stands before the pickle, or None.
+        signature: The signature before the pickle, or None.
     """
 
     offset: int
@@ -62,8 +50,8 @@ class _Start:
 
 
 @attrs.frozen
-class _Pickle(Component):
-    """What both kinds of pickles share.
+class _Pickle(Isolated):
+    """Shared by both kinds of pickles.
 
     Attributes:
         path: The file.
@@ -71,109 +59,78 @@ class _Pickle(Component):
         timeout: Seconds that reading may take; by default one minute and a second for each MB.
     """
 
-    path: str = attrs.field(validator=check_single)
-    timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
+    _seconds_per_byte: ClassVar[float] = 1e-6
+    _shape: ClassVar[str] = "list"
 
     def inspect(self, reader: Reader) -> Report:
         """Count the entries in a child process, which reads the whole pickle but makes none of its objects.
 
-        Args:
-            reader: The file, opened.
-
-        Returns:
-            The count; a problem where the pickle is damaged, is something else, or takes more than it can need.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
-            ConfigurationError: No child process can be started.
+        Reports a problem if the pickle is damaged, is something else, or takes more memory or time than it can need.
         """
         report, start = self._start(reader)
         return report if start is None else self._count(reader, report, start)
 
-    def _shape(self) -> str:
-        return "list"
-
     def _start(self, reader: Reader) -> tuple[Report, _Start | None]:
-        """Look at both ends of the file; without a start, the report has a problem."""
-        size = reader.entry.size
-        report = Report(component=type(self).__name__, path=self.path, exists=True, size=size)
+        """Find the start of the pickle; if there is none, the report has a problem."""
+        report, size = self._present(reader), reader.entry.size
         head = reader.read(0, min(_PREFIX, size))
         start = _find_pickle(head)
         if start is None:
             what = f"a file of {size} bytes that starts with {head[:8]!r}" if head else "an empty file"
-            return self._wrong(report, f"expected a pickle, signed or not, found {what}"), None
+            return self._damaged(report, f"expected a pickle, signed or not, found {what}"), None
         return attrs.evolve(report, written_with=str(start)), start
 
     def _count(self, reader: Reader, report: Report, start: _Start) -> Report:
-        """Let the child read the pickle; the report has its findings."""
         return self._read(reader, report, start, {})[0]
 
     def _read(
         self, reader: Reader, report: Report, start: _Start, more: Mapping[str, object]
     ) -> tuple[Report, Mapping[str, Any]]:
-        """Let the child read the pickle; give the report with its findings, and all that it said."""
-        seconds = self.timeout if self.timeout is not None else _SECONDS + reader.entry.size * _SECONDS_PER_BYTE
-        outcome = self._run(reader, start, more, seconds)
-        if outcome.failure is not None:
-            return self._wrong(report, f"{_UNREADABLE}{outcome.failure}"), {}
-        kind, count = outcome.answer["kind"], outcome.answer["count"]
+        """Let the child read the pickle; return the report with its findings, and its whole answer."""
+        result = self._run(reader, start, more, self._seconds(reader.entry.size))
+        if result.failure is not None:
+            return self._damaged(report, f"{_UNREADABLE}{result.failure}"), {}
+        kind, count = result.answer["kind"], result.answer["count"]
         report = self._counted(report, str(kind), count)
-        for text in outcome.answer["wrong"]:
-            report = self._wrong(report, str(text))
-        return report, outcome.answer
+        for text in result.answer["wrong"]:
+            report = self._damaged(report, str(text))
+        return report, result.answer
 
     def probe(self, reader: Reader, questions: Questions) -> Answers:
-        """Find out what the pickle asks for, and put words of its documents to a BM25 index, in a child process.
+        """List the classes that the pickle names, and search a BM25 index for words of its documents.
 
-        No class that the pickle names is imported: scores are computed from its numbers, as rank_bm25 computes them.
-
-        Args:
-            reader: The file, opened.
-            questions: What to ask.
-
-        Returns:
-            Names of the classes; for a BM25 index whose numbers are known, the words with numbers and scores of the
-            documents.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
-            ConfigurationError: No child process can be started.
+        No class that the pickle names is imported: a child process computes the scores from its numbers, as rank_bm25
+        does. An index whose numbers are not known gives no answers.
         """
         report, start = self._start(reader)
         if start is None:
             return Answers(problems=report.problems)
         again = [list(probe.words) for probe in questions.again]
-        asked = {"again": again, "number": questions.number, "nearest": questions.nearest}
-        outcome = self._run(reader, start, {"ask": asked}, questions.seconds)
-        if outcome.failure is not None:
-            return Answers(problems=(damage(self.path, f"{_UNREADABLE}{outcome.failure}. {_AGAIN}"),))
-        return answers(self.path, outcome.answer)
+        result = self._run(reader, start, questions.request(again), questions.seconds)
+        if result.failure is not None:
+            return Answers(problems=(self._damage(f"{_UNREADABLE}{result.failure}"),))
+        return self._answers(result.answer)
 
     def _run(self, reader: Reader, start: _Start, more: Mapping[str, object], seconds: float) -> _child.Result:
         size = reader.entry.size
         limits = _child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
-        arguments = {"size": size, "start": start.offset, "shape": self._shape(), **more}
+        arguments = {"size": size, "start": start.offset, "shape": self._shape, **more}
         return _child.run("_pickle_child.py", reader, arguments, limits)
 
     def _counted(self, report: Report, kind: str, count: int | None) -> Report:
-        """Note what was found; every entry takes a byte at least, so a larger number is made up."""
+        """Add kind and count to the report; every entry takes a byte at least, so a larger number is false."""
         report = attrs.evolve(report, kind=printable(kind[:100]))
         assert report.size is not None
         if count is None or count <= report.size:
             return attrs.evolve(report, count=count)
-        return self._wrong(
+        return self._damaged(
             report, f"expected at most {report.size} entries in as many bytes, found a larger number stated"
         )
-
-    def _wrong(self, report: Report, text: str) -> Report:
-        return attrs.evolve(report, problems=(*report.problems, damage(self.path, f"{text}. {_AGAIN}")))
 
 
 @attrs.frozen
 class PickledList(_Pickle):
-    """A pickled list, or dict, with one entry for each vector; whatever classes the entries are of, none is imported.
+    """A pickled list, or dict, with one entry for each vector; the classes of the entries are not imported.
 
     Attributes:
         path: The file.
@@ -184,14 +141,14 @@ class PickledList(_Pickle):
 
 @attrs.frozen(kw_only=True)
 class Recipe:
-    """What it takes to write a BM25 index again. Two indexes with equal recipes find the same.
+    """All that is needed to write a BM25 index again. Two indexes with equal recipes give the same results.
 
     Attributes:
         protocol: Of the pickle.
         signature: Bytes of the signature before the pickle; 0 if there is none.
         count: Number of documents.
         kind: Full name of the class, or ``dict``.
-        members: Of the object or dict, in order: what each is, then its value, or hashes of it.
+        members: Members of the object or dict, in order: the type of each, then its value or hashes of it.
     """
 
     protocol: int
@@ -233,24 +190,15 @@ class Bm25(_Pickle):
         key: Verifies the signature in `examine`; then an unsigned file is damaged. Without it a signature is skipped.
     """
 
+    _shape: ClassVar[str] = "bm25"
+
     key: bytes | None = attrs.field(default=None, repr=False, validator=_check_key, kw_only=True)
 
     def inspect(self, reader: Reader) -> Report:
-        """Count the documents: from the first 4 KiB where the number stands there, else in a child process.
+        """Count the documents: from the first 4 KiB if they state the number, otherwise in a child process.
 
         A pickled rank_bm25 object has ``corpus_size`` among its first values. Then only the prefix and the last byte
-        are read, so that most files that were cut off are noticed; `examine` notices all.
-
-        Args:
-            reader: The file, opened.
-
-        Returns:
-            The count; a problem where the pickle is damaged, is something else, or takes more than it can need.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
-            ConfigurationError: No child process can be started.
+        are read, which shows that most truncated files are; `examine` notices all.
         """
         report, start = self._start(reader)
         if start is None:
@@ -263,39 +211,26 @@ class Bm25(_Pickle):
         report = self._counted(report, kind, count)
         last = reader.read(size - 1, 1)
         if last != b".":
-            return self._wrong(
+            return self._damaged(
                 report, f"expected a pickle that ends with its end mark '.', found {last!r}: it was cut off"
             )
         return report
 
     def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
-        """Read the whole pickle in a child process, compare its counts, and verify the signature if a key was given.
-
-        Args:
-            reader: The file, opened.
-            report: What `inspect` said of it.
-
-        Returns:
-            What is wrong and not in ``report`` yet.
-
-        Raises:
-            OSError: The file could not be read.
-            ChangedError: It was changed meanwhile.
-            ConfigurationError: No child process can be started.
-        """
+        """Read the whole pickle in a child process, compare its counts, and verify the signature if a key was given."""
         thorough, start = self._start(reader)
         if start is not None:
             if self.key is not None and not _genuine(reader, start, self.key):
-                thorough = self._wrong(thorough, "expected a signature that the given key verifies, found none such")
+                thorough = self._damaged(thorough, "expected a signature that the given key verifies, found none such")
             thorough = self._count(reader, thorough, start)
             if report.count is not None and thorough.count is not None and thorough.count != report.count:
-                thorough = self._wrong(
+                thorough = self._damaged(
                     thorough, f"expected {report.count} documents as its start says, found {thorough.count}"
                 )
         return tuple(problem for problem in thorough.problems if problem not in report.problems)
 
     def recipe(self, reader: Reader) -> Recipe:
-        """Read off an index what it takes to write it again, without making any of its objects.
+        """Read all that is needed to write the index again, without making any of its objects.
 
         Args:
             reader: The file, opened.
@@ -324,7 +259,7 @@ class Bm25(_Pickle):
         )
 
     def is_signed_with(self, reader: Reader, key: bytes) -> bool:
-        """Tell whether the signature before an index is that of a key; False if there is none.
+        """Return whether the index is signed with a key; False if it has no signature.
 
         Args:
             reader: The file, opened.
@@ -333,12 +268,9 @@ class Bm25(_Pickle):
         _report, start = self._start(reader)
         return start is not None and _genuine(reader, start, key)
 
-    def _shape(self) -> str:
-        return "bm25"
-
 
 def _find_pickle(head: bytes) -> _Start | None:
-    """Find the start of the pickle, behind a signature or at once."""
+    """Find the start of the pickle, after a signature or at once."""
     if len(head) >= 4:
         (length,) = struct.unpack_from(">I", head)
         if length in _SIGNATURES:
@@ -349,7 +281,7 @@ def _find_pickle(head: bytes) -> _Start | None:
 
 
 def _protocol(head: bytes) -> int | None:
-    """Protocol of a pickle; None for what cannot be the start of one that holds a list, a dict or an object."""
+    """Return the protocol of a pickle; None if the bytes cannot be the start of a list, a dict or an object."""
     if len(head) > 1 and head[0] == 0x80:
         return head[1] if 2 <= head[1] <= 5 else None
     # Protocols 0 and 1 have no mark of their own: MARK, EMPTY_LIST, EMPTY_DICT, GLOBAL. Only 1 has BINPUT.
@@ -359,7 +291,7 @@ def _protocol(head: bytes) -> int | None:
 
 
 def _genuine(reader: Reader, start: _Start, key: bytes) -> bool:
-    """Tell whether the signature before the pickle is that of the key."""
+    """Return whether the signature before the pickle was made with the key."""
     if start.signature is None:
         return False
     mac = hmac.new(key, digestmod="sha256")

@@ -1,4 +1,4 @@
-"""SQLite databases: copied while a service writes to them, by SQLite's own online backup, and checked."""
+"""SQLite databases: copied by SQLite's online backup while a service writes to them, and checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO, ClassVar
 import attrs
 
 from novabackup.components import _child
-from novabackup.components.base import Component, check_single, check_timeout, damage
+from novabackup.components.base import Isolated
 from novabackup.errors import printable
 from novabackup.format.records import Problem, Report
 from novabackup.storage.base import Entry, Reader, Storage
@@ -22,25 +22,23 @@ __all__ = ["Sqlite"]
 _MAGIC = b"SQLite format 3\0"
 _HEAD = 100
 _MEMORY = 512 << 20
-_SECONDS = 60.0
-_SECONDS_PER_BYTE = 1e-7
 _SLACK = 16 << 20
-"""Bytes that a database may grow by between being listed and being copied, beside what waits in its log."""
+"""Bytes by which a database may grow between being listed and being copied, in addition to its log."""
 _BLOCK = 4 << 20
-_AGAIN = "Restore it from a snapshot, or let SQLite's own .recover get out what it can"
+_EXPECTED = "expected an SQLite database, found"
 
 
 @attrs.frozen
-class Sqlite(Component):
+class Sqlite(Isolated):
     """An SQLite database, which may be in use.
 
-    In a store on this host it is copied by SQLite's online backup into a temporary file: what is kept is one state
-    between two transactions, with everything that was committed before. Writers go on; only in the older journal modes
-    they wait while the pages are copied. The database is opened read-only, in a process of its own. The files beside it
-    (``-wal``, ``-shm``, ``-journal``) are not kept, since nothing of them is needed, and are set aside by a restore,
-    since they would change what was restored. Stop the service before you restore.
+    In a store on this host, SQLite's online backup copies it into a temporary file: one state between two transactions,
+    with everything that was committed before. Writers go on; only in the older journal modes they wait while the pages
+    are copied. The database is opened read-only, in a child process. The files beside it (``-wal``, ``-shm``,
+    ``-journal``) are not backed up, since the copy does not need them, and are set aside by a restore, since they would
+    change the restored database. Stop the service before you restore.
 
-    Elsewhere the file is read as it stands, and what waits beside it is a problem.
+    Elsewhere the file is read as it stands, and a log or journal beside it is a problem.
 
     Attributes:
         path: The file.
@@ -50,9 +48,7 @@ class Sqlite(Component):
     """
 
     together: ClassVar[bool] = False
-
-    path: str = attrs.field(validator=check_single)
-    timeout: float | None = attrs.field(default=None, validator=check_timeout, kw_only=True)
+    _advice: ClassVar[str] = "Restore it from a snapshot, or let SQLite's own .recover get out what it can"
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -60,16 +56,7 @@ class Sqlite(Component):
         return tuple(f"{self.path}{end}" for end in ("-wal", "-shm", "-journal"))
 
     def open(self, storage: Storage, entry: Entry) -> Reader:
-        """Copy the database and open the copy.
-
-        Args:
-            storage: Where it is.
-            entry: What was listed.
-
-        Raises:
-            FileNotFoundError: It is gone.
-            OSError: It stays locked by somebody, or cannot be read.
-        """
+        """Copy the database and open the copy; raises ``OSError`` if another process keeps it locked."""
         path = storage.local_path(entry.key)
         if path is None:
             return _AsItStands(storage.open(entry.key), self._waiting(storage))
@@ -77,50 +64,42 @@ class Sqlite(Component):
         size = entry.size + (log.size if isinstance(log, Entry) else 0)
         with tempfile.TemporaryDirectory(prefix="novabackup-") as folder:
             copy = Path(folder, "copy")
-            outcome = self._run(size, str(path), copy)
-            if "busy" in outcome.answer:
+            result = self._run(size, str(path), copy)
+            if "busy" in result.answer:
                 raise OSError(
                     errno.EBUSY,
-                    f"expected a database that can be read, found that {outcome.answer['busy']} after "
-                    f"{self._seconds(size):g} s. Let whoever holds it end, or give Sqlite(…, timeout=) more seconds",
+                    f"expected a database that can be read, found that {result.answer['busy']} "
+                    f"after {self._seconds(size):g} s. Stop the process that locks it, or give Sqlite(…, timeout=) "
+                    "more seconds",
                     printable(str(path)),
                 )
-            if "damaged" in outcome.answer:
-                text = f"expected an SQLite database, found otherwise: {outcome.answer['damaged']}. {_AGAIN}"
-                return _AsItStands(storage.open(entry.key), (damage(self.path, text),))
-            if outcome.failure is not None:
-                storage.open(entry.key).close()  # says itself what is wrong, if the file is gone or may not be read
-                raise OSError(errno.EIO, f"the database could not be copied: {outcome.failure}", printable(str(path)))
+            if "damaged" in result.answer:
+                damage = self._damage(f"{_EXPECTED} otherwise: {result.answer['damaged']}")
+                return _AsItStands(storage.open(entry.key), (damage,))
+            if result.failure is not None:
+                storage.open(entry.key).close()  # raises a better error if the file is gone or may not be read
+                raise OSError(errno.EIO, f"the database could not be copied: {result.failure}", printable(str(path)))
             file = copy.open("rb")
         size = os.fstat(file.fileno()).st_size
-        return _Copy(file, attrs.evolve(entry, size=size, identity=""), self._findings(outcome))
+        return _Copy(file, attrs.evolve(entry, size=size, identity=""), self._findings(result))
 
     def inspect(self, reader: Reader) -> Report:
-        """Read the header, which holds sizes and versions.
-
-        Args:
-            reader: The database, or its copy.
-
-        Returns:
-            What the header says; a problem where it cannot be right, or where the copy was found to be damaged.
-        """
-        entry = reader.entry
-        report = Report(component=type(self).__name__, path=entry.key, exists=True, size=entry.size)
+        """Read the header, which holds sizes and versions; report damage there, or found while it was copied."""
+        entry, report = reader.entry, self._present(reader)
         known = reader.problems if isinstance(reader, _Looked) else ()
         head = reader.read(0, min(_HEAD, entry.size))
         if not head:
             return attrs.evolve(report, kind="SQLite, empty", problems=known)
         if len(head) < _HEAD or not head.startswith(_MAGIC):
-            found = f"a file of {entry.size} bytes that starts with {head[:16]!r}"
-            wrong = damage(self.path, f"expected an SQLite database, found {found}. {_AGAIN}")
-            return attrs.evolve(report, problems=known or (wrong,))
+            damage = self._damage(f"{_EXPECTED} a file of {entry.size} bytes that starts with {head[:16]!r}")
+            return attrs.evolve(report, problems=known or (damage,))
         page, pages = struct.unpack_from(">H", head, 16)[0], struct.unpack_from(">I", head, 28)[0]
         page = 1 << 16 if page == 1 else page
         user, written = struct.unpack_from(">I", head, 60)[0], struct.unpack_from(">I", head, 96)[0]
         counted = head[24:28] == head[92:96]  # otherwise a very old SQLite wrote it, which did not count
         if page < 512 or page & (page - 1) or (counted and entry.size != page * pages):
             found = f"{entry.size} bytes for {pages} pages of {page} bytes"
-            known = known or (damage(self.path, f"expected whole pages, found {found}. {_AGAIN}"),)
+            known = known or (self._damage(f"expected whole pages, found {found}"),)
         return attrs.evolve(
             report,
             kind=f"SQLite, {entry.size // max(1, page)} pages of {page} bytes, user_version {user}",
@@ -131,15 +110,7 @@ class Sqlite(Component):
         )
 
     def examine(self, reader: Reader, report: Report) -> tuple[Problem, ...]:
-        """Let SQLite go through all pages (``PRAGMA quick_check``), in a process of its own.
-
-        Args:
-            reader: The database, or its copy, which has been checked already.
-            report: What `inspect` said of it.
-
-        Returns:
-            What is wrong and not in ``report`` yet.
-        """
+        """Let SQLite check all pages (``PRAGMA quick_check``) in a child process; a copy has been checked already."""
         if isinstance(reader, _Copy) or report.problems:
             return ()
         with tempfile.TemporaryDirectory(prefix="novabackup-") as folder:
@@ -149,9 +120,6 @@ class Sqlite(Component):
                     file.write(reader.read(start, min(_BLOCK, reader.entry.size - start)))
             return self._findings(self._run(reader.entry.size, None, copy))
 
-    def _seconds(self, size: int) -> float:
-        return self.timeout if self.timeout is not None else _SECONDS + size * _SECONDS_PER_BYTE
-
     def _run(self, size: int, source: str | None, copy: Path) -> _child.Result:
         seconds = self._seconds(size)
         # It gives up by itself, and is killed a little later if it does not.
@@ -160,20 +128,21 @@ class Sqlite(Component):
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a file of no bytes
             return _child.run_on("_sqlite_child.py", nothing, arguments, limits)
 
-    def _findings(self, outcome: _child.Result) -> tuple[Problem, ...]:
-        wrong = [outcome.failure] if outcome.failure is not None else [str(text) for text in outcome.answer["wrong"]]
+    def _findings(self, result: _child.Result) -> tuple[Problem, ...]:
+        wrong = [result.failure] if result.failure is not None else [str(text) for text in result.answer["wrong"]]
         expected = "expected a database that SQLite finds nothing wrong with, found"
-        return tuple(damage(self.path, f"{expected}: {text}. {_AGAIN}") for text in wrong)
+        return tuple(self._damage(f"{expected}: {text}") for text in wrong)
 
     def _waiting(self, storage: Storage) -> tuple[Problem, ...]:
-        """Say what is beside a database on another host, and belongs into it."""
+        """Report the files beside a database on another host whose content belongs into it."""
         beside = [storage.look(path) for path in self.beside]
         return tuple(
             Problem(
                 code="unfinished",
                 paths=(self.path, item.key),
-                message="expected a database that nobody is writing to, since it is not on this host, found what waits "
-                "to be written into it. Take the snapshot on the host where it is, or stop the service",
+                message="expected a database that no process is writing to, since it is not on this host, found "
+                "changes that are not written into it yet. Take the snapshot on the host where it is, or stop "
+                "the service",
             )
             for item in beside
             if isinstance(item, Entry) and item.size and not item.key.endswith("-shm")
@@ -181,11 +150,7 @@ class Sqlite(Component):
 
 
 class _Looked(Reader):
-    """A reader of a database of which something is known already.
-
-    Attributes:
-        problems: What.
-    """
+    """A reader of a database with problems that are known already."""
 
     problems: tuple[Problem, ...]
 
@@ -199,7 +164,6 @@ class _Copy(_Looked):
         self._files = [file]
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a range."""
         if start < 0 or length < 0 or start + length > self.entry.size:
             raise ValueError(f"bytes {start} to {start + length} of {self.entry.size} were asked for")
         data = os.pread(self._files[0].fileno(), length, start)
@@ -208,10 +172,10 @@ class _Copy(_Looked):
         return data
 
     def confirm(self) -> None:
-        """Do nothing: nobody else has this copy."""
+        """Do nothing: no other process has this copy."""
 
     def file(self) -> BinaryIO:
-        """Give the copy as a file of its own offset."""
+        """Copy it once more, since the file needs an offset of its own."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
@@ -220,7 +184,6 @@ class _Copy(_Looked):
         return file
 
     def close(self) -> None:
-        """Close the copy, which is gone then."""
         for file in self._files:
             file.close()
 
@@ -229,27 +192,22 @@ class _AsItStands(_Looked):
     """A database that is read like any other file."""
 
     def __init__(self, inner: Reader, problems: tuple[Problem, ...]) -> None:
-        # What is beside it can change what it says, so nothing tells that it is unchanged.
+        # The files beside it can change its content, so its identity does not prove that it is unchanged.
         self.entry = attrs.evolve(inner.entry, identity="")
         self.problems = problems
         self._inner = inner
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a range."""
         return self._inner.read(start, length)
 
     def readinto(self, start: int, buffer: memoryview) -> None:
-        """Fill a buffer."""
         self._inner.readinto(start, buffer)
 
     def confirm(self) -> None:
-        """Make sure of one unchanged version."""
         self._inner.confirm()
 
     def file(self) -> BinaryIO:
-        """Give the content as a file."""
         return self._inner.file()
 
     def close(self) -> None:
-        """Let go of the object."""
         self._inner.close()

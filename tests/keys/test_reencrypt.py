@@ -99,7 +99,7 @@ def test_whoever_cannot_read_all_does_not_begin(repository, again, store, monkey
 
 
 def test_a_program_that_goes_on_meanwhile_seals_with_the_new_key(repository, again, store):
-    """What it would seal with the old one could be read by nobody."""
+    """Nothing could read what it would seal with the old one."""
     going_on = again()
     before = {path: going_on["latest"].open(path).read() for path in going_on["latest"].files}
     repository.reencrypt()

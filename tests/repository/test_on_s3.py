@@ -165,7 +165,7 @@ def test_a_backup_beside_an_archive_shares_files_but_reads_nothing(place, server
     with (folder / "b.txt").open("a") as file:
         file.write("more\n")
     again = repository.backup(store)
-    assert 0 < again.added < taken.added  # a.bin is named again, b.txt stored anew in whole
+    assert 0 < again.added < taken.added  # a.bin is shared, b.txt is stored again completely
     assert len(again.plan_thaw().frozen) == 2
 
 
@@ -182,7 +182,7 @@ def test_a_block_is_not_guarded_by_what_cannot_be_read_back_at_once(place, serve
 
     def ingest():
         with snapshot(store, Repository(**place)) as before:
-            assert not before.plan_thaw()  # what lies in the archive was stored anew
+            assert not before.plan_thaw()  # content in the archive was stored again
             (folder / "a.bin").write_bytes(b"half")
             raise KeyError("no more")
 

@@ -109,7 +109,7 @@ class SmallObjects:
             yield self._write(key, write, other.url)
             return
         consequences = {
-            KEYS: "this key opens the repository no longer: add it again with keys.add",
+            KEYS: "the key no longer opens the repository: add it again with keys.add",
             _FORGOTTEN: "it listed snapshots that were forgotten on purpose: check may report them as missing",
             _DRILLS: "it was the result of a drill; no snapshot needs it",
         }

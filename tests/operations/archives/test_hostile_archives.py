@@ -1,4 +1,4 @@
-"""Archives made to do harm: nothing leaves its place, nothing grows without bound, nothing is taken in by half."""
+"""Hostile archives: no path leaves the folder, nothing grows without bound, nothing is imported partially."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(plain, repository, tmp_path):
     archive = tmp_path / "header.tar"
     archive.write_bytes(whole[:1024] + b"\xff" + whole[1025:])
     with tarfile.open(archive) as trusting:
-        assert trusting.getnames() == ["a.bin"]  # which is why tarfile is not believed
+        assert trusting.getnames() == ["a.bin"]  # which is why tarfile is not trusted
     with pytest.raises(IntegrityError, match="cannot be read to its end"):
         repository.import_archive(archive, plain)
 

@@ -1,4 +1,4 @@
-"""The shell scripts that novabackup replaces: what they left is taken in, and what it writes they understand."""
+"""The shell scripts that novabackup replaces: what they wrote can be imported, and they can read what it exports."""
 
 from __future__ import annotations
 

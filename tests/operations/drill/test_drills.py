@@ -52,7 +52,7 @@ def old(store, folder, repository):
     """A snapshot that is not the newest."""
     old = repository.backup(store)
     nova.ingest(folder, nova.texts(4, 12))
-    repository.backup(IndexStore(folder, probing=None))  # which nobody asks
+    repository.backup(IndexStore(folder, probing=None))  # without queries
     return old
 
 
@@ -100,7 +100,7 @@ class TestChoice:
         with pytest.raises(NotFoundError, match="found 1 others"):
             repository.plan_drill(store=tmp_path / "other")
         assert repository.plan_drill(store=store).snapshot == old.id
-        assert repository.drill(other).snapshot == other.id  # whoever names one gets it
+        assert repository.drill(other).snapshot == other.id  # a snapshot that is named is used
 
     def test_one_snapshot_is_not_enough(self, store, repository):
         with pytest.raises(NotFoundError, match="no repository"):

@@ -149,7 +149,7 @@ def test_there_must_be_room(snap, room, monkeypatch):
 
 
 def test_an_index_of_another_kind_with_the_same_vectors_passes(snap, folder, room):
-    """What was recorded can be asked of any index, such as one that was built anew."""
+    """Recorded queries can be run on any index, such as one that was rebuilt."""
     index = faiss.index_factory(nova.DIMENSION, "IDMap2,Flat")
     index.add_with_ids(nova.embed(nova.texts(12)), np.arange(12))
     faiss.write_index(index, str(folder / "faiss_index.bin"))

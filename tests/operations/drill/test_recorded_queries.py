@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import nova
 from novabackup import ConfigurationError, IndexStore, Probing, Repository, layouts, snapshot
 from novabackup.components import Faiss
-from novabackup.components.base import Questions, answers
+from novabackup.components.base import Questions
 from novabackup.format.records import Probe
 from novabackup.storage import open_storage
 from novabackup.store.questions import difference
@@ -199,9 +199,9 @@ def test_every_kind_of_index_answers_the_same_twice(tmp_path, kind):
 )
 def test_what_a_child_says_is_not_believed(wrong):
     said = {"ids": [7], "scores": ["1"], "vector": "AAA="}
-    assert answers("a", {"probes": [said]}).probes
+    assert Faiss("a")._answers({"probes": [said]}).probes
     forged = {**said, "scores": ["1", "2"], **wrong} if wrong.keys() <= {"ids"} else {**said, **wrong}
-    found = answers("a", {"probes": [forged]})
+    found = Faiss("a")._answers({"probes": [forged]})
     assert (found.probes, [problem.code for problem in found.problems]) == ((), ["damaged"])
 
 

@@ -1,4 +1,4 @@
-"""What is damaged and mended here: made once, and anew for each test."""
+"""Repositories to damage and repair: made once, and copied for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A BM25 index that alone is damaged is written anew as it was; where that cannot be proved, nothing is written."""
+"""A damaged BM25 index is rebuilt as it was if nothing else is damaged; unless that is proved, nothing is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A damaged repository is mended from every kind of help; what cannot be had back is named, and nothing is deleted."""
+"""A damaged repository is repaired from every kind of source; what is lost is named, and nothing is deleted."""
 
 from __future__ import annotations
 

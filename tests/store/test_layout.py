@@ -9,7 +9,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from portraits import NOT_UTF8, portrait
 
 import nova
 from novabackup import (
@@ -23,6 +22,7 @@ from novabackup import (
     snapshot,
 )
 from novabackup.components import Component, Sqlite
+from portraits import NOT_UTF8, portrait
 
 
 def database(path: Path, rows: int) -> None:

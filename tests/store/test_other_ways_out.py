@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from portraits import furnish, portrait
 
 from novabackup import IndexStore, Repository
 from novabackup.components import Tree
+from portraits import furnish, portrait
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 
 from novabackup import ConfigurationError, IndexStore, NotFoundError, Policy, Problem, Repository, retention, snapshot
 from novabackup.retention import State
+from plain_store import folder as folder
+from plain_store import store as store
 
 NOW = datetime.now(UTC) - timedelta(minutes=1)
 ILL = (Problem(code="damaged", paths=("b.txt",), message="expected more"),)

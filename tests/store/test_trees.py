@@ -8,12 +8,12 @@ import uuid
 from pathlib import Path
 
 import pytest
-from portraits import NOT_UTF8, furnish, portrait
 
 from nobody import as_nobody, let_pass
 from novabackup import ConfigurationError, IndexStore, Repository, recover, snapshot
 from novabackup.components import Files, Tree
 from novabackup.storage import open_storage
+from portraits import NOT_UTF8, furnish, portrait
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def test_ingests_of_8_hosts_are_all_there_once(moto_place, tmp_path, request):
     store.storage.write("ids.json", [b"[]"])
     place = {"url": store.url, "options": options, "folder": str(tmp_path), "hosts": HOSTS, "rounds": ROUNDS}
     done = subprocess.run(
-        [sys.executable, request.config.rootpath / "tests" / "guard" / "hosts.py"],
+        [sys.executable, request.config.rootpath / "tests" / "transaction" / "hosts.py"],
         input=json.dumps(place),
         capture_output=True,
         text=True,

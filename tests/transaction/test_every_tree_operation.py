@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from portraits import portrait
 
 from novabackup import IndexStore, NovaBackupError, Repository, recover, snapshot
 from novabackup.components import Tree
 from novabackup.storage import Storage, open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, die, fail_with
+from portraits import portrait
 
 
 class IngestError(Exception):

@@ -1,4 +1,4 @@
-"""Prune frees what nobody needs, in two steps, and never what somebody needs."""
+"""Prune deletes packs that no snapshot needs, in two steps, and never one that is needed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from novabackup import ConfigurationError, IntegrityError, Repository
 from novabackup.objects.packs import Objects
 from novabackup.operations import backup
 from novabackup.operations.backup import Request
+from plain_store import folder as folder
+from plain_store import store as store
 
 NO_GRACE = timedelta(0)
 

@@ -86,7 +86,7 @@ def test_nothing_is_printed(folder):
 def test_200_kills_at_random_moments_lose_nothing(tmp_path, request):
     tests = request.config.rootpath / "tests"
     done = subprocess.run(
-        [sys.executable, tests / "guard" / "killer.py", tmp_path / "vector_db", "200", "1"],
+        [sys.executable, tests / "transaction" / "killer.py", tmp_path / "vector_db", "200", "1"],
         env={**os.environ, "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
