@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -89,9 +90,26 @@ def sftp_place(ssh_server, tmp_path):
     return ssh_server.url(f"{tmp_path}/sftp"), ssh_server.options
 
 
+@pytest.fixture(scope="session")
+def shared_service_models():
+    """Let all S3 clients of this process, and of its forked children, share what each would read from its packages.
+
+    A client reads 2 MB of JSON and a bundle of certificates, which took half of the processor time of a short-lived
+    child. The servers here speak HTTP.
+    """
+    import aiobotocore.httpsession
+    import botocore.loaders
+
+    with pytest.MonkeyPatch.context() as patch:
+        load = functools.cache(botocore.loaders.JSONFileLoader().load_file)
+        patch.setattr(botocore.loaders.JSONFileLoader, "load_file", lambda _self, path: load(path))
+        patch.setattr(aiobotocore.httpsession, "get_cert_path", lambda _verify: None)
+        yield
+
+
 @pytest.fixture
-def clean_aws(monkeypatch, tmp_path):
-    """An environment without credentials or settings of whoever runs the tests."""
+def clean_aws(monkeypatch, tmp_path, shared_service_models):
+    """An environment without the credentials or settings of the user who runs the tests."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))

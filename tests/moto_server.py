@@ -1,16 +1,20 @@
-"""moto's server, made atomic: usage as for ``moto_server``.
+"""moto's server, made atomic and faster: usage as for ``moto_server``.
 
-moto looks at the condition of a write and then writes, in as many threads as there are requests. In between another
+moto checks the condition of a write and then writes, in as many threads as there are requests. In between another
 may have written, and of writers that race for one object two win every now and then. S3 lets one of them win.
+
+For each request it also lists its own folder of modules, which took a quarter of its processor time, and logs a line.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import threading
 
 import moto.server
+from moto import backends
 from moto.s3.responses import S3Response
 
 _WRITING = threading.Lock()
@@ -27,6 +31,10 @@ def _alone(write):
 
 for _name in ("put_object", "delete_object", "_key_response_post"):
     setattr(S3Response, _name, _alone(getattr(S3Response, _name)))
+
+_MODULES = tuple(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: _MODULES
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":
