@@ -17,9 +17,8 @@ from typing import IO, Any
 import attrs
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.base import Reader
 
-__all__ = ["Limits", "Result", "run", "run_on"]
+__all__ = ["Limits", "Result", "run"]
 
 _HERE = Path(__file__).parent
 _CAPTURE = 64 << 10
@@ -57,7 +56,7 @@ class Result:
     peak: int
 
 
-def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limits) -> Result:
+def run(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Result:
     """Run a script of this package on a file, in a child process.
 
     The child gets the file as its standard input and nothing else: a minimal environment, its own session, no core
@@ -65,19 +64,14 @@ def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limit
 
     Args:
         script: File name of a script in this package that defines ``look(arguments) -> dict``.
-        reader: The file.
+        file: Becomes the standard input of the child.
         arguments: Arguments of ``look``; must be serialisable as JSON.
         limits: Limits of the child.
 
     Raises:
         ConfigurationError: No child can be started here, or a package that it needs is missing.
-        OSError: The file could not be read, or no process could be started.
+        OSError: No process could be started.
     """
-    return run_on(script, reader.file(), arguments, limits)
-
-
-def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Result:
-    """Do the same as `run` with a file that is open already, or for a script that opens one by itself."""
     if not sys.executable or getattr(sys, "frozen", False):
         # A frozen program is its own sys.executable: starting that would start the program a second time.
         raise ConfigurationError(

@@ -41,13 +41,8 @@ def look(arguments: dict[str, Any]) -> dict[str, object]:
     return found
 
 
-def check(descriptor: int, size: int, *, binary: bool) -> dict[str, object]:
-    """Read an index from a descriptor; raises what faiss raises."""
-    return read(descriptor, size, binary=binary)[1]
-
-
 def read(descriptor: int, size: int, *, binary: bool) -> tuple[Any, dict[str, object]]:
-    """Read as `check` does, and return the index, too."""
+    """Read and check an index; return it and what was found. Raises what faiss raises."""
     # Read-only, so that lists in another file are not opened for writing; and without the tables that faiss needs only
     # for searching and that may take gigabytes.
     flags = faiss.IO_FLAG_READ_ONLY

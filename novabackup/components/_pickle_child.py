@@ -110,13 +110,8 @@ def look(arguments: dict[str, Any]) -> dict[str, object]:
     return found
 
 
-def check(descriptor: int, start: int, size: int, shape: str) -> dict[str, object]:
-    """Count what is in the pickle that begins at an offset of a file; raises what unpickling raises."""
-    return read(descriptor, start, size, shape)[2]
-
-
 def read(descriptor: int, start: int, size: int, shape: str) -> tuple[object, list[str], dict[str, object]]:
-    """Count as `check` does; return the unpickled value and the names in the pickle, too."""
+    """Read a pickle; return the value, the names in it and what was found. Raises what unpickling raises."""
     os.lseek(descriptor, start, os.SEEK_SET)
     with os.fdopen(os.dup(descriptor), "rb", buffering=_BUFFER) as file:
         unpickler = _Unpickler(file)
