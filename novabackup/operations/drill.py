@@ -246,7 +246,7 @@ def results(access: Access) -> list[Drill]:
     return sorted(found, key=lambda drill: drill.time)  # keys have whole seconds, and several may share one
 
 
-def _write(access: Access, drill: Drill) -> None:
+def write_result(access: Access, drill: Drill) -> None:
     """Write a result, and delete the oldest of many."""
     access.write_dated(DRILLS, drill)
     for old in drill_keys(access)[:-_DRILLS_KEPT]:
@@ -259,6 +259,6 @@ def _write(access: Access, drill: Drill) -> None:
 def _record(objects: Objects, drill: Drill) -> None:
     """Record the result; if that fails, only log it, since the caller gets the result anyway."""
     try:
-        _write(objects.access, drill)
+        write_result(objects.access, drill)
     except OSError as error:
         _LOG.error("%s: the result of the drill could not be recorded: %s", objects.url, error)

@@ -1,22 +1,22 @@
-"""How records show as tables in notebooks; and sequences of them that are plain tuples elsewhere."""
+"""Reports and problems of a store, and snapshots, as tables in notebooks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from novabackup._support import html as _html
+from novabackup._support.html import size, table
 from novabackup.format.records import Point, Problem, Report
 
 __all__ = ["Problems", "Reports", "snapshot_html", "snapshots_html"]
 
 
 class Reports(tuple[Report, ...]):
-    """What the components of a store reported, in the order in which they are declared."""
+    """Reports of the components of a store, in the order in which they are declared."""
 
     __slots__ = ()
 
     def __getitem__(self, key: object) -> Report:  # type: ignore[override]
-        """Find a report by its position or by the path of its file."""
+        """Return a report by its position or by the path of its file."""
         if isinstance(key, str):
             for report in self:
                 if report.path == key:
@@ -25,14 +25,14 @@ class Reports(tuple[Report, ...]):
         return tuple.__getitem__(self, key)  # type: ignore[no-any-return,call-overload]
 
     def _repr_html_(self) -> str:
-        return _html.table(
+        return table(
             "Index files",
             ["file", "exists", "size", "count", "dimension", "kind", "written with", "problems"],
             (
                 (
                     report.path,
                     report.exists,
-                    _html.size(report.size),
+                    size(report.size),
                     report.count,
                     report.dimension,
                     report.kind,
@@ -45,12 +45,12 @@ class Reports(tuple[Report, ...]):
 
 
 class Problems(tuple[Problem, ...]):
-    """What is wrong; empty, and so false, when all is well."""
+    """Problems of a store; empty, and so false, if it is healthy."""
 
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        return _html.table(
+        return table(
             "Problems", ["problem", "files", "what to know"], ((p.code, ", ".join(p.paths), p.message) for p in self)
         )
 
@@ -60,7 +60,7 @@ _COLUMNS = ("id", "time", "store", "size", "added", "tags", "message", "problems
 
 def snapshots_html(points: Iterable[Point]) -> str:
     """Return snapshots as a table."""
-    return _html.table("Snapshots", _COLUMNS, map(_row, points))
+    return table("Snapshots", _COLUMNS, map(_row, points))
 
 
 def snapshot_html(point: Point) -> str:
@@ -69,9 +69,9 @@ def snapshot_html(point: Point) -> str:
     for entry in point.record.files:
         report = entry.report
         seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
-        rows.append((entry.path, _html.size(entry.size), *seen, entry.blake3[:16]))
-    about = _html.table(f"Snapshot {point.id}", _COLUMNS[1:], [_row(point)[1:]])
-    return about + _html.table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
+        rows.append((entry.path, size(entry.size), *seen, entry.blake3[:16]))
+    about = table(f"Snapshot {point.id}", _COLUMNS[1:], [_row(point)[1:]])
+    return about + table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
 
 
 def _row(point: Point) -> tuple[object, ...]:
@@ -80,8 +80,8 @@ def _row(point: Point) -> tuple[object, ...]:
         point.id,
         f"{record.time:%Y-%m-%d %H:%M:%S} UTC",
         record.store,
-        _html.size(record.size),
-        _html.size(record.added),
+        size(record.size),
+        size(record.added),
         ", ".join(record.tags),
         record.message,
         "; ".join(map(str, record.problems)) or "none",

@@ -10,6 +10,7 @@ from telling import SECRET
 
 from novabackup import ConfigurationError, DecryptionError, Repository
 from novabackup.keys import Passphrase
+from novabackup.objects.condemned import condemn
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
 

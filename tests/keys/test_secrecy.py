@@ -29,9 +29,9 @@ from novabackup import (
 )
 from novabackup.components import Files
 from novabackup.format import records as model
+from novabackup.format.layout import snapshot_key
 from novabackup.format.sealing import padded
 from novabackup.keys import Passphrase
-from novabackup.format.layout import snapshot_key
 
 
 def objects_of(repository: Repository) -> dict[str, Path]:
@@ -76,7 +76,11 @@ def test_the_same_content_has_other_hashes_in_each_repository(repository, store,
     for other in others:
         other.backup(store)
     hashes = [
-        {bytes(row) for pack, _entry in found._objects.pack_entries() for row in found._objects.table(pack).hashes}
+        {
+            bytes(row)
+            for pack, _entry in found._objects.packs.entries()
+            for row in found._objects.packs.table(pack).hashes
+        }
         for found in (repository, *others)
     ]
     assert all(hashes)

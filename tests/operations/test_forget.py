@@ -27,7 +27,7 @@ def add(repository, store):
 
     def add(hours: float, **changes: object) -> str:
         record = attrs.evolve(template, time=NOW - timedelta(hours=hours), **{"tags": (), **changes})
-        return repository._objects.records.save(record)
+        return repository._objects.records.save(record).id
 
     return add
 

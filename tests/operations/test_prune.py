@@ -12,6 +12,7 @@ import pytest
 from fsspec.callbacks import Callback
 
 from novabackup import ConfigurationError, IntegrityError, Repository
+from novabackup.objects.condemned import condemn
 from novabackup.objects.packs import Objects
 from novabackup.operations import backup
 from novabackup.operations.backup import Request
@@ -92,7 +93,7 @@ def test_a_condemned_pack_that_a_snapshot_names_again_stays(repository, store, o
     plan = repository.prune(grace=NO_GRACE)
     # A writer that had read the packs before they were condemned, and commits now.
     record = repository._objects.records.read(repository["latest"].id)
-    name = repository._objects.records.save(naming(record, plan.condemn))
+    name = repository._objects.records.save(naming(record, plan.condemn)).id
     assert not repository.prune(grace=NO_GRACE).delete
     assert packs(repository) >= orphaned
     assert name in repository
@@ -114,7 +115,9 @@ def test_a_writer_shares_nothing_with_condemned_packs(repository, store, folder)
     condemn(objects.access, repository._objects.records.read(first.id).packs)
     again = repository.backup(store)
     assert again.added > 300_000
-    assert not set(repository._objects.records.read(first.id).packs) & set(repository._objects.records.read(again.id).packs)
+    assert not set(repository._objects.records.read(first.id).packs) & set(
+        repository._objects.records.read(again.id).packs
+    )
     assert again.open("a.bin").read() == content
 
 
@@ -122,18 +125,18 @@ def test_a_writer_whose_packs_are_condemned_before_its_commit_starts_anew(reposi
     first = repository.backup(store)
     old = repository._objects.records.read(first.id).packs
     (folder / "b.txt").write_text("new")
-    condemned = []
+    doomed = []
 
     def condemn_and_tell(callback_value: object) -> None:
-        if not condemned:
-            condemned.extend(old)
-            Objects(repository._objects.storage).condemn(old)
+        if not doomed:
+            doomed.extend(old)
+            condemn(repository._objects.access, old)
 
     callback = Callback(hooks={"condemn": lambda size, value, **_: condemn_and_tell(value) if value else None})
-    name, record = backup.execute(repository._objects, store, Request(), callback)
-    assert condemned
-    assert not set(record.packs) & set(old)
-    repository[name].verify()
+    point = backup.execute(repository._objects, store, Request(), callback)
+    assert doomed
+    assert not set(point.record.packs) & set(old)
+    repository[point.id].verify()
 
 
 def test_nothing_is_pruned_while_a_snapshot_cannot_be_read(repository, orphaned):

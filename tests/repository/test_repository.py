@@ -397,5 +397,5 @@ def test_tables_that_would_take_too_much_memory_are_read_again(repository, store
         contents.append({path.name: path.read_bytes() for path in folder.glob("*.*")})
     for point, content in zip(repository, contents, strict=True):
         assert {path: point.open(path).read() for path in point.files} == content
-        assert len(repository._objects._tables._tables) == 1
+        assert len(repository._objects.packs._tables._tables) == 1
     assert not repository.check(read_data_subset="100%")

@@ -1,4 +1,4 @@
-"""In which line of a TOML file each setting stands, which Python's own parser does not tell."""
+"""Finds the line of each setting in a TOML file, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-__all__ = ["Path", "line_of", "lines_of"]
-
 Path = tuple[str | int, ...]
 """Keys, and positions in arrays, from the top of the document down to a setting."""
+
+_DEEPEST = 64
+"""Deeper settings have no line of their own: a document of tables in tables would cost the square of its depth."""
 
 _STRING = r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
 _PART = rf"(?:{_STRING}|[A-Za-z0-9_-]+)"
@@ -30,19 +31,12 @@ _HEADER = re.compile(rf"[ \t]*(?P<array>\[)?\[[ \t]*(?P<key>{_KEY})[ \t]*\]")
 
 
 def lines_of(text: str) -> dict[Path, int]:
-    """Find the line of each table and key.
-
-    Args:
-        text: A document that `tomllib` has read without complaint; only then are the answers right.
-
-    Returns:
-        The number of the line, counted from one, by path.
-    """
+    """Return the line of each table and key, counted from one, of a document that `tomllib` has accepted."""
     return _Scan(text).run()
 
 
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
-    """Give the line of a setting, or of what it is part of where it has none of its own."""
+    """Return the line of a setting, or of the table that it is part of if it has none of its own."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -64,7 +58,7 @@ class _Inside:
 
     @property
     def here(self) -> Path:
-        """Where the value is that is being read."""
+        """The path of the value that is being read."""
         return (*self.path, *(self.key if self.position is None else (self.position,)))
 
 
@@ -88,7 +82,7 @@ class _Scan:
                 continue
             token = _TOKEN.match(self._text, at)
             if token is None:
-                break  # no TOML: tomllib has said so already
+                break  # not TOML: tomllib has reported it
             if token["key"]:
                 self._begin_value(_parts(token["key"]), line, top=fresh and not self._open)
             elif token["mark"]:
@@ -122,7 +116,7 @@ class _Scan:
         self._note(self._open[-1].here, line)
 
     def _note(self, path: Path, line: int) -> None:
-        for length in range(1, len(path) + 1):
+        for length in range(1, min(len(path), _DEEPEST) + 1):
             self._lines.setdefault(path[:length], line)
 
     def _mark(self, mark: str, line: int) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from novabackup.errors import FormatError, IntegrityError
 from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, PIN_NAME, README_KEY
+from novabackup.format.readme import sealed_readme, sealed_script
 from novabackup.format.records import Drill, Forgotten, Pin, encode
 from novabackup.format.sealing import OtherKeyError
-from novabackup.objects.founding import write_readme, write_script
 from novabackup.objects.packs import Objects
 from novabackup.objects.slots import read_config, read_slot
 from novabackup.operations import pins
@@ -68,13 +68,16 @@ class SmallObjects:
 
     def _write_readme(self) -> None:
         quarantine.keep(self._objects.storage, README_KEY)
-        write_readme(self._objects.storage, encrypted=self._objects.access.encrypted)
+        text = sealed_readme(encrypted=self._objects.access.encrypted)
+        self._objects.storage.write(README_KEY, [text])
         if not self._objects.storage.exists(EXTRACT_KEY):
-            write_script(self._objects.storage)  # the new text mentions it, even if the lost one did not
+            self._objects.storage.write(
+                EXTRACT_KEY, [sealed_script()]
+            )  # the new text mentions it, even if the lost one did not
 
     def _write_script(self) -> None:
         quarantine.keep(self._objects.storage, EXTRACT_KEY)
-        write_script(self._objects.storage)
+        self._objects.storage.write(EXTRACT_KEY, [sealed_script()])
 
     def _pin(self, key: str, name: str) -> Iterator[Task]:
         for other in self._others:

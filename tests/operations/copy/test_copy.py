@@ -119,7 +119,7 @@ def test_what_went_before_is_not_read_again(both, store):
     grow(store, 3)
     source.backup(store)
     for found in (source, target):  # as another program would see them
-        found._objects._tables.clear()
+        found._objects.packs._tables.clear()
         found._objects._records.clear()
     read = []
     plan = source.plan_copy(to=target)
@@ -253,7 +253,7 @@ def test_a_damaged_repository_is_mended_from_a_copy(tmp_path, store):
     whole[5000] ^= 1
     pack.write_bytes(whole)
     assert source.check(read_data_subset="100%")
-    source.records.forget([source["latest"]])
+    source.forget([source["latest"]])
     source.prune(grace=timedelta(0))
     target.copy(to=source)
     source["latest"].verify()
@@ -267,7 +267,7 @@ def test_packs_that_are_condemned_during_a_copy_are_not_relied_on(tmp_path, stor
     point = source.backup(store)
     source.copy(to=target)
     loose = {pack for entry in target[point.id].files.values() for pack in entry.packs}
-    target.records.forget([point.id])
+    target.forget([point.id])
     objects = target._objects
     protect = objects.packs.protect
 

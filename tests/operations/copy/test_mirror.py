@@ -35,8 +35,8 @@ def take(tmp_path, source):
         (tmp_path / "store" / "a").write_text(f"{days} {changes}")
         point = source.backup(store)
         record: SnapshotRecord = source._objects.records.read(point.id)
-        source.records.forget([point.id])
-        return source._objects.records.save(attrs.evolve(record, time=NOW - timedelta(days=days), **changes))
+        source.forget([point.id])
+        return source._objects.records.save(attrs.evolve(record, time=NOW - timedelta(days=days), **changes)).id
 
     return taken
 
@@ -79,7 +79,7 @@ def test_what_its_policy_no_longer_keeps_goes_there_and_stays_here(source, targe
 def test_what_is_gone_here_stays_there(source, target, take):
     kept = [take(days) for days in (3, 2, 1)]
     source.mirror(to=target, policy=Policy(daily=30))
-    source.records.forget(kept[:2])
+    source.forget(kept[:2])
     source.mirror(to=target, policy=Policy(daily=30))
     assert names(target) == kept
 
@@ -99,11 +99,11 @@ def test_nothing_is_forgotten_there_if_anything_could_not_be_copied(source, targ
 def test_pins_count_where_they_are(source, target, take):
     pinned, stays = take(5), take(4)
     source.mirror(to=target, policy="last 2")
-    pins.pin(source.access, pinned)
-    pins.pin(target.access, stays)
-    source.records.forget([stays])
+    source.pin(pinned)
+    target.pin(stays)
+    source.forget([stays])
     new = take(1)
-    target.records.forget([pinned])
+    target.forget([pinned])
     source.mirror(to=target, policy="last 1")
     assert names(target) == [pinned, stays, new]
     assert list(target.pins()) == [stays]
@@ -126,5 +126,5 @@ def test_local_remote_and_cold_repositories_as_in_the_procedures(source, target,
     target.mirror(to=cold, policy="cold")
     assert len(names(cold)) < len(names(target)) < len(names(source))
     assert len({name[:6] for name in names(cold)}) == 5, "one of each month"
-    source.records.forget(source.plan_forget("local"))
+    source.forget(source.plan_forget("local"))
     assert source["latest"].id in names(target)

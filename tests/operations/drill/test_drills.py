@@ -34,6 +34,7 @@ from novabackup.integrations.metrics import measure
 from novabackup.keys import KeyFile
 from novabackup.objects.packs import Objects
 from novabackup.operations import drill as drills
+from novabackup.operations.drill import write_result
 from novabackup.storage import open_storage
 
 
@@ -325,7 +326,7 @@ class TestNotes:
         ]
         for name in names:
             objects.access.write_record(f"drills/{name}.json", Drill(time=datetime.now(UTC), snapshot=name, store="/s"))
-        objects.note_drill(Drill(time=datetime.now(UTC), snapshot="last", store="/s"))
+        write_result(objects.access, Drill(time=datetime.now(UTC), snapshot="last", store="/s"))
         assert [drill.snapshot for drill in repository.drills()] == [*names[6:], "last"]
 
     def test_neither_prune_nor_forget_nor_copies_care(self, old, repository, tmp_path):
@@ -377,5 +378,5 @@ def test_drills_of_one_second_are_told_in_their_order(store, repository):
         Drill(time=begun + timedelta(milliseconds=number), snapshot=point.id, store=store.url) for number in range(8)
     ]
     for drill in noted:
-        repository._objects.note_drill(drill)
+        write_result(repository._objects.access, drill)
     assert list(repository.drills()) == noted

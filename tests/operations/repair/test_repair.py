@@ -19,6 +19,7 @@ from novabackup.components import Bm25, Faiss, Tree
 from novabackup.errors import ArchivedError
 from novabackup.keys import Passphrase
 from novabackup.objects import packer
+from novabackup.objects.condemned import condemned
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
 
@@ -199,8 +200,8 @@ def test_a_backup_that_runs_beside_a_repair_is_told_not_to_rely_on_damaged_packs
     damaged = objects(case.url, "packs")[0]
     flip(damaged, 1000)
     case.open().repair()
-    condemned = {pack for _entry, record in case.open()._objects.condemned() for pack in record.packs}
-    assert condemned == {damaged.name}
+    doomed = {pack for _entry, record in condemned(case.open()._objects.access) for pack in record.packs}
+    assert doomed == {damaged.name}
 
 
 def test_another_repository_of_the_same_store_helps_chunk_by_chunk(plain):
