@@ -6,9 +6,8 @@ from importlib import resources
 
 from blake3 import blake3
 
-__all__ = ["EXTRACT_KEY", "script_intact", "sealed_script"]
+from novabackup.format.layout import EXTRACT_KEY
 
-EXTRACT_KEY = "extract.py"
 _SEAL = b"\n# blake3 of the text above: "
 
 

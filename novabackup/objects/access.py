@@ -1,23 +1,30 @@
-"""Opening a repository, or creating it where there is nothing; reading and writing single records, sealed as it is."""
+"""Opening or creating a repository, and reading and writing single records, sealed as the repository is."""
 
 from __future__ import annotations
 
-import abc
 import logging
 import re
 import secrets
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import attrs
 
-from novabackup.errors import FormatError, IntegrityError, NotFoundError
-from novabackup.format.records import Config, KeySlot, Record, SnapshotRecord, decode, encode
+from novabackup.errors import ArchivedError, FormatError, IntegrityError, NotFoundError
+from novabackup.format.layout import (
+    CONDEMNED,
+    CONFIG_KEY,
+    FOREIGN,
+    PACK_NAME,
+    SLOT_NAME,
+    SNAPSHOT_NAME,
+    SNAPSHOTS,
+    snapshot_key,
+)
+from novabackup.format.records import Config, KeySlot, Record, SnapshotRecord, decode, encode, identify
 from novabackup.format.sealing import Protection
 from novabackup.keys import Key
 from novabackup.objects.founding import (
-    CONFIG_KEY,
-    FOREIGN,
     Opened,
     open_with,
     read_config,
@@ -28,19 +35,24 @@ from novabackup.objects.founding import (
 )
 from novabackup.storage import Entry, Storage
 
-__all__ = ["PACK_NAME", "SNAPSHOT_NAME", "Opening"]
-
 _LOG = logging.getLogger("novabackup")
 
-SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
-PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
 _SNAPSHOT_NAMES = re.compile(rf"(?<=\0){SNAPSHOT_NAME.pattern}(?=\0)")
-_OURS = re.compile(rf"{PACK_NAME.pattern}|{SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
+_OURS = re.compile(rf"{PACK_NAME.pattern}|{SNAPSHOT_NAME.pattern}|{CONDEMNED}/.*|{SLOT_NAME.pattern}", re.DOTALL)
 _Record = TypeVar("_Record")
 
 
-class Opening(abc.ABC):
-    """Opens one repository, and reads and writes records in it."""
+class _Cache(Protocol):
+    def clear(self) -> None: ...
+
+
+class Access:
+    """Opens one repository, and reads and writes records in it.
+
+    Attributes:
+        storage: Where the repository is.
+        caches: What has been read with the keys of the repository; cleared when these change.
+    """
 
     def __init__(self, storage: Storage, key: Key | None = None) -> None:
         """Work on a storage, without touching it yet.
@@ -50,6 +62,7 @@ class Opening(abc.ABC):
             key: What opens it if it is encrypted, or is to open it once it is created.
         """
         self.storage = storage
+        self.caches: list[_Cache] = []
         self._key = key
         self._opened: Opened | None = None
 
@@ -77,6 +90,12 @@ class Opening(abc.ABC):
     def protection(self) -> Protection:
         """How the repository is sealed; see `opened`."""
         return self.opened.protection
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than the users of this host may be able to read what is in the repository."""
+        # A key opens an encrypted repository, or creates one; with any other repository it is an error.
+        return self._key is None and self.storage.local_path(CONFIG_KEY) is None
 
     @property
     def encrypted(self) -> bool:
@@ -149,8 +168,10 @@ class Opening(abc.ABC):
             self._opened = open_with(self.storage, self._key, config)
 
     def forget_cached(self) -> None:
-        """Believe nothing any more that has been read: everything may have been sealed anew."""
+        """Trust nothing that has been read so far: all records and packs may have been sealed again."""
         self._opened = None
+        for cache in self.caches:
+            cache.clear()
 
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
         """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
@@ -182,14 +203,21 @@ class Opening(abc.ABC):
         name = entry.key
         return name.partition("/")[0] not in FOREIGN or bool(_OURS.fullmatch(name))
 
-    @abc.abstractmethod
     def _any_snapshot(self) -> SnapshotRecord | None:
         """Read the newest snapshot that can be read."""
+        for name in reversed(self.names()):
+            try:
+                return self.read_snapshot(name)[0]
+            except (ArchivedError, IntegrityError, FormatError) as error:
+                _LOG.warning("snapshot %s is passed over: %s", name, error)
+            except NotFoundError:
+                continue
+        return None
 
     def names(self) -> list[str]:
         """List the ids of all snapshots that are there, oldest first, readable or not."""
         # All at once, since there may be thousands, and each backup looks.
-        keys = "\0".join(("", *self.storage.keys("snapshots"), ""))
+        keys = "\0".join(("", *self.storage.keys(SNAPSHOTS), ""))
         return _SNAPSHOT_NAMES.findall(keys)
 
     def read_record(self, key: str, kind: type[_Record]) -> tuple[_Record, bytes, str]:
@@ -214,3 +242,37 @@ class Opening(abc.ABC):
     def write_record(self, key: str, record: Record, previous: str = "") -> None:
         """Write a record, sealed as the repository is."""
         self.storage.write(key, [self.protection.close_record(encode(record), key, previous)])
+
+    def readable_records(self, keys: Iterable[str], kind: type[_Record]) -> Iterator[tuple[str, _Record]]:
+        """Read records that may have gone since they were listed; damaged ones are passed over with a warning."""
+        for key in keys:
+            try:
+                yield key, self.read_record(key, kind)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is passed over: %s", key, error)
+            except FileNotFoundError:
+                continue
+
+    def record_keys(self, folder: str) -> list[str]:
+        """List the keys of records in a folder, without what a killed `clock` left beside them."""
+        return [key for key in self.storage.keys(folder) if key.endswith(".json")]
+
+    def read_snapshot(self, name: str) -> tuple[SnapshotRecord, str]:
+        """Read a snapshot, and the id of the one that it says was there before it.
+
+        Raises:
+            NotFoundError: There is none of this id.
+            IntegrityError: Its bytes are not those that were written, or they belong to another snapshot.
+        """
+        key = snapshot_key(name)
+        try:
+            record, data, previous = self.read_record(key, SnapshotRecord)
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no snapshot {name} in {self.url}") from None
+        found = identify(data)
+        if found != name:
+            raise IntegrityError(
+                f"{self.url}/{key}: expected snapshot {name}, found the record of {found}. "
+                "The object was renamed or replaced"
+            )
+        return record, previous

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 from collections.abc import Iterator, Sequence
 
@@ -12,42 +11,15 @@ import attrs
 from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, DecryptionError, FormatError, IntegrityError
-from novabackup.format.readme import EXTRACT_KEY, sealed_script
+from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, README_KEY, SLOT_NAME, slot_key
+from novabackup.format.readme import sealed_script
 from novabackup.format.records import ENCRYPTION, Config, KeySlot, decode, encode
 from novabackup.format.sealing import PLAIN, Protection
 from novabackup.keys import Key, unwrap, wrap
 from novabackup.storage import Storage
 
-__all__ = [
-    "CONFIG_KEY",
-    "FOREIGN",
-    "KEYS",
-    "README_KEY",
-    "Opened",
-    "add_slot",
-    "open_with",
-    "read_config",
-    "read_slot",
-    "readme_intact",
-    "remove_slot",
-    "rewrite_config",
-    "slots",
-    "still_opens",
-    "write_founding",
-    "write_readme",
-    "write_script",
-    "write_slot",
-]
-
 _LOG = logging.getLogger("novabackup")
 
-CONFIG_KEY = "config.json"
-README_KEY = "README.txt"
-KEYS = "keys"
-FOREIGN = frozenset({"config", "data", "index", "keys", "locks", "packs", "snapshots", "condemned"})
-"""Top-level names that, without our config.json, show somebody else's repository (restic's, borg's) or a ruin."""
-
-_SLOT_NAME = re.compile(rf"{KEYS}/([0-9a-f]{{16}})\.json")
 _MOST_SLOTS = 100
 """A passphrase is tried on each, which takes a third of a second."""
 
@@ -178,7 +150,7 @@ def slots(storage: Storage, repository: str | None = None) -> Iterator[tuple[str
         storage: Where it is.
         repository: Its id, since somebody may have put keys of another one there; None if that is not known.
     """
-    found = [(match[1], key) for key in storage.keys(KEYS) if (match := _SLOT_NAME.fullmatch(key))]
+    found = [(match[1], key) for key in storage.keys(KEYS) if (match := SLOT_NAME.fullmatch(key))]
     for name, key in found[:_MOST_SLOTS]:
         try:
             slot = read_slot(storage, key)
@@ -221,11 +193,6 @@ def write_slot(storage: Storage, key: Key, opened: Opened, data_keys: Sequence[b
 def remove_slot(storage: Storage, name: str) -> None:
     """Take a key away."""
     storage.delete(slot_key(name))
-
-
-def slot_key(name: str) -> str:
-    """Give the key under which a slot is stored."""
-    return f"{KEYS}/{name}.json"
 
 
 def open_with(storage: Storage, key: Key | None, config: Config | None) -> Opened:

@@ -21,8 +21,8 @@ from novabackup._support.text import first_of
 from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
 from novabackup.format.records import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer, Stored
-from novabackup.objects.packs import Objects
 from novabackup.operations.compatibility import versions
 from novabackup.storage import Reader, Storage
 from novabackup.store import checks
@@ -103,7 +103,7 @@ def execute(
     taking = _Taking(objects, store, request, callback, avoid)
     contents = taking.contents()  # refuses a bad URL before a repository is created
     taking.refuse_secrets(contents)
-    repository = objects.ensure()
+    repository = objects.access.ensure()
     changed = ""
     for _try in range(_TRIES):
         try:
@@ -113,7 +113,7 @@ def execute(
             _LOG.info("%s: %s: trying again", store.url, changed)
             contents = taking.contents()
             continue
-        name = objects.save(record)
+        name = objects.records.save(record)
         _LOG.info(
             "snapshot %s of %s: %d files, %d bytes, %d added, %d requests for the store, %d for the repository",
             name,
@@ -156,7 +156,7 @@ class _Taking:
 
     def refuse_secrets(self, contents: Contents) -> None:
         """Refuse passwords and keys that others could read in the repository."""
-        if not self.objects.exposed:
+        if not self.objects.access.exposed:
             return
         secrets: dict[str, str] = {}
         for file in contents.files:
@@ -183,7 +183,7 @@ class _Taking:
                 learned = learn(store, files, entries, recent, request.probing)
             except (ChangedError, FileNotFoundError) as error:
                 raise _AgainError(printable(str(error))) from error
-            self.objects.protect(packer.shared)
+            self.objects.packs.protect(packer.shared)
             if packer.condemned_meanwhile():
                 raise _AgainError("content that it shares with older snapshots is about to be pruned")
             if not self._is_unchanged(files, entries):
@@ -229,7 +229,7 @@ class _Taking:
         """Choose snapshots of the same store that are likely to share much content, as they are close in time."""
         past = self.request.past
         url = self.store.url if past is None else past.store
-        records = (record for record in self.objects.records() if record.store == url)
+        records = (record for record in self.objects.records.all() if record.store == url)
         if past is None:
             return list(itertools.islice(records, _RECENT))
         moment = past.time

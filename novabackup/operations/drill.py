@@ -17,8 +17,8 @@ from novabackup._support.scratch import scratch
 from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ArchivedError, CheckFailedError, IntegrityError, NotFoundError, NovaBackupError
 from novabackup.format.records import FAILED_TAG, Drill, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
-from novabackup.operations import thaw
+from novabackup.objects.objects import Objects
+from novabackup.operations import drill_notes, thaw
 from novabackup.operations.compatibility import compare, here, versions
 from novabackup.operations.verify import Stopwatch, Trial, open_and_query
 from novabackup.store.reports import Reports
@@ -84,7 +84,7 @@ def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPla
         NotFoundError: There is no such snapshot.
         ArchivedError: All such snapshots have to be thawed first.
     """
-    known = [(name, record) for name, record in objects.named_records() if store in (None, record.store)]
+    known = [(name, record) for name, record in objects.records.points() if store in (None, record.store)]
     newest: dict[str, str] = {}
     for name, record in known:
         newest.setdefault(record.store, name)
@@ -136,7 +136,7 @@ def execute(
         CheckFailedError: It failed for another reason.
         OSError: It could not take place: there is no room.
     """
-    record = objects.record(name)
+    record = objects.records.read(name)
     thaw.require_readable(objects, name, record, "a drill restores it")
     began = datetime.now(UTC)
     watch = Stopwatch(timer) if timer else Stopwatch()
@@ -232,6 +232,6 @@ def _too_slow(drill: Drill) -> tuple[Problem, ...]:
 def _record(objects: Objects, drill: Drill) -> None:
     """Record the result; if that fails, only log it, since the caller gets the result anyway."""
     try:
-        objects.note_drill(drill)
+        drill_notes.add(objects, drill)
     except OSError as error:
         _LOG.error("%s: the result of the drill could not be recorded: %s", objects.url, error)

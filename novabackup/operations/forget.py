@@ -13,7 +13,8 @@ from novabackup import retention
 from novabackup._support.text import first_of
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import SIDE_TAGS, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
+from novabackup.operations import pins
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
 
 _LOG = logging.getLogger("novabackup")
@@ -23,7 +24,7 @@ def plan(objects: Objects, policy: Policy) -> ForgetPlan:
     """Plan which snapshots a policy keeps; those that cannot be read stay, with a warning."""
     known = candidates(objects)
     made = retention.apply(policy, known, now=datetime.now(UTC))
-    unread = sorted({*objects.names()}.difference(candidate.id for candidate in known))
+    unread = sorted({*objects.records.names()}.difference(candidate.id for candidate in known))
     if not unread:
         return made
     warning = f"{len(unread)} cannot be read and stay: {first_of(unread)}. check() says why"
@@ -38,15 +39,15 @@ def execute(objects: Objects, what: ForgetPlan | Iterable[str]) -> tuple[str, ..
         PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
     """
     names = _still_forgotten(objects, what) if isinstance(what, ForgetPlan) else _forgettable(objects, what)
-    objects.forget(names)
+    objects.records.forget(names)
     return names
 
 
 def candidates(objects: Objects) -> list[Candidate]:
     """Describe all snapshots that can be read."""
-    records = dict(objects.named_records())
-    stored, pinned = objects.stored(), objects.pinned()
-    there = objects.present({pack for record in records.values() for pack in record.packs})
+    records = dict(objects.records.points())
+    stored, pinned = objects.records.stored(), pins.pinned(objects)
+    there = objects.packs.present({pack for record in records.values() for pack in record.packs})
     return [
         Candidate(
             id=name,
@@ -74,7 +75,7 @@ def _still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
     there = {candidate.id for candidate in present}
     for name in there.intersection(aged.forgotten).difference(names):
         _LOG.warning("snapshot %s stays: it is pinned, damaged or the last of its store by now", name)
-    locked = objects.locked(names)
+    locked = objects.records.locked(names)
     for name, lock in locked.items():
         _LOG.warning("snapshot %s stays: it is %s. A later plan will include it", name, lock)
     return tuple(name for name in names if name not in locked)
@@ -83,11 +84,11 @@ def _still_forgotten(objects: Objects, aged: ForgetPlan) -> tuple[str, ...]:
 def _forgettable(objects: Objects, named: Iterable[str]) -> tuple[str, ...]:
     """Return ids without duplicates; refuse those that are pinned or may not be deleted yet."""
     names = tuple(dict.fromkeys(named))
-    for name in sorted(objects.pinned().intersection(names)):
-        pin = objects.read_pin(name)
+    for name in sorted(pins.pinned(objects).intersection(names)):
+        pin = pins.read_pin(objects, name)
         since = f" since {pin.time:%Y-%m-%d %H:%M} UTC{f': {pin.message}' if pin.message else ''}" if pin else ""
         raise ConfigurationError(f"snapshot {name} is pinned{since}. To forget it, call unpin({name!r}) first")
-    if locked := objects.locked(names):
+    if locked := objects.records.locked(names):
         which = "; ".join(f"{name} is {lock}" for name, lock in locked.items())
         raise PermissionError(errno.EACCES, f"may not be forgotten yet: {which}. Wait until then", objects.url)
     return names

@@ -13,8 +13,9 @@ from novabackup._support import html
 from novabackup._support.paths import matches
 from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, ConfigurationError
+from novabackup.format.layout import pack_key
 from novabackup.format.records import SnapshotRecord
-from novabackup.objects.packs import Objects, pack_key
+from novabackup.objects.objects import Objects
 from novabackup.operations.restore.plan import require_paths
 from novabackup.storage import Frozen
 

@@ -16,7 +16,7 @@ from novabackup._support import html
 from novabackup._support.scratch import scratch
 from novabackup.errors import CheckFailedError, ConfigurationError, IntegrityError
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations import thaw
 from novabackup.store import checks
@@ -184,8 +184,8 @@ def _structure(objects: Objects, entry: FileEntry) -> tuple[Problem, ...]:
     """Check that the chunks of a file exist, without reading them."""
     try:
         size = 0
-        for pack, first, count in objects.runs(entry).tolist():
-            sizes = objects.table(entry.packs[pack], reaching=first + count).sizes[first : first + count]
+        for pack, first, count in objects.packs.runs(entry).tolist():
+            sizes = objects.packs.table(entry.packs[pack], reaching=first + count).sizes[first : first + count]
             size += int(sizes.sum(dtype=np.int64))
     except IntegrityError as error:
         return error.problems or (Problem(code="damaged", paths=(entry.path,), message=str(error)),)

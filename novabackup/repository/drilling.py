@@ -10,6 +10,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup.format.records import Drill
 from novabackup.operations import drill as drills
+from novabackup.operations import drill_notes
 from novabackup.operations.drill import DrillPlan
 from novabackup.repository.find import Catalog, name_of, url_of
 from novabackup.repository.snapshot import Snapshot
@@ -34,7 +35,7 @@ class Drilling(Catalog):
             NotFoundError: There is no such snapshot.
             ArchivedError: All of them have to be thawed first.
         """
-        self._objects.require()
+        self._objects.access.require()
         return drills.plan(self._objects, url_of(store), random.Random(seed))  # noqa: S311 - no secret depends on it
 
     def drill(
@@ -86,7 +87,7 @@ class Drilling(Catalog):
         if snapshot is None:
             snapshot = self.plan_drill(store=store)
         found = self[snapshot.snapshot if isinstance(snapshot, DrillPlan) else name_of(snapshot)]
-        kind = store or self._stores.get(found.store) or self._open_store(self._objects.record(found.id))
+        kind = store or self._stores.get(found.store) or self._open_store(self._objects.records.read(found.id))
         return drills.execute(self._objects, found.id, kind, rules, lambda to: found.restore(to=to, callback=callback))
 
     def drills(self) -> tuple[Drill, ...]:
@@ -95,5 +96,5 @@ class Drilling(Catalog):
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
-        return tuple(self._objects.drills())
+        self._objects.access.require()
+        return tuple(drill_notes.read(self._objects))

@@ -15,7 +15,7 @@ from novabackup._support.text import first_of
 from novabackup.components import Component, Files, Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.records import SIDE_TAGS, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import check as verification
 from novabackup.operations import usage
 from novabackup.operations.usage import Usage
@@ -62,12 +62,12 @@ class Catalog:
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
+        self._objects.access.require()
         wanted = {tags} if isinstance(tags, str) else set(tags)
         url = url_of(store)
         return Snapshots(
             self._snapshot(name, record)
-            for name, record in reversed(list(self._objects.named_records()))
+            for name, record in reversed(list(self._objects.records.points()))
             if wanted <= set(record.tags) and url in (None, record.store)
         )
 
@@ -86,9 +86,9 @@ class Catalog:
             raise TypeError(
                 f"a snapshot is found by its id, not by {name!r}. For positions: repository.snapshots()[-1]"
             )
-        self._objects.require()
+        self._objects.access.require()
         found = self._resolve(name)
-        return self._snapshot(found, self._objects.record(found))
+        return self._snapshot(found, self._objects.records.read(found))
 
     def at(self, time: datetime, *, store: str | os.PathLike[str] | IndexStore | None = None) -> Snapshot:
         """Find the snapshot that says what a store held at a time: the newest that was taken by then.
@@ -121,9 +121,9 @@ class Catalog:
         return by_then[-1]
 
     def _resolve(self, name: str) -> str:
-        names = self._objects.names()
+        names = self._objects.records.names()
         if name == _LATEST:
-            newest = next((name for name, record in self._objects.named_records() if _was_meant(record.tags)), None)
+            newest = next((name for name, record in self._objects.records.points() if _was_meant(record.tags)), None)
             if newest is None:
                 raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
             return newest
@@ -148,7 +148,7 @@ class Catalog:
             name = name.id
         if not isinstance(name, str):
             return False
-        self._objects.require()
+        self._objects.access.require()
         try:
             self._resolve(name)
         except NotFoundError:
@@ -156,8 +156,8 @@ class Catalog:
         return True
 
     def __len__(self) -> int:
-        self._objects.require()
-        return len(self._objects.names())
+        self._objects.access.require()
+        return len(self._objects.records.names())
 
     def __bool__(self) -> bool:
         return True  # a repository is something even when it is empty or not there yet
@@ -171,8 +171,8 @@ class Catalog:
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
-        return sum(entry.size for _pack, entry in self._objects.pack_entries())
+        self._objects.access.require()
+        return sum(entry.size for _pack, entry in self._objects.packs.entries())
 
     def usage(self, *, callback: Callback = DEFAULT_CALLBACK) -> Usage:
         """Tell what the repository holds and what it takes: snapshots, bytes, packs, and what sharing saves.

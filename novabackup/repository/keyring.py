@@ -14,7 +14,7 @@ from novabackup.format.sealing import OtherKeyError
 from novabackup.keys import Key
 from novabackup.objects import founding
 from novabackup.objects.founding import Opened
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 
 __all__ = ["KeyInfo", "KeyRing"]
 
@@ -106,9 +106,9 @@ class KeyRing:
 
     def _not_opened(self) -> str:
         """Name a snapshot that needs another key; empty if there is none."""
-        for name in self._objects.names():
+        for name in self._objects.records.names():
             try:
-                self._objects.record(name)
+                self._objects.records.read(name)
             except OtherKeyError:
                 return name
             except (ArchivedError, IntegrityError, FormatError, NotFoundError):
@@ -130,7 +130,7 @@ class KeyRing:
         new, slot = self._add(key, opened.wrapped.label if label is None else label)
         # The new one is there before the old one goes: a crash in between leaves both.
         founding.remove_slot(self._objects.storage, opened.slot)
-        self._objects.reopen(key, new, slot)
+        self._objects.access.reopen(key, new, slot)
         return new
 
     def _add(self, key: Key, label: str) -> tuple[str, KeySlot]:
@@ -138,8 +138,8 @@ class KeyRing:
         return founding.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)
 
     def _opened(self) -> Opened:
-        self._objects.require()  # somebody may have replaced the data key since
-        opened = self._objects.opened
+        self._objects.access.require()  # somebody may have replaced the data key since
+        opened = self._objects.access.opened
         if not opened.slot:
             raise ConfigurationError(
                 f"{self._objects.url} is not encrypted, so it has no keys. To encrypt what is in it, copy it into a "

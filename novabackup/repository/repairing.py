@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup.format.records import Problem
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.backup import request
 from novabackup.repository.find import Catalog
 from novabackup.repository.snapshot import Snapshot
@@ -163,7 +163,7 @@ class Repairing(Catalog):
         from novabackup.operations.rebuild import rebuild as rebuilding  # noqa: PLC0415 - only who calls this waits for it
 
         refuse_if_interrupted(store, context=whereabouts(), timeout=None)
-        self._objects.require()
+        self._objects.access.require()
         return rebuilding.plan(store, self._objects, wishes)
 
 

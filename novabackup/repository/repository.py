@@ -16,12 +16,12 @@ from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.packs import Compression
 from novabackup.format.records import Pin
 from novabackup.keys import Key
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import backup as _backup
 from novabackup.operations import copy as copying
 from novabackup.operations import forget as forgetting
 from novabackup.operations import mirror as mirroring
-from novabackup.operations import prune
+from novabackup.operations import pins, prune
 from novabackup.operations import reencrypt as reencryption
 from novabackup.operations.backup import Request, request
 from novabackup.operations.copy import CopyPlan, Paces
@@ -98,7 +98,7 @@ class Repository(Imports, Drilling, Repairing):
         Raises:
             FormatError: The URL holds something that is not a repository, or one of a newer format.
         """
-        return self._objects.ensure()
+        return self._objects.access.ensure()
 
     def backup(
         self,
@@ -153,8 +153,8 @@ class Repository(Imports, Drilling, Repairing):
             NotFoundError: There is no repository here, or a snapshot is not there.
         """
         expect(to, Repository, "to=Repository(url)")
-        self._objects.require()
-        names = self._objects.names() if snapshots is None else self._names(snapshots)
+        self._objects.access.require()
+        names = self._objects.records.names() if snapshots is None else self._names(snapshots)
         return copying.plan(self._objects, names, to._objects)
 
     def copy(
@@ -203,7 +203,7 @@ class Repository(Imports, Drilling, Repairing):
         expect(to, Repository, "to=Repository(url)")
         if to.url == self.url:  # a copy into itself does nothing, but a mirror would forget what only it is not to hold
             raise ConfigurationError(f"expected another repository, found {self.url} on both sides. Look at the URLs")
-        self._objects.require()
+        self._objects.access.require()
         return mirroring.plan(self._objects, to._objects, Policy.of(policy))
 
     def mirror(
@@ -257,7 +257,7 @@ class Repository(Imports, Drilling, Repairing):
             ConfigurationError: The repository is not encrypted.
             IntegrityError: Something cannot be read, and would be lost with its data key; nothing is taken away.
         """
-        self._objects.require()
+        self._objects.access.require()
         return reencryption.execute(self._objects, callback)
 
     # -- pinning -----------------------------------------------------------------------------------------------------
@@ -272,8 +272,8 @@ class Repository(Imports, Drilling, Repairing):
         Raises:
             NotFoundError: It is not there.
         """
-        self._objects.require()
-        self._objects.pin(self._resolve(name_of(snapshot)), message)
+        self._objects.access.require()
+        pins.pin(self._objects, self._resolve(name_of(snapshot)), message)
 
     def unpin(self, snapshot: str | Snapshot) -> None:
         """Take the pin of a snapshot away; the snapshot stays until it is forgotten.
@@ -284,12 +284,12 @@ class Repository(Imports, Drilling, Repairing):
         Raises:
             NotFoundError: It is not there, or not pinned.
         """
-        self._objects.require()
-        pinned, name = self._objects.pinned(), name_of(snapshot)
+        self._objects.access.require()
+        pinned, name = pins.pinned(self._objects), name_of(snapshot)
         found = name if name in pinned else self._resolve(name)
         if found not in pinned:
             raise NotFoundError(f"snapshot {found} in {self.url} is not pinned. pins() lists those that are")
-        self._objects.unpin(found)
+        pins.unpin(self._objects, found)
 
     def pins(self) -> dict[str, Pin | None]:
         """List pinned snapshots: their ids, with time and message of each pin; None for a pin that is damaged.
@@ -297,8 +297,8 @@ class Repository(Imports, Drilling, Repairing):
         Raises:
             NotFoundError: There is no repository here.
         """
-        self._objects.require()
-        return {name: self._objects.read_pin(name) for name in sorted(self._objects.pinned())}
+        self._objects.access.require()
+        return {name: pins.read_pin(self._objects, name) for name in sorted(pins.pinned(self._objects))}
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 
@@ -315,7 +315,7 @@ class Repository(Imports, Drilling, Repairing):
             NotFoundError: There is no repository here.
             ConfigurationError: The policy cannot be understood.
         """
-        self._objects.require()
+        self._objects.access.require()
         return forgetting.plan(self._objects, Policy.of(policy))
 
     def forget(self, what: ForgetPlan | Iterable[str | Snapshot]) -> tuple[str, ...]:
@@ -336,7 +336,7 @@ class Repository(Imports, Drilling, Repairing):
             ConfigurationError: A snapshot that is named is pinned; then none is forgotten.
             PermissionError: A snapshot that is named may not be deleted yet; then none is forgotten.
         """
-        self._objects.require()
+        self._objects.access.require()
         return forgetting.execute(self._objects, what if isinstance(what, ForgetPlan) else self._names(what))
 
     def plan_prune(self, *, grace: timedelta = prune.GRACE) -> PrunePlan:
@@ -349,7 +349,7 @@ class Repository(Imports, Drilling, Repairing):
             NotFoundError: There is no repository here.
             IntegrityError: A snapshot cannot be read, so nobody knows what it needs.
         """
-        self._objects.require()
+        self._objects.access.require()
         return prune.plan(self._objects, grace)
 
     def prune(self, plan: PrunePlan | None = None, *, grace: timedelta = prune.GRACE) -> PrunePlan:

@@ -19,8 +19,9 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from novabackup._support import html as _html
 from novabackup._support.threads import uninterrupted
 from novabackup.errors import ConfigurationError, NotFoundError
+from novabackup.format.layout import pin_key
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects, pin_key
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import ContentReader
 from novabackup.operations import compatibility, thaw
 from novabackup.operations import verify as trial

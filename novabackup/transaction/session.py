@@ -21,8 +21,8 @@ from novabackup.errors import (
     causes,
 )
 from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
-from novabackup.operations import backup
+from novabackup.objects.objects import Objects
+from novabackup.operations import backup, pins
 from novabackup.operations.backup import Request
 from novabackup.operations.restore.execute import Kept, execute
 from novabackup.operations.restore.plan import RestorePlan, Step, plan
@@ -119,7 +119,7 @@ class Session:
             refuse_if_busy_within(self._store, context)
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
-                avoid = self._objects.frozen
+                avoid = self._objects.packs.frozen
                 self._snapshot, self._record = backup.execute(self._objects, self._store, point, self._callback, avoid)
             else:
                 self._snapshot, self._record = point
@@ -213,7 +213,7 @@ class Session:
 
 def _refuse_archive(objects: Objects) -> None:
     """Refuse to guard a block by a snapshot that goes where nothing can be read back at once."""
-    if not objects.reads_back:
+    if not objects.packs.reads_back:
         raise ConfigurationError(
             f"{objects.url}: a block must be able to go back at once, and what is written in this storage class has to "
             "be thawed first. Guard with a repository of another class, such as GLACIER_IR; for this one, take plain "
@@ -257,7 +257,7 @@ def _finish_inherited(
             return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
         if left.repository != objects.url:
             objects = opener(left.repository)
-        record = objects.record(left.snapshot)
+        record = objects.records.read(left.snapshot)
         done = _put_back(held, store, objects, record, FAILED_TAG, callback)
     except BaseException as failure:
         held.abandon()
@@ -297,7 +297,7 @@ def _put_back(
     kept: SnapshotRecord | None = None
     if said.kept:
         try:
-            kept = objects.record(said.kept)
+            kept = objects.records.read(said.kept)
         except NovaBackupError as error:
             _LOG.warning("snapshot %s cannot be read, so files are set aside: %s", said.kept, error)
     execute(todo, objects, record, store.storage, Kept.of(kept), callback)
@@ -307,7 +307,7 @@ def _put_back(
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return backup.execute(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.frozen)[0]
+        return backup.execute(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.packs.frozen)[0]
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -316,10 +316,12 @@ def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
 def _forget_old_failures(objects: Objects, url: str) -> None:
     """Keep only the newest of the snapshots of what failed blocks left behind."""
     try:
-        failed = [name for name, record in objects.named_records() if record.store == url and FAILED_TAG in record.tags]
+        failed = [
+            name for name, record in objects.records.points() if record.store == url and FAILED_TAG in record.tags
+        ]
         old = failed[KEEP_FAILED:]
-        stay = {*objects.pinned(), *objects.locked(old)} if old else set()
-        objects.forget([name for name in old if name not in stay])
+        stay = {*pins.pinned(objects), *objects.records.locked(old)} if old else set()
+        objects.records.forget([name for name in old if name not in stay])
     except Exception as error:  # noqa: BLE001 - tidying up must not turn a good rollback into an error
         _LOG.warning("old %s snapshots of %s could not be forgotten: %s", FAILED_TAG, url, error)
 
@@ -364,7 +366,7 @@ def plan_recover(store: IndexStore, opener: Opener, *, context: str) -> Recovery
     if left.phase == "backup":
         return Recovery(store=store.url, phase=left.phase, snapshot="", plan=None)
     objects = opener(left.repository)
-    todo = survey(store, objects, left.snapshot, objects.record(left.snapshot), left.paths)
+    todo = survey(store, objects, left.snapshot, objects.records.read(left.snapshot), left.paths)
     return Recovery(store=store.url, phase=left.phase, snapshot=left.snapshot, plan=todo, kept=left.kept)
 
 
@@ -410,7 +412,7 @@ def restore(
         except (IntegrityError, FormatError):
             if kept:
                 held.update(phase="rollback", snapshot=kept, paths=(), kept="")
-                _put_back(held, store, objects, objects.record(kept), REPLACED_TAG, DEFAULT_CALLBACK)
+                _put_back(held, store, objects, objects.records.read(kept), REPLACED_TAG, DEFAULT_CALLBACK)
             held.release()
             raise
         held.release()

@@ -10,6 +10,7 @@ from telling import SECRET
 
 from novabackup import ConfigurationError, DecryptionError, Repository
 from novabackup.keys import Passphrase
+from novabackup.objects import condemned
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
 
@@ -32,7 +33,7 @@ def stages(repository, again):
     repository.keys.add(Passphrase("bob"), "bob")
     repository.forget([repository.snapshots()[0]])
     repository.pin("latest", "as delivered")
-    repository._objects.condemn([])
+    condemned.add(repository._objects, [])
     mine = next(key.id for key in again().keys if key.current)
     whole = tree(repository.url)
     counting = FaultyStorage(open_storage(repository.url))

@@ -22,7 +22,7 @@ def contents(repository: Repository) -> dict[str, list[bytes]]:
 def test_everything_is_sealed_with_a_new_key_and_other_keys_are_out(repository, again, store):
     before = contents(repository)
     packs = {path.name for path in Path(repository.url, "packs").rglob("*") if path.is_file()}
-    old = repository._objects.opened.data_keys
+    old = repository._objects.access.opened.data_keys
     repository.keys.add(Passphrase("somebody who left"), "bob")
     again().forget([again().snapshots()[0].id])
     assert again().reencrypt() == ("bob",)
@@ -30,7 +30,7 @@ def test_everything_is_sealed_with_a_new_key_and_other_keys_are_out(repository, 
         again("somebody who left").snapshots()
     opened = again()
     assert contents(opened) == dict(list(before.items())[1:])
-    assert set(opened._objects.opened.data_keys).isdisjoint(old)
+    assert set(opened._objects.access.opened.data_keys).isdisjoint(old)
     assert not opened.check(read_data_subset="100%")
     assert packs.isdisjoint(path.name for path in Path(repository.url, "packs").rglob("*") if path.is_file())
     assert opened.backup(store).verify().files == 2
@@ -64,7 +64,7 @@ def test_whenever_it_is_interrupted_nothing_is_lost_and_it_goes_on(tmp_path, sto
         Repository(url, key=Passphrase(SECRET)).reencrypt()
         found = Repository(url, key=Passphrase(SECRET))
         assert contents(found) == before
-        assert len(found._objects.opened.data_keys) == 1
+        assert len(found._objects.access.opened.data_keys) == 1
         assert not found.check(read_data_subset="100%")
 
 

@@ -11,7 +11,7 @@ from novabackup.cli.exits import Exit
 from novabackup.cli.output import Answer, Column, Table, count, counted, number, problem_fields, problem_lines, size
 from novabackup.cli.work import BY_DEFAULT, Options, Work
 from novabackup.errors import ConfigurationError
-from novabackup.objects.records import PACK_NAME, SNAPSHOT_NAME
+from novabackup.format.layout import PACK_NAME, SNAPSHOT_NAME
 from novabackup.operations.rebuild.rebuild import RebuildPlan
 from novabackup.operations.repair.plan import RepairPlan
 

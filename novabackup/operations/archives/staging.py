@@ -15,7 +15,7 @@ from fsspec.callbacks import Callback
 
 from novabackup.errors import FormatError, IntegrityError, NotFoundError
 from novabackup.format.records import Attributes, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import backup
 from novabackup.operations.archives.plan import ImportPlan, Intake
 from novabackup.operations.backup import Past, Request
@@ -78,10 +78,10 @@ def _known(
 ) -> tuple[str, SnapshotRecord] | None:
     """Find the snapshot of the same time, store and content."""
     start = f"{plan.time:%Y%m%dT%H%M%SZ}-{plan.time.microsecond:05x}"
-    for name in objects.names():
+    for name in objects.records.names():
         if name.startswith(start):
             try:
-                record = objects.record(name)
+                record = objects.records.read(name)
             except (IntegrityError, FormatError, NotFoundError):
                 continue  # damaged or forgotten, so it does not stand in for this one
             same = {entry.path: (entry.size, entry.blake3) for entry in record.files} == unpacked

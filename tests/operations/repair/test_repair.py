@@ -18,7 +18,7 @@ from novabackup import IndexStore, IntegrityError, NotFoundError, Repository
 from novabackup.components import Bm25, Faiss, Tree
 from novabackup.errors import ArchivedError
 from novabackup.keys import Passphrase
-from novabackup.objects import packer
+from novabackup.objects import condemned, packer
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
 
@@ -199,8 +199,8 @@ def test_a_backup_that_runs_beside_a_repair_is_told_not_to_rely_on_damaged_packs
     damaged = objects(case.url, "packs")[0]
     flip(damaged, 1000)
     case.open().repair()
-    condemned = {pack for _entry, record in case.open()._objects.condemned() for pack in record.packs}
-    assert condemned == {damaged.name}
+    doomed = {pack for _entry, record in condemned.listed(case.open()._objects) for pack in record.packs}
+    assert doomed == {damaged.name}
 
 
 def test_another_repository_of_the_same_store_helps_chunk_by_chunk(plain):
@@ -267,7 +267,7 @@ def test_damaged_snapshots_come_back_from_a_copy(case, copied):
     case.is_whole()
     check_nothing_is_deleted(case, damaged)
     assert "damaged/snapshots" in " ".join(tree(case.url))
-    if case.secret is None and copied._objects.encrypted is False:
+    if case.secret is None and copied._objects.access.encrypted is False:
         assert sum(path.stat().st_size for path in objects(case.url, "packs")) == size, "content that is here is shared"
 
 
