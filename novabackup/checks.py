@@ -1,4 +1,4 @@
-"""Rules over what the components of a store reported: from reports to problems, without reading anything."""
+"""Rules between the files of a store: functions from the reports of its components to problems."""
 
 from novabackup.store.checks import (
     DEFAULT,

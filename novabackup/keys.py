@@ -1,7 +1,7 @@
 """Keys that open an encrypted repository: a passphrase, a file, or a service such as a KMS.
 
-None of them encrypts data. Each wraps the data keys, which are random, in a slot of its own in the repository: so there
-can be several, and changing a passphrase rewrites nothing but its slot.
+None of them encrypts data. Each wraps the data keys, which are random, in its own slot in the repository: so there can
+be several, and changing a passphrase rewrites only its slot.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _N, _R, _P = 1 << 17, 8, 1
 """Costs of scrypt: 128 MiB and about 0.3 s, as OWASP's Password Storage Cheat Sheet recommends."""
 _MOST_MEMORY = 1 << 30
 _MOST_WORK = 4 << 30
-"""Bytes that a slot may let scrypt go through: 32 times as many as those that are made here."""
+"""Bytes that a slot may make scrypt process: 32 times as many as the slots that are made here."""
 _LONGEST_SECRET = 1 << 16
 _COMMAND_TIMEOUT = 60.0
 
 
 @attrs.frozen(kw_only=True)
 class _Made:
-    """A wrapping key, and what a slot has to say so that it can be made again."""
+    """A wrapping key, and the parameters in its slot from which it is derived again."""
 
     wrapping: bytes = attrs.field(repr=False)
     n: int = 0
@@ -51,21 +51,21 @@ class _Made:
 
 
 class Key(abc.ABC):
-    """Something that opens an encrypted repository.
+    """Base class of keys that open an encrypted repository.
 
     Attributes:
-        kind: What slots call it.
+        kind: Its name in slots.
     """
 
     kind: str
 
     @abc.abstractmethod
-    def make(self, salt: bytes) -> _Made:
+    def _make(self, salt: bytes) -> _Made:
         """Make a new wrapping key."""
 
     @abc.abstractmethod
-    def make_again(self, slot: KeySlot) -> bytes | None:
-        """Make the wrapping key of a slot again; None if this cannot be its key."""
+    def _make_again(self, slot: KeySlot) -> bytes | None:
+        """Derive the wrapping key of a slot again; None if this cannot be its key."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
@@ -80,22 +80,22 @@ class Passphrase(Key):
         """Use a passphrase.
 
         Args:
-            text: Not empty. It is normalised (Unicode NFKC), so that it does not matter on which keyboard it was typed.
+            text: Not empty. It is normalised (Unicode NFKC), so that it does not depend on the keyboard.
 
         Raises:
-            ConfigurationError: It is empty, or no Unicode text.
+            ConfigurationError: It is empty, or not Unicode text.
         """
         if not text:
             raise ConfigurationError("expected a passphrase, found an empty text")
         try:
             self._secret = unicodedata.normalize("NFKC", text).encode()
         except UnicodeEncodeError:
-            # Not chained: that error carries the whole text.
-            raise ConfigurationError("expected a passphrase of Unicode characters, found bytes that are none") from None
+            # Not chained: that error contains the whole text.
+            raise ConfigurationError("expected a passphrase of Unicode characters, found other bytes") from None
 
     @classmethod
     def from_env(cls, name: str = "NOVABACKUP_PASSPHRASE") -> Passphrase:
-        """Take it from an environment variable.
+        """Read it from an environment variable.
 
         Raises:
             ConfigurationError: The variable is not set.
@@ -107,17 +107,17 @@ class Passphrase(Key):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Passphrase:
-        """Take it from the first line of a file.
+        """Read it from the first line of a file.
 
         Raises:
-            ConfigurationError: There is nothing in it.
+            ConfigurationError: The line is empty.
             OSError: It cannot be read.
         """
         return cls(_first_line(_read_secret(Path(path)), str(path)))
 
     @classmethod
     def from_command(cls, command: Sequence[str]) -> Passphrase:
-        """Take it from the first line that a program prints, such as a password manager.
+        """Read it from the first line of output of a program, such as a password manager.
 
         Args:
             command: Program and arguments; no shell is involved.
@@ -135,22 +135,20 @@ class Passphrase(Key):
             raise ConfigurationError(f"{command[0]} gives no passphrase: it ended with {done.returncode}")
         return cls(_first_line(done.stdout, command[0]))
 
-    def make(self, salt: bytes) -> _Made:
-        """Make a new wrapping key."""
+    def _make(self, salt: bytes) -> _Made:
         return _Made(wrapping=self._derive(salt, _N, _R, _P), n=_N, r=_R, p=_P)
 
-    def make_again(self, slot: KeySlot) -> bytes | None:
-        """Make the wrapping key of a slot again."""
+    def _make_again(self, slot: KeySlot) -> bytes | None:
         if slot.n & (slot.n - 1) or slot.n < 2 or slot.r < 1 or slot.p < 1:
             return None
         memory = 128 * slot.n * slot.r
         if memory > _MOST_MEMORY or memory * slot.p > _MOST_WORK:
-            _LOG.warning("a key that asks for %d times %d bytes of memory is passed over", slot.p, memory)
+            _LOG.warning("ignoring a key that needs %d times %d bytes of memory", slot.p, memory)
             return None
         try:
             return self._derive(slot.salt, slot.n, slot.r, slot.p)
-        except (MemoryError, ValueError) as error:  # costs that do not go together, or no memory for them
-            _LOG.warning("the key %r is passed over: %s", slot.label, type(error).__name__)
+        except (MemoryError, ValueError) as error:  # invalid costs, or not enough memory
+            _LOG.warning("ignoring the key %r: %s", slot.label, type(error).__name__)
             return None
 
     def _derive(self, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -166,7 +164,7 @@ class KeyFile(Key):
         """Read the file.
 
         Raises:
-            ConfigurationError: It is not such a file.
+            ConfigurationError: It is no key file.
             OSError: It cannot be read.
         """
         text = _first_line(_read_secret(Path(path)), str(path))
@@ -179,10 +177,10 @@ class KeyFile(Key):
 
     @classmethod
     def generate(cls, path: str | os.PathLike[str]) -> KeyFile:
-        """Create a file with a new random key, for its owner alone; keep a copy of it elsewhere.
+        """Create a file with a new random key, readable by its owner only; keep a copy of it elsewhere.
 
         Raises:
-            FileExistsError: There is a file already.
+            FileExistsError: The file exists.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -191,12 +189,10 @@ class KeyFile(Key):
             os.fsync(file.fileno())
         return cls(path)
 
-    def make(self, salt: bytes) -> _Made:
-        """Make a new wrapping key."""
+    def _make(self, salt: bytes) -> _Made:
         return _Made(wrapping=self._derive(salt))
 
-    def make_again(self, slot: KeySlot) -> bytes | None:
-        """Make the wrapping key of a slot again."""
+    def _make_again(self, slot: KeySlot) -> bytes | None:
         return self._derive(slot.salt)
 
     def _derive(self, salt: bytes) -> bytes:
@@ -204,7 +200,7 @@ class KeyFile(Key):
 
 
 class ExternalKey(Key):
-    """A key that somebody else keeps, such as a KMS; it is asked to encrypt and decrypt 32 bytes."""
+    """A key in an external service, such as a KMS, which encrypts and decrypts 32 bytes."""
 
     kind = "external"
 
@@ -212,19 +208,18 @@ class ExternalKey(Key):
         """Use a service.
 
         Args:
-            encrypt: Turns 32 bytes into a token, of at most 64 KiB.
-            decrypt: Turns a token of its own into the 32 bytes again; raises for any other.
+            encrypt: Turns 32 bytes into a token of at most 64 KiB.
+            decrypt: Turns a token back into the 32 bytes; raises for tokens of other keys.
         """
         self._encrypt = encrypt
         self._decrypt = decrypt
 
-    def make(self, salt: bytes) -> _Made:
-        """Make a new wrapping key."""
+    def _make(self, salt: bytes) -> _Made:
         wrapping = secrets.token_bytes(_KEY)
         try:
             token = bytes(self._encrypt(wrapping))
         except Exception as error:
-            # What the service says is left to the cause: it may be long, and could repeat what it was to encrypt.
+            # The service's message is left to the cause: it may be long, and could contain the plaintext.
             raise ConfigurationError(
                 f"the external key could not encrypt a new key: {type(error).__name__}. Nothing was written"
             ) from error
@@ -232,12 +227,11 @@ class ExternalKey(Key):
             raise ConfigurationError(f"the external key gave {len(token)} bytes that do not hide what they stand for")
         return _Made(wrapping=wrapping, token=token)
 
-    def make_again(self, slot: KeySlot) -> bytes | None:
-        """Make the wrapping key of a slot again."""
+    def _make_again(self, slot: KeySlot) -> bytes | None:
         try:
             found = bytes(self._decrypt(slot.token))
         except Exception as error:
-            # What the service says is left to the cause: it may be long, and is not for a message of ours.
+            # The service's message is left to the cause: it may be long.
             raise DecryptionError(
                 f"the external key could not decrypt the token of the slot {slot.label!r}: {type(error).__name__}"
             ) from error
@@ -245,16 +239,16 @@ class ExternalKey(Key):
 
 
 def wrap(key: Key, data_keys: Sequence[bytes], repository: str, label: str) -> KeySlot:
-    """Wrap data keys.
+    """Wrap data keys in a new slot.
 
     Args:
-        key: That will open the slot.
+        key: The key that will open the slot.
         data_keys: 32 bytes each, the newest first.
         repository: Id of the repository.
-        label: Whose key it is, for people.
+        label: Name of the key, for people.
     """
     salt = secrets.token_bytes(_SALT)
-    made = key.make(salt)
+    made = key._make(salt)
     slot = KeySlot(
         repository=repository,
         kind=key.kind,
@@ -281,7 +275,7 @@ def unwrap(key: Key, slot: KeySlot) -> tuple[bytes, ...] | None:
     """
     if slot.kind != key.kind:
         return None
-    wrapping = key.make_again(slot)
+    wrapping = key._make_again(slot)
     if wrapping is None:
         return None
     try:
@@ -294,20 +288,21 @@ def unwrap(key: Key, slot: KeySlot) -> tuple[bytes, ...] | None:
 
 
 def _aead() -> ModuleType:
-    """Import what encrypts: that takes a while, and few programs need it."""
+    """Import the encryption late: that takes a while, and few programs need it."""
     from novabackup.format.sealing import aead  # noqa: PLC0415
 
     return aead
 
 
 def _context(slot: KeySlot) -> bytes:
-    """Say what else a slot states that must not be altered; the label is for people and may be."""
+    """Return the fields of a slot that must not be altered, as associated data; the label may be."""
     return f"novabackup key\n{slot.repository}\n{slot.kind}\n{slot.n} {slot.r} {slot.p}".encode()
 
 
 def _read_secret(path: Path) -> bytes:
     with path.open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077 and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
             _LOG.warning("%s can be read by others: chmod 600 it", path)
         return file.read(_LONGEST_SECRET)
 

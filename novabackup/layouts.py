@@ -1,4 +1,4 @@
-"""Ready-made lists of what well-known systems consist of, indexes or all of it; any other is a tuple of components."""
+"""Ready-made lists of components for well-known systems; any other layout is a tuple of components."""
 
 from novabackup.store.layouts import (
     LEFT_OUT,

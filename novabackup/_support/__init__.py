@@ -1,1 +1,1 @@
-"""Small tools that know nothing of backups: text, paths, threads, temporary folders."""
+"""Helpers that know nothing of backups: commands, text, paths, threads, temporary folders."""

@@ -1,4 +1,4 @@
-"""What callers mix up: an argument of another kind is named where it was passed, not where it is first used."""
+"""Type checks of arguments that callers mix up, so that the error is raised where they are passed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["expect"]
 
 
 def expect(value: object, kind: type, instead: str) -> None:
-    """Refuse an argument that is of another kind.
+    """Refuse an argument of another type.
 
     Args:
-        value: What was passed; not shown, as a URL can hold secrets.
-        kind: What it must be.
+        value: The argument; not shown, as a URL can contain secrets.
+        kind: The required type.
         instead: What to write.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It has another type.
     """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"

@@ -1,4 +1,4 @@
-"""Runs the commands of others: no shell, a deadline, and no waiting for daemons that a command leaves behind."""
+"""Runs external commands: without a shell, with a deadline, and without waiting for daemons that they start."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Outcome:
     """How a command ended.
 
     Attributes:
-        status: Its exit status; negative for a signal; None if it could not be started or did not end in time.
+        status: Exit status; negative for a signal; None if it could not be started or did not end in time.
         end: The same in words.
-        output: The last lines that it wrote to standard output and standard error.
+        output: The last lines of standard output and standard error.
     """
 
     status: int | None
@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Tell whether it ended with status 0."""
+        """Whether it ended with status 0."""
         return self.status == 0
 
     def __str__(self) -> str:
@@ -43,10 +43,10 @@ class Outcome:
 
 
 def arguments(value: Sequence[str]) -> tuple[str, ...]:
-    """Make sure that a command is a list of a program and its arguments, since no shell takes a line apart.
+    """Check that a command is a list of a program and its arguments, since no shell splits a line.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is no such list.
     """
     if isinstance(value, str) or not value or not all(isinstance(part, str) and part for part in value[:1]):
         raise ConfigurationError(
@@ -65,18 +65,18 @@ def run(
     environment: Mapping[str, str] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Outcome:
-    """Run a command until it ends, in a session of its own, so that Ctrl-C at the terminal is for its caller alone.
+    """Run a command until it ends, in its own session, so that Ctrl-C at the terminal reaches only the caller.
 
     Args:
         command: Program and arguments.
         timeout: Seconds after which it and its children are killed.
-        environment: All of its environment; by default this process's.
-        folder: Where it works; by default where this process does.
+        environment: Its whole environment; by default that of this process.
+        folder: Its working directory; by default that of this process.
 
     Returns:
-        How it ended; failures are told, not raised.
+        How it ended; failures are returned, not raised.
     """
-    # A file and not a pipe: a daemon that the command leaves behind keeps a pipe open, and its end is never seen.
+    # A file and not a pipe: a daemon that the command starts would keep a pipe open, so its end would never come.
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(  # noqa: S603 - what the user configured, without a shell

@@ -1,4 +1,4 @@
-"""Tables for notebooks: plain data in, HTML out."""
+"""HTML tables for notebooks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         caption: Line above the table.
         columns: Names of the columns.
         rows: Cells of each row; None shows as a dash. Everything is escaped: names and messages are not trusted.
-
-    Returns:
-        HTML that stands on its own.
     """
     head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in columns)
     body = "".join(
@@ -31,7 +28,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
 
 
 def size(number: float | None) -> str:
-    """Show a number of bytes as people read it, in powers of 1024."""
+    """Format a number of bytes for people, in powers of 1024."""
     if number is None:
         return "-"
     amount = float(number)

@@ -1,4 +1,4 @@
-"""Relative paths that cannot leave their root, the patterns that select them, and how they are shown."""
+"""Checks of relative paths that must not leave their root, and patterns that select paths."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ RESERVED = ".novabackup"
 _WILDCARDS = frozenset("*?[")
 _UNDECODED = re.compile(r"[\ud800-\udfff]")
 _SUSPECT = re.compile(rf"\0|{_UNDECODED.pattern}|\A/|(?:\A|/)\.{{0,2}}(?:/|\Z)")
-"""Finds something in every unsafe path by one search: the snapshots of a repository hold tens of thousands of paths."""
+"""Matches every unsafe path in a single search: the snapshots of a repository hold tens of thousands of paths."""
 _UNPORTABLE = re.compile(rf"[\x00-\x1f\\]|{_UNDECODED.pattern}|\A.:")
 
 
 def unsafe(path: str) -> str | None:
-    """Say why a relative path could name something outside of its root, or something that another path names too.
+    """Return why a relative path could lead out of its root, or be a second spelling of another; None if it is safe.
 
-    Bytes of a name that are no UTF-8 stand in it as Python puts them there (``surrogateescape``). All else that a
-    POSIX file system takes is safe: line feeds, backslashes, spaces.
+    Bytes of a name that are not UTF-8 are represented as Python does (``surrogateescape``). Everything else that a
+    POSIX file system accepts is safe: line feeds, backslashes, spaces.
 
     Args:
-        path: A path in POSIX form, as it comes from a user or from a record.
-
-    Returns:
-        The reason, or None for a path that is safe to use below a root.
+        path: A path in POSIX form, from a user or a record.
     """
     if not _SUSPECT.search(path):
         return None
@@ -47,14 +44,7 @@ def unsafe(path: str) -> str | None:
 
 
 def unportable(path: str) -> str | None:
-    """Say why a relative path is unsafe, or cannot be a name everywhere: on an object store, on another system.
-
-    Args:
-        path: A path in POSIX form.
-
-    Returns:
-        The reason, or None for a path that can be used anywhere.
-    """
+    """Return why a relative path is unsafe or not valid everywhere (object stores, other systems); None if it is."""
     reason = unsafe(path)
     if reason or not _UNPORTABLE.search(path):
         return reason
@@ -66,12 +56,12 @@ def unportable(path: str) -> str | None:
 
 
 def is_pattern(path: str) -> bool:
-    """Tell whether a declared path is a pattern such as ``docs/*.txt``."""
+    """Return whether a declared path is a pattern such as ``docs/*.txt``."""
     return not _WILDCARDS.isdisjoint(path)
 
 
 def fixed_part(pattern: str) -> str:
-    """Give the folder that everything is in that a pattern can select; empty for the root."""
+    """Return the deepest folder that contains everything a pattern can select; empty for the root."""
     fixed: list[str] = []
     for part in pattern.split("/")[:-1]:
         if is_pattern(part):
@@ -81,7 +71,7 @@ def fixed_part(pattern: str) -> str:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Tell whether a path is selected by a pattern, part by part; ``**`` stands for any number of parts.
+    """Return whether a pattern selects a path, part by part; ``**`` stands for any number of parts.
 
     A pattern without wildcards selects just itself.
     """
@@ -89,13 +79,13 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def covered(path: str, patterns: Iterable[str]) -> bool:
-    """Tell whether a path, or a folder that it is in, is selected by one of some patterns."""
+    """Return whether one of the patterns selects a path, or a folder above it."""
     patterns = tuple(patterns)
     return bool(patterns) and any(matches(one, pattern) for one in (path, *above(path)) for pattern in patterns)
 
 
 def above(path: str) -> Iterator[str]:
-    """Give the folders that a path is in, the nearest first."""
+    """Yield the folders above a path, the nearest first."""
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path

@@ -1,4 +1,4 @@
-"""Holding back so that no more than so many bytes a second go through, on the average."""
+"""Limits the average rate of a transfer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["RateLimit"]
 
 
 class RateLimit:
-    """A limit that several threads share."""
+    """A limit in bytes per second that several threads share."""
 
     def __init__(
         self,
@@ -18,12 +18,12 @@ class RateLimit:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Begin now.
+        """Start with nothing sent.
 
         Args:
             rate: Bytes per second.
-            clock: Tells seconds.
-            sleep: Waits for so many seconds.
+            clock: Returns seconds.
+            sleep: Waits for a number of seconds.
         """
         self._rate = rate
         self._clock = clock
@@ -32,10 +32,7 @@ class RateLimit:
         self._mutex = threading.Lock()
 
     def __call__(self, size: int) -> None:
-        """Wait until so many bytes may go.
-
-        What came before them has gone by then; nothing is saved up while nobody sends.
-        """
+        """Wait until this many bytes may be sent; idle time is not saved up for a burst."""
         with self._mutex:
             now = self._clock()
             begin = max(self._free, now)

@@ -1,4 +1,4 @@
-"""A folder for a restore on trial: room for it is checked first, and it goes away whatever happens."""
+"""A temporary folder for a trial restore: checks for enough space, and is always removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from novabackup._support import html as _html
+from novabackup._support.html import size as readable
 
 __all__ = ["scratch"]
 
@@ -22,22 +22,22 @@ _LOG = logging.getLogger("novabackup")
 _PREFIX = "novabackup-trial-"
 _LOCK = "lock"
 _SPARE = 16 << 20
-"""Bytes beside those of the files: folders, the journal, what a command of the user's may write."""
+"""Bytes in addition to the files: folders, the journal, output of the user's command."""
 
 
 @contextlib.contextmanager
 def scratch(parent: str | os.PathLike[str] | None, size: int) -> Iterator[Path]:
-    """Make a folder that is removed at the end, and remove those that killed processes left beside it.
+    """Create a folder that is removed at the end; remove those that killed processes left in the same place.
 
     Args:
-        parent: In which folder; by default the system's for temporary files.
-        size: Bytes that will go there.
+        parent: Where to create it; by default the system's folder for temporary files.
+        size: Bytes that will be written there.
 
     Yields:
-        Its path; nothing is there yet.
+        A path in it that does not exist yet.
 
     Raises:
-        OSError: There is not enough room (``ENOSPC``), or the folder cannot be written to.
+        OSError: There is not enough space (``ENOSPC``), or the folder cannot be written to.
     """
     folder = Path(parent if parent is not None else tempfile.gettempdir())
     _sweep(folder)
@@ -45,7 +45,7 @@ def scratch(parent: str | os.PathLike[str] | None, size: int) -> Iterator[Path]:
     if free < size + _SPARE:
         raise OSError(
             errno.ENOSPC,
-            f"expected room for {_html.size(size + _SPARE)} to restore to, found {_html.size(free)}. Free some, or "
+            f"expected room for {readable(size + _SPARE)} to restore to, found {readable(free)}. Free some, or "
             "name another folder with folder=",
             str(folder),
         )
@@ -55,14 +55,14 @@ def scratch(parent: str | os.PathLike[str] | None, size: int) -> Iterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove folders whose process is dead: a living one holds the lock in its own."""
+    """Remove folders of dead processes: a running process holds the lock in its own."""
     for folder in parent.glob(f"{_PREFIX}*"):
         try:
             if folder.lstat().st_uid != os.geteuid() or not stat.S_ISDIR(folder.lstat().st_mode):
                 continue
-            with (folder / _LOCK).open("r+") as lock:  # one without a lock is being made just now
+            with (folder / _LOCK).open("r+") as lock:  # one without a lock is just being created
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _LOG.warning("%s was left by a process that was killed: it is removed", folder)
+                _LOG.warning("%s was left by a process that was killed: removing it", folder)
                 for inner, _folders, _files in os.walk(folder):
                     Path(inner).chmod(0o700)
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Tables and lists for terminals, logs and messages: plain data in, text out."""
+"""Plain-text lists and tables for terminals, logs and messages."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from novabackup.errors import printable
 
 
 def count(many: int, what: str) -> str:
-    """Count things: 1 file, 2 files."""
+    """Format a count with its noun: 1 file, 2 files."""
     return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"
 
 
 def first_of(names: Sequence[str], most: int = 5) -> str:
-    """Name the first of several; an ellipsis says that there are more."""
+    """List the first names; an ellipsis says that there are more."""
     return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Put the cells of each row under those of the row before; nothing in them is trusted."""
+    """Align cells in columns; cells are not trusted."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return [

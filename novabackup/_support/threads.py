@@ -1,7 +1,7 @@
-"""Work beside the caller's own: a few threads, a bounded number of tasks under way, results in the order of the tasks.
+"""A thread pool with a bounded number of pending tasks and ordered results.
 
-Reading, hashing and compressing let go of the interpreter while they work, so threads use all cores. How much may be
-under way at once bounds the memory, whatever the size of a file.
+Reading, hashing and compressing release the GIL, so threads use all cores. The bound on pending tasks bounds the
+memory, whatever the size of a file.
 """
 
 from __future__ import annotations
@@ -25,51 +25,47 @@ _Result = TypeVar("_Result")
 
 
 def cores() -> int:
-    """Tell how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Buffers:
-    """Buffers of one size that are used over and over: fresh memory costs a page fault for each 4 KiB.
+    """A pool of buffers of one size: fresh memory costs a page fault for each 4 KiB.
 
     Attributes:
         size: Bytes of each.
     """
 
     def __init__(self, size: int) -> None:
-        """Have none yet.
-
-        Args:
-            size: Bytes of each.
-        """
+        """Create an empty pool of buffers of ``size`` bytes."""
         self.size = size
         self._spare: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
 
     def take(self) -> bytearray:
-        """Give a buffer with anything in it."""
+        """Return a buffer; its content is undefined."""
         with contextlib.suppress(queue.Empty):
             return self._spare.get_nowait()
         return bytearray(self.size)
 
     def give_back(self, buffer: bytearray) -> None:
-        """Take a buffer back that nobody looks at any more."""
+        """Return a buffer to the pool that is no longer used."""
         if len(buffer) == self.size:
             self._spare.put(buffer)
 
 
 class Workers:
-    """Threads for one kind of task; a context manager that leaves nothing running.
+    """A pool of threads; a context manager that leaves no thread running.
 
-    Not `ThreadPoolExecutor`: that one refuses all work as soon as the main thread has ended, and a guard in another
-    thread must be able to roll back even then. Where no thread can be had, tasks run in the caller's.
+    Not `ThreadPoolExecutor`: it refuses all tasks as soon as the main thread has ended, and a guard in another thread
+    must be able to roll back even then. If no thread can be started, tasks run in the calling thread.
     """
 
     def __init__(self, threads: int, ahead: int) -> None:
-        """Start no thread before there is a task.
+        """Create a pool; its threads start with the first tasks.
 
         Args:
-            threads: How many tasks run at once; with one, they run in the order in which they came.
-            ahead: How many may be under way or finished and not yet asked for.
+            threads: How many tasks run at once; with one thread, they run in order.
+            ahead: How many tasks may be pending, or finished with results that nobody has fetched.
         """
         self._most = threads
         self._ahead = ahead
@@ -84,21 +80,21 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # It is the tasks that are waited for: an interrupt may have come while a thread was being started, and then
-        # nobody knows whether there is such a thread.
+        # Wait for tasks, not threads: after an interrupt while a thread was being started, it is unknown whether the
+        # thread exists.
         wait([future for future in tuple(self._unfinished) if not future.cancel()])
         self._tasks.put(None)
         for thread in self._threads:
             thread.join()
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
-        """Start a task whose result somebody will ask for."""
+        """Start a task whose result the caller fetches."""
         future: Future[_Result] = Future()
         self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)
         if len(self._threads) < self._most:
             thread = threading.Thread(target=_work, args=(self._tasks,), name="novabackup", daemon=True)
-            with contextlib.suppress(RuntimeError):  # there can be no more of them
+            with contextlib.suppress(RuntimeError):  # the system allows no more
                 thread.start()
                 self._threads.append(thread)
         if self._threads:
@@ -108,32 +104,32 @@ class Workers:
         return future
 
     def hand_over(self, task: Callable[[], object]) -> None:
-        """Start a task that only has to be done; waits while too many are under way.
+        """Start a task without a result; block while too many are pending.
 
         Raises:
-            BaseException: Whatever one of the earlier tasks raised.
+            BaseException: An earlier task raised it.
         """
         while len(self._waiting) >= self._ahead:
             self._waiting.popleft().result()
         self._waiting.append(self.submit(task))
 
     def drain(self) -> None:
-        """Wait for all that was handed over.
+        """Wait for all tasks that were handed over.
 
         Raises:
-            BaseException: Whatever one of the tasks raised.
+            BaseException: A task raised it.
         """
         while self._waiting:
             self._waiting.popleft().result()
 
     def each(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-        """Call a function for each item, some of them at once.
+        """Call a function for each item, several at a time.
 
         Yields:
             The results in the order of the items.
 
         Raises:
-            BaseException: Whatever a call raised, in its turn.
+            BaseException: A call raised it; in the order of the items.
         """
         under_way: deque[Future[_Result]] = deque()
         try:
@@ -151,7 +147,7 @@ class Workers:
 def _work(tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
     while task := tasks.get():
         _do(*task)
-        del task  # what it held is not kept until the next one comes
+        del task  # release what it references before waiting for the next one
     tasks.put(None)  # for the other threads, however many there are
 
 
@@ -159,12 +155,12 @@ def _do(future: Future[Any], task: Callable[[], Any]) -> None:
     if future.set_running_or_notify_cancel():
         try:
             future.set_result(task())
-        except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is fetched
             future.set_exception(error)
 
 
 async def uninterrupted(work: Callable[[], None]) -> None:
-    """Run blocking work in a thread; a cancellation waits for it to end, since half of it must not go on unseen."""
+    """Run blocking work in a thread; a cancellation waits for its end, so that it does not go on in the background."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

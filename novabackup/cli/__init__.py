@@ -11,11 +11,7 @@ _CANNOT_START = 2
 
 
 def main() -> int:
-    """Run the command that this process was started with.
-
-    Returns:
-        The exit code; `novabackup.cli.exits` says what each means.
-    """
+    """Run the command that this process was started with; return its exit code (see `novabackup.cli.exits`)."""
     try:
         from novabackup.cli.main import run  # noqa: PLC0415 - these packages need not be installed
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""What `run` starts in between: it ties the life of a command to that of its guard, then becomes the command.
+"""Runs alone, without the package: ties the life of a command to that of novabackup, then becomes the command.
 
-A command that went on writing after its guard was killed would write over what `recover` puts back. Linux ends it with
-the guard; what the command itself has started is beyond reach.
+A command that went on writing after its guard was killed would overwrite what `recover` puts back. Linux kills it with
+the guard; processes that the command itself has started are beyond reach.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def _become(guard: int, program: str, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != guard:
-            os._exit(_NOT_EXECUTABLE)  # it died before this was asked for
-    # Python ignores these two, and a command that is started would go on ignoring them.
+            os._exit(_NOT_EXECUTABLE)  # it died before prctl
+    # Python ignores these two, and the command would inherit that.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:

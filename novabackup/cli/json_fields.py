@@ -1,34 +1,23 @@
-"""What snapshots, files and plans look like: fields for programs, whose names stay, and rows for people."""
+"""Snapshots, files and plans as JSON fields, whose names do not change, and as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from novabackup.cli.output import Column, Table, local, number, problem_fields, size
+from novabackup.cli.output import Table, local, number, size, table
 from novabackup.format.records import FileEntry, Pin, Report
 from novabackup.operations.restore.plan import Kind, RestorePlan, Step
 from novabackup.repository.snapshot import Snapshot
 
-__all__ = [
-    "file_fields",
-    "files_table",
-    "pin_fields",
-    "pinned",
-    "plan_fields",
-    "plan_table",
-    "short_ids",
-    "snapshot_fields",
-    "snapshots_table",
-]
-
+_SNAPSHOT_COLUMNS = ("!ID", "!Time", "Store", ">Size", ">New", ">Files", "Tags", "Pinned", "Health")
 _SHORTEST = 8
 _TIME_DIGITS = len("20260125T143000Z-")
 
 
 def short_ids(names: Sequence[str]) -> dict[str, str]:
-    """Shorten ids for a screen to digits that are still found, and that name one snapshot only.
+    """Shorten ids for tables to digits that are still found, and that name one snapshot only.
 
-    The first digits of an id are its time, which stands in the table anyhow; so the ones behind it are taken.
+    The first digits of an id are its time, which has a column of its own; so the ones after it are shown.
     """
     tails = [name[_TIME_DIGITS:] for name in names]
     longest = max(map(len, tails), default=_SHORTEST)
@@ -37,7 +26,7 @@ def short_ids(names: Sequence[str]) -> dict[str, str]:
 
 
 def snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
-    """Say a snapshot to programs, without its files."""
+    """Return the fields of a snapshot, without its files."""
     return {
         "id": snapshot.id,
         "time": snapshot.time,
@@ -48,16 +37,16 @@ def snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
         "size": snapshot.size,
         "added": snapshot.added,
         "healthy": not snapshot.problems,
-        "problems": [problem_fields(problem) for problem in snapshot.problems],
+        "problems": snapshot.problems,
     }
 
 
 Pins = Mapping[str, Pin | None]
-"""Pins by the ids of their snapshots; None for one that is damaged, and that counts all the same."""
+"""Pins by the ids of their snapshots; None for a pin that is damaged, which still counts."""
 
 
 def pin_fields(pins: Pins, name: str) -> dict[str, object] | None:
-    """Say to programs how a snapshot is pinned; None if it is not."""
+    """Return the fields of a snapshot's pin; None if it is not pinned."""
     if name not in pins:
         return None
     pin = pins[name]
@@ -65,32 +54,15 @@ def pin_fields(pins: Pins, name: str) -> dict[str, object] | None:
 
 
 def pinned(pins: Pins, name: str) -> str:
-    """Say to people why a snapshot is pinned; nothing if it is not."""
+    """Return why a snapshot is pinned, for people; empty if it is not."""
     pin = pins.get(name)
     return (pin.message if pin else "") or ("yes" if name in pins else "")
 
 
 def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str], pins: Pins) -> Table:
-    """Show snapshots to people.
-
-    Args:
-        snapshots: Those that are shown.
-        names: Ids of all that are there, among which a short id must be the only one.
-        pins: Which of them are pinned.
-    """
+    """Return a table of snapshots; ``names`` are the ids among which a short id must be unique."""
     short = short_ids(names)
     several = len({snapshot.store for snapshot in snapshots}) > 1
-    columns = [
-        Column("ID", whole=True),
-        Column("Time", whole=True),
-        Column("Store"),
-        Column("Size", right=True),
-        Column("New", right=True),
-        Column("Files", right=True),
-        Column("Tags"),
-        Column("Pinned"),
-        Column("Health"),
-    ]
     rows = [
         (
             short[snapshot.id],
@@ -101,17 +73,12 @@ def snapshots_table(snapshots: Sequence[Snapshot], names: Sequence[str], pins: P
             number(len(snapshot.files)),
             ", ".join(snapshot.tags),
             pinned(pins, snapshot.id),
-            _health(snapshot),
+            ", ".join(dict.fromkeys(problem.code for problem in snapshot.problems)) or "healthy",
         )
         for snapshot in snapshots
     ]
     title = f"Snapshots of {snapshots[0].store}" if snapshots and not several else ""
-    return Table(columns=columns, rows=rows, title=title)
-
-
-def _health(snapshot: Snapshot) -> str:
-    codes = dict.fromkeys(problem.code for problem in snapshot.problems)
-    return ", ".join(codes) or "healthy"
+    return table(*_SNAPSHOT_COLUMNS, rows=rows, title=title)
 
 
 def _seen(report: Report | None) -> tuple[int | None, int | None, str | None]:
@@ -119,7 +86,7 @@ def _seen(report: Report | None) -> tuple[int | None, int | None, str | None]:
 
 
 def file_fields(entry: FileEntry) -> dict[str, object]:
-    """Say a file of a snapshot to programs."""
+    """Return the fields of a file in a snapshot."""
     count, dimension, kind = _seen(entry.report)
     return {
         "path": entry.path,
@@ -132,26 +99,16 @@ def file_fields(entry: FileEntry) -> dict[str, object]:
 
 
 def files_table(entries: Iterable[FileEntry]) -> Table:
-    """Show the files of a snapshot to people."""
+    """Return a table of the files in a snapshot."""
     rows = []
     for entry in entries:
         count, dimension, kind = _seen(entry.report)
         rows.append((entry.path, size(entry.size), number(count), number(dimension), kind or "", entry.blake3[:16]))
-    return Table(
-        columns=[
-            Column("File"),
-            Column("Size", right=True),
-            Column("Count", right=True),
-            Column("Dimension", right=True),
-            Column("Kind"),
-            Column("BLAKE3", whole=True),
-        ],
-        rows=rows,
-    )
+    return table("File", ">Size", ">Count", ">Dimension", "Kind", "!BLAKE3", rows=rows)
 
 
 def plan_fields(plan: RestorePlan) -> dict[str, object]:
-    """Say a restore to programs."""
+    """Return the fields of the plan of a restore."""
     return {
         "snapshot": plan.snapshot,
         "store": plan.store,
@@ -169,9 +126,12 @@ def plan_fields(plan: RestorePlan) -> dict[str, object]:
 
 
 def plan_table(plan: RestorePlan) -> Table:
-    """Show a restore to people."""
-    return Table(
-        columns=[Column("Step", whole=True), Column("File"), Column("Size", right=True), Column("What is there now")],
+    """Return a table of the plan of a restore."""
+    return table(
+        "!Step",
+        "File",
+        ">Size",
+        "What is there now",
         rows=[
             (
                 str(action.step),

@@ -1,4 +1,4 @@
-"""One run of the command line: what ends it early, and how it ends."""
+"""Runs one command line: errors, signals and the exit code."""
 
 from __future__ import annotations
 
@@ -14,30 +14,21 @@ from cyclopts import CycloptsError
 
 from novabackup.cli.app import app
 from novabackup.cli.exits import Exit, exit_of
-from novabackup.cli.output import Answer, Terminal
+from novabackup.cli.output import Result, Terminal
 from novabackup.errors import ConfigurationError
-
-__all__ = ["app", "run"]
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 _END = "--"
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command.
-
-    Args:
-        arguments: What was typed behind the name of the program.
-
-    Returns:
-        The exit code.
-    """
+    """Run one command line, without the name of the program; return the exit code."""
     ours = arguments[: arguments.index(_END)] if _END in arguments else arguments
     terminal = Terminal(as_json="--json" in ours, quiet=False)
     debug = "--debug" in ours
     try:
         with _ended_by_signals():
-            answer = _call(ours, arguments)
+            result = _call(ours, arguments)
     except CycloptsError as error:
         chain = " ".join(error.command_chain or ())
         usage = ConfigurationError(str(error).rstrip())
@@ -49,48 +40,48 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         terminal.error(error, message="interrupted", debug=debug)
         return Exit.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whatever it is, somebody is to be told
+    except Exception as error:  # noqa: BLE001 - any error is reported
         code = exit_of(error)
         if code is Exit.BUG:
             terminal.error(
                 error,
-                message=f"a mistake in novabackup: {type(error).__name__}: {error}",
+                message=f"a bug in novabackup: {type(error).__name__}: {error}",
                 hint="run it again with --debug, and report what it prints" if not debug else "report what is above",
                 debug=debug,
             )
         else:
             terminal.error(error, debug=debug)
         return code
-    return _print(answer, Terminal(as_json="--json" in ours, quiet="--quiet" in ours or "-q" in ours))
+    return _print(result, Terminal(as_json="--json" in ours, quiet="--quiet" in ours or "-q" in ours))
 
 
-def _call(ours: Sequence[str], arguments: Sequence[str]) -> Answer | None:
+def _call(ours: Sequence[str], arguments: Sequence[str]) -> Result | None:
     if ours[:1] == ["run"] and _END not in arguments and not {"--help", "-h"} & set(ours):
         raise ConfigurationError("expected -- and a command, found none. Such as: novabackup run -- python ingest.py")
-    answer = app(ours)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    return answer if isinstance(answer, Answer) else None  # help and version have been printed
+    result = app(ours)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    return result if isinstance(result, Result) else None  # help and version have been printed
 
 
-def _print(answer: Answer | None, terminal: Terminal) -> int:
+def _print(result: Result | None, terminal: Terminal) -> int:
     try:
-        if sys.stdout is None:  # that is what Python makes of `>&-`
+        if sys.stdout is None:  # closed with `>&-`
             raise OSError(errno.EBADF, "it is closed")
-        if answer is not None:
-            terminal.answer(answer)
+        if result is not None:
+            terminal.result(result)
         sys.stdout.flush()
     except OSError as error:
         if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be said at exit, either
-        if isinstance(error, BrokenPipeError):  # whoever read it has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough, as `head` has
             return _BROKEN_PIPE
         message = f"the command has done its work, but standard output cannot be written: {error.strerror or error}"
         terminal.error(error, message=message)
         return Exit.STORAGE
-    return answer.exit if answer is not None else Exit.OK
+    return result.exit if result is not None else Exit.OK
 
 
 class _SignalledError(BaseException):
-    """Somebody asked this process to end: everything is put in order on the way out."""
+    """A signal to end: everything is put in order on the way out."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -99,13 +90,13 @@ class _SignalledError(BaseException):
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Turn signals that would end the process on the spot into an error that rolls back what is under way."""
+    """Turn signals that would end the process at once into an error, so that the work in progress is rolled back."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise _SignalledError(number)
 
-    asked = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in asked}
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in signals}
     try:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:

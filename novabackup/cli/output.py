@@ -1,4 +1,4 @@
-"""The only place that prints: for people on a terminal, for people in a pipe, and for programs."""
+"""The only module that prints: for people on a terminal or in a pipe, and for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import attrs
 from rich.box import SIMPLE_HEAD
@@ -19,30 +19,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from novabackup._support import html as _html
-from novabackup._support.text import count
+from novabackup._support import html
 from novabackup.cli.exits import Exit, besides, exit_of, hint_of
-from novabackup.errors import printable
-
-if TYPE_CHECKING:
-    from novabackup.format.records import Problem
-
-__all__ = [
-    "Answer",
-    "Column",
-    "Table",
-    "Terminal",
-    "count",
-    "counted",
-    "local",
-    "number",
-    "problem_fields",
-    "problem_lines",
-    "size",
-]
+from novabackup.errors import Problem, printable
 
 _LEAD = re.compile(r" *- | +|[A-Z][A-Za-z ]*: +")
-"""What stands before the text of a line: the dash of a list, the name of a value."""
+"""What precedes the text of a line: the dash of a list, the name of a value."""
 
 _NARROW_TEXT = 12
 _GAP = 2
@@ -54,7 +36,7 @@ class Column:
 
     Attributes:
         name: Its heading.
-        right: Numbers stand to the right.
+        right: Aligned right, as numbers are.
         whole: Never cut or folded, so that it can be copied.
     """
 
@@ -68,7 +50,7 @@ class Table:
     """Rows for people.
 
     Attributes:
-        columns: What stands in each column; those in which no row has anything are left out.
+        columns: Columns whose cells are all empty are left out.
         rows: The cells.
         title: A line above.
     """
@@ -79,12 +61,12 @@ class Table:
 
     @property
     def widths(self) -> list[int]:
-        """How wide each column would have to be to hold the whole of its cells."""
+        """The width at which each column holds its cells without folding."""
         return [max(map(len, cells)) for cells in zip([c.name for c in self.columns], *self.rows, strict=True)]
 
     @property
     def narrowest(self) -> int:
-        """How narrow the table can be made by folding its texts."""
+        """The width of the table when its texts are folded as far as possible."""
         widths = zip(self.widths, self.columns, strict=True)
         least = [width if column.whole or column.right else min(width, _NARROW_TEXT) for width, column in widths]
         return sum(least) + _GAP * (len(least) - 1)
@@ -102,16 +84,22 @@ class Table:
         )
 
 
+def table(*headings: str, rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    """Return a table by its headings: ``>`` before one sets `Column.right`, ``!`` sets `Column.whole`."""
+    columns = [Column(name.lstrip(">!"), right=name[:1] == ">", whole=name[:1] == "!") for name in headings]
+    return Table(columns=columns, rows=rows, title=title)
+
+
 @attrs.frozen(kw_only=True)
-class Answer:
-    """What a command has to say.
+class Result:
+    """The result of a command.
 
     Attributes:
-        fields: For programs: one JSON document.
+        fields: For programs: one JSON document; problems and times in it are turned into JSON.
         shown: For people: what they asked to see, tables and lines.
         done: For people: what was done, in lines that ``--quiet`` leaves out.
         exit: The exit code.
-        aside: Everything goes to standard error, since standard output belongs to somebody else.
+        aside: Print everything to standard error, since standard output belongs to another program.
     """
 
     fields: Mapping[str, object]
@@ -121,64 +109,52 @@ class Answer:
     aside: bool = False
 
     @classmethod
-    def refused(cls, fields: Mapping[str, object]) -> Answer:
-        """Say that somebody who was asked did not want it."""
+    def refused(cls, fields: Mapping[str, object]) -> Result:
+        """Return the result of a command that the user did not confirm."""
         return cls(fields=fields, shown=["Nothing was done"], exit=Exit.INTERRUPTED)
 
     @classmethod
-    def of_plan(cls, fields: Mapping[str, object], lines: Sequence[Table | str], *, dry_run: bool) -> Answer:
-        """Say what would be done, which a dry run was asked for, or what was done."""
-        said = {"dry_run": dry_run, **fields}
-        return cls(fields=said, shown=lines) if dry_run else cls(fields=said, done=lines)
+    def of_plan(cls, fields: Mapping[str, object], lines: Sequence[Table | str], *, dry_run: bool) -> Result:
+        """Return what a dry run has planned, or what was done."""
+        fields = {"dry_run": dry_run, **fields}
+        return cls(fields=fields, shown=lines) if dry_run else cls(fields=fields, done=lines)
 
 
 class Terminal:
     """Standard output and standard error, and what may be written there."""
 
     def __init__(self, *, as_json: bool, quiet: bool) -> None:
-        """Write nothing yet.
-
-        Args:
-            as_json: Programs read it.
-            quiet: Nothing but what was asked for, and what is wrong.
-        """
         self._as_json = as_json
         self._quiet = quiet
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
+                stream.reconfigure(errors="backslashreplace")  # no failure on a terminal without UTF-8
         self._out = _Console(highlight=False, markup=False, emoji=False)
         self.err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def shows_progress(self) -> bool:
-        """Whether somebody watches."""
+        """Whether standard error is a terminal on which progress is wanted."""
         return self.err.is_terminal and not self.err.is_dumb_terminal and not (self._as_json or self._quiet)
 
     @property
     def can_ask(self) -> bool:
-        """Whether somebody is there to answer."""
+        """Whether there is a terminal on which a question can be answered."""
         return sys.stdin is not None and sys.stdin.isatty() and self.err.is_terminal and not self._as_json
 
-    # -- what a command says -----------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------------------
 
-    def answer(self, answer: Answer) -> None:
-        """Print what a command says."""
+    def result(self, result: Result) -> None:
+        """Print the result of a command."""
         if self._as_json:
-            self._document(answer.fields, sys.stderr if answer.aside else sys.stdout)
+            self._document(result.fields, sys.stderr if result.aside else sys.stdout)
             return
-        console = self.err if answer.aside else self._out
-        for part in (*answer.shown, *(() if self._quiet else answer.done)):
+        console = self.err if result.aside else self._out
+        for part in (*result.shown, *(() if self._quiet else result.done)):
             self._show(console, part)
 
     def agrees(self, question: str, parts: Sequence[Table | str], *, yes: bool) -> bool:
-        """Tell whether to go on: ask whoever is there to answer, unless that was said before; no answer is a no.
-
-        Args:
-            question: What is asked.
-            parts: What is shown before.
-            yes: It was said on the command line.
-        """
+        """Show the parts and ask on a terminal, unless ``--yes`` was given; no answer means no."""
         if yes or not self.can_ask:
             return True
         for part in parts:
@@ -189,17 +165,10 @@ class Terminal:
         except EOFError:
             return False
 
-    # -- what goes wrong ---------------------------------------------------------------------------------------------
+    # -- errors and progress -----------------------------------------------------------------------------------------
 
     def error(self, error: BaseException, *, message: str = "", hint: str = "", debug: bool = False) -> None:
-        """Print an error: what it is, each problem, what to do.
-
-        Args:
-            error: What was raised.
-            message: What it says; by default its own text.
-            hint: What to do; by default what its class says.
-            debug: Print where it came from, too.
-        """
+        """Print an error with its problems and a hint; by default the message and hint are its own."""
         problems: Sequence[Problem] = getattr(error, "problems", ())
         message = message or (str(error.args[0]) if problems else _message(error))
         message = "\n".join([message, *besides(error)])
@@ -211,7 +180,7 @@ class Terminal:
             fields = {
                 "kind": type(error).__name__,
                 "message": message,
-                "problems": [problem_fields(problem) for problem in problems],
+                "problems": list(problems),
                 "hint": hint,
                 "exit": int(exit_of(error)),
             }
@@ -224,24 +193,24 @@ class Terminal:
             self._line("Hint: ", "bold", hint)
 
     def warning(self, message: str) -> None:
-        """Print something that should be known, and that stops nothing."""
+        """Print a warning."""
         if self._as_json:
             sys.stderr.write(json.dumps({"warning": message}) + "\n")
         else:
             self._line("Warning: ", "yellow", message)
 
     def step(self, line: str) -> None:
-        """Tell of a step of something long that is done, to whoever watches or keeps what is printed."""
+        """Print that a step of something long is done."""
         if not (self._as_json or self._quiet):
             self._print(self.err, Text(printable(line)))
 
     def waiting(self, label: str) -> AbstractContextManager[object]:
-        """Show that something takes its time, of which nothing else can be told, to somebody who watches."""
+        """Show a spinner on a terminal, for a step without measurable progress."""
         return self.err.status(Text(label)) if self.shows_progress else nullcontext()
 
     @contextmanager
     def log_shown(self) -> Iterator[None]:
-        """Show what the library warns of."""
+        """Show warnings of the library."""
         handler = _Warnings(self)
         logger = logging.getLogger("novabackup")
         logger.addHandler(handler)
@@ -250,7 +219,7 @@ class Terminal:
         finally:
             logger.removeHandler(handler)
 
-    # -- how ---------------------------------------------------------------------------------------------------------
+    # -- layout ------------------------------------------------------------------------------------------------------
 
     def _line(self, start: str, style: str, message: str) -> None:
         lines = [printable(line) for line in message.splitlines()] or [""]
@@ -271,7 +240,7 @@ class Terminal:
 
     @staticmethod
     def _print(console: Console, text: Text) -> None:
-        """Print text; on a terminal, lines that are too long go on below where their text began."""
+        """Print text; on a terminal, lines that are too long are continued below the start of their text."""
         lead = _LEAD.match(text.plain)
         hang = lead.end() if lead else 0
         if not console.is_terminal:
@@ -290,22 +259,22 @@ class Terminal:
 
 
 class _Console(Console):
-    """A console that leaves it to the program how to end when nobody reads any more."""
+    """A console that leaves it to `main` how to end when the reader of a pipe is gone."""
 
     def on_broken_pipe(self) -> None:
-        """Hand the error on."""
+        """Raise the error."""
         raise BrokenPipeError
 
 
 class _Warnings(logging.Handler):
-    """Hands what the library warns of to a terminal."""
+    """Shows warnings of the library on a terminal."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(logging.WARNING)
         self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one line, unless the answer or the error of the command says the same."""
+        """Show one line, unless the result or the error of the command says the same."""
         if not getattr(record, "told", False):
             self._terminal.warning(record.getMessage())
 
@@ -333,7 +302,7 @@ def _rich(table: Table) -> RichTable:
 
 
 def _plain(table: Table) -> Iterator[str]:
-    """Lay a table out without lines and colours, as wide as it needs to be, for pipes and files."""
+    """Lay out a table without lines and colours and without folding, for pipes and files."""
     rows = [[column.name for column in table.columns], *([printable(cell) for cell in row] for row in table.rows)]
     for row in rows:
         cells = (
@@ -347,36 +316,38 @@ def _plain(table: Table) -> Iterator[str]:
 
 
 def local(time: datetime) -> str:
-    """Show a moment in the time zone of whoever reads; to the minute, so that tables fit into 80 columns."""
+    """Format a time in the local time zone; to the minute, so that tables fit into 80 columns."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
 def counted(what: str) -> Callable[[float], str]:
-    """Show amounts that count things, in a bar."""
+    """Return what formats numbers of things in a bar."""
     return lambda amount: f"{amount:.0f} {what}"
 
 
 def number(value: int | None) -> str:
-    """Show a number that may not be known."""
+    """Format a number that may not be known."""
     return "" if value is None else f"{value:,}"
 
 
 def size(value: float | None) -> str:
-    """Show a number of bytes that may not be known, in powers of 1024."""
-    return "" if value is None else _html.size(value)
+    """Format a number of bytes that may not be known, in powers of 1024."""
+    return "" if value is None else html.size(value)
 
 
-def problem_fields(problem: Problem) -> dict[str, object]:
-    """Say a problem to programs."""
-    return {"code": problem.code, "paths": list(problem.paths), "message": problem.message}
+def labelled(values: Sequence[tuple[str, str]], width: int = 13) -> list[str]:
+    """Format named values one per line, without those that are empty."""
+    return [f"{name + ':':<{width}} {value}" for name, value in values if value]
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """Say problems to people, one each."""
+    """Format problems one per line."""
     return [f"  - {problem}" for problem in problems]
 
 
 def _written(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Problem):
+        return {"code": value.code, "paths": value.paths, "message": value.message}
     raise TypeError(f"{type(value).__name__} has no form in JSON")

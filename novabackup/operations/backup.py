@@ -27,7 +27,7 @@ from novabackup.operations.compatibility import versions
 from novabackup.storage import Reader, Storage
 from novabackup.store import checks
 from novabackup.store.questions import Probing, learn
-from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
+from novabackup.store.secrets import LARGEST, require_accepted, secret_content, secret_name
 from novabackup.store.selection import DeclaredFile
 from novabackup.store.store import Contents, IndexStore
 
@@ -163,12 +163,12 @@ class _Taking:
             path = file.entry.key
             what = secret_name(path)
             # A file that is declared by name is known; one that matches a pattern is not.
-            if file.entry.size <= LOOKED_INTO and is_pattern(file.component.path):
+            if file.entry.size <= LARGEST and is_pattern(file.component.path):
                 with contextlib.suppress(FileNotFoundError):
-                    what = secret_content(path, self.store.storage.read_part(path, 0, LOOKED_INTO).data)
+                    what = secret_content(path, self.store.storage.read_part(path, 0, LARGEST).data)
             if what:
                 secrets[path] = what
-        require_leave(secrets, self.objects.plaintext_secrets, self.objects.url)
+        require_accepted(secrets, self.objects.plaintext_secrets, self.objects.url)
 
     def record(self, contents: Contents, repository: str) -> SnapshotRecord:
         """Read the store once and store its content; return the record to commit."""

@@ -24,7 +24,7 @@ from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer
 from novabackup.objects.packs import neighbours
 from novabackup.objects.reader import read_file
-from novabackup.store.secrets import LOOKED_INTO, require_leave, secret_content, secret_name
+from novabackup.store.secrets import LARGEST, require_accepted, secret_content, secret_name
 
 _LOG = logging.getLogger("novabackup")
 
@@ -180,7 +180,7 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[st
         for entry in source.records.read(name).files:
             known = (entry.path, entry.blake3)
             if known not in looked:
-                small = entry.size <= LOOKED_INTO
+                small = entry.size <= LARGEST
                 try:
                     content = read_file(source, entry) if small else b""
                 except (ArchivedError, IntegrityError, FormatError) as error:
@@ -189,7 +189,7 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[st
                 looked[known] = secret_content(entry.path, content) if small else secret_name(entry.path)
             if what := looked[known]:
                 secrets[entry.path] = what
-    require_leave(secrets, target.plaintext_secrets, target.url)
+    require_accepted(secrets, target.plaintext_secrets, target.url)
     return unread
 
 

@@ -244,7 +244,7 @@ class Snapshot:
                 compared, too.
         """
         paths = [path for path, entry in self.files.items() if entry.report and entry.report.dimension is not None]
-        live = store.look_at(paths) if store else ()
+        live = store.inspect_existing(paths) if store else ()
         return compatibility.compare(self._record, here(), live, store.embedding_model if store else "")
 
     def export(

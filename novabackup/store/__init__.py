@@ -1,1 +1,1 @@
-"""The live files: what a store is made of, what is declared to belong to it, and what is checked."""
+"""The live files: what belongs to a store, how it is checked and queried, and which of its files hold secrets."""

@@ -1,7 +1,7 @@
-"""Rules over what the components of a store reported: from reports to problems, without reading anything.
+"""Rules between the files of a store: functions from the reports of its components to problems; they read no file.
 
-A check gets a report for every file that is there, and for every required file that is not. It is a plain function,
-so a rule of one's own is a function too.
+A check gets one report for each file that exists, and one for each required file that does not. Users write rules of
+their own as functions of the same type.
 """
 
 from __future__ import annotations
@@ -25,39 +25,26 @@ __all__ = [
 ]
 
 Check = Callable[[Sequence[Report]], Iterable[Problem]]
-"""A rule: gets the reports of all components of one store, gives what is wrong."""
+"""A rule: takes the reports of all components of one store, returns the problems that it finds."""
 
 EMPTIED = "emptied"
 _AGAIN = "Ingest again, or restore the files together from one snapshot"
 
 
 def nothing_damaged(reports: Sequence[Report]) -> tuple[Problem, ...]:
-    """Hand on the damage that components saw in their own files.
-
-    Args:
-        reports: Of the components of one store.
-
-    Returns:
-        The problems of all reports, as they are.
-    """
+    """Return the damage that components found in their own files."""
     return tuple(problem for report in reports for problem in report.problems)
 
 
 def all_present(reports: Sequence[Report]) -> tuple[Problem, ...]:
-    """Find required files that are missing beside others that are there.
+    """Return a problem ``missing`` for each required file that does not exist while others do.
 
     A store without any file is no problem: a first ingestion starts from it.
-
-    Args:
-        reports: Of the components of one store.
-
-    Returns:
-        A problem ``missing`` for each such file.
     """
-    there = [report.path for report in reports if report.exists]
-    if not there:
+    found = [report.path for report in reports if report.exists]
+    if not found:
         return ()
-    beside = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+    beside = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
     return tuple(
         Problem(
             code="missing",
@@ -70,42 +57,30 @@ def all_present(reports: Sequence[Report]) -> tuple[Problem, ...]:
 
 
 def counts_agree(reports: Sequence[Report]) -> tuple[Problem, ...]:
-    """Compare the numbers of vectors, documents and entries, which have to be the same.
+    """Require equal numbers of vectors, documents and entries.
 
-    Args:
-        reports: Of the components of one store.
-
-    Returns:
-        One problem ``count-mismatch`` that names every file with its count, or nothing.
+    Otherwise returns one problem ``count-mismatch`` that names every file with its count.
     """
     counted = [(report.path, report.count) for report in reports if report.count is not None]
     return _agree("count-mismatch", "the same number of entries in every file", counted)
 
 
 def dimensions_agree(reports: Sequence[Report]) -> tuple[Problem, ...]:
-    """Compare the dimensions of the vectors, where more than one file has vectors.
+    """Require vectors of equal dimension, if more than one file has vectors.
 
-    Args:
-        reports: Of the components of one store.
-
-    Returns:
-        One problem ``dimension-mismatch`` that names every file with its dimension, or nothing.
+    Otherwise returns one problem ``dimension-mismatch`` that names every file with its dimension.
     """
     measured = [(report.path, report.dimension) for report in reports if report.dimension is not None]
     return _agree("dimension-mismatch", "vectors of the same dimension in every file", measured)
 
 
 def vectors_cover_entries(reports: Sequence[Report]) -> tuple[Problem, ...]:
-    """Make sure that there are at least as many vectors as documents and entries: the rule for append-only indexes.
+    """Require at least as many vectors as documents and entries: the rule for append-only indexes.
 
-    Such an index keeps the vectors of deleted documents, so it may have more vectors than entries, never fewer. To
-    be used in place of `counts_agree`.
+    Such an index keeps the vectors of deleted documents, so it may have more vectors than entries, never fewer. Use it
+    in place of `counts_agree`. Files whose report has a dimension are those with vectors.
 
-    Args:
-        reports: Of the components of one store; those with a dimension are the ones with vectors.
-
-    Returns:
-        One problem ``count-mismatch`` that names every file with its count, or nothing.
+    Otherwise returns one problem ``count-mismatch`` that names every file with its count.
     """
     counted = [report for report in reports if report.count is not None]
     vectors = [report.count for report in counted if report.dimension is not None and report.count is not None]
@@ -117,31 +92,22 @@ def vectors_cover_entries(reports: Sequence[Report]) -> tuple[Problem, ...]:
 
 
 DEFAULT: tuple[Check, ...] = (nothing_damaged, all_present, counts_agree, dimensions_agree)
-"""What a store is held to unless told otherwise."""
+"""The checks of a store by default."""
 
 
 def run(checks: Iterable[Check], reports: Sequence[Report]) -> tuple[Problem, ...]:
-    """Apply rules to reports.
-
-    Args:
-        checks: The rules.
-        reports: Of the components of one store.
-
-    Returns:
-        What they found, in their order, each problem once.
-    """
+    """Apply checks to the reports of one store; return their problems in order, each once."""
     return tuple(dict.fromkeys(problem for check in checks for problem in check(reports)))
 
 
 def emptied(reports: Sequence[Report], before: Collection[str]) -> tuple[Problem, ...]:
-    """Find a store that has lost all of its files, which `all_present` takes for one that has none yet.
+    """Return a problem ``emptied`` if a store has lost all of its files.
+
+    `all_present` cannot notice that: it takes the store for one before its first ingestion.
 
     Args:
-        reports: Of the components of one store. Where there are none, no file is required.
-        before: Paths of the files that it had when it was last looked at.
-
-    Returns:
-        One problem ``emptied``, or none.
+        reports: Reports of the components. If there are none, no file is required.
+        before: Paths of the files that the store had before.
     """
     if not before or not reports or any(report.exists for report in reports):
         return ()
@@ -156,26 +122,23 @@ def emptied(reports: Sequence[Report], before: Collection[str]) -> tuple[Problem
 
 
 def last_known(files: Collection[str], problems: Iterable[Problem]) -> Collection[str]:
-    """Name the files that a store had when it last had any.
+    """Return the files that a store had when it last had any.
 
     Args:
-        files: Paths of those in its newest snapshot.
-        problems: What was wrong then; if they were gone already, this says which.
+        files: Paths of the files in its newest snapshot.
+        problems: Problems recorded in that snapshot; if all files were gone already, they name them.
     """
     return [path for problem in problems if problem.code == EMPTIED for path in problem.paths] or files
 
 
 def new_problems(before: Iterable[Problem], after: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Leave out what was wrong already: a problem is old if one with the same code and paths was there before.
+    """Return the problems that a change caused: those of which none with the same code and paths existed before.
 
-    The wording does not count, since it holds numbers that a healthy ingestion changes too.
+    The wording does not count, since it contains numbers that a healthy ingestion changes, too.
 
     Args:
         before: Problems of the store before the change.
         after: Problems afterwards.
-
-    Returns:
-        Those of ``after`` that are new, in their order.
     """
     known = {(problem.code, problem.paths) for problem in before}
     return tuple(problem for problem in after if (problem.code, problem.paths) not in known)

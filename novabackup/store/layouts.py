@@ -1,4 +1,4 @@
-"""Ready-made lists of what well-known systems consist of, indexes or all of it; any other is a tuple of components."""
+"""Ready-made lists of components for well-known systems; any other layout is a tuple of components."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 LEFT_OUT = ("**/.novabackup", "**/.venv", "**/__pycache__", "**/*.log", "vector_db/backups")
-"""Patterns of what a backup of whole folders leaves out: what can be made anew, logs, and backups."""
+"""Patterns that a backup of whole folders leaves out: files that can be created again, logs, and backups."""
 
 NOVA: tuple[Component, ...] = (
     Faiss("faiss_index.bin"),
@@ -34,7 +34,7 @@ NOVA: tuple[Component, ...] = (
     Files("domain_metadata.json", optional=True),
     Files("bm25_corpus_hash.txt", optional=True),
 )
-"""Nova NIC: vectors, words and metadata of the same chunks, and the companions that ingestion rewrites with them."""
+"""Nova NIC: vectors, words and metadata of the same chunks, and the companion files that ingestion rewrites."""
 
 NOVA_VEHICLE: tuple[Component, ...] = (
     Faiss("vehicle_index.faiss"),
@@ -74,7 +74,7 @@ class Part:
     """Some files of an installation that are backed up together.
 
     Attributes:
-        name: What they are.
+        name: Name of the part.
         components: The files, relative to the folder of the installation.
         priority: How much is lost without them.
         frequency: How often they are backed up.
@@ -98,7 +98,7 @@ NOVA_PARTS: tuple[Part, ...] = (
         name="indexes",
         components=(
             *(attrs.evolve(component, path=f"vector_db/{component.path}") for component in NOVA),
-            # Beside the indexes and of the same part, so that they are never copied as if they were plain files.
+            # In the same part as the tree around them, so that they are never copied as if they were plain files.
             Sqlite("vector_db/analytics.db", optional=True),
             Sqlite("vector_db/query_log.db", optional=True),
             Tree("vector_db"),
@@ -123,10 +123,10 @@ NOVA_PARTS: tuple[Part, ...] = (
     Part(name="documents", components=(Tree("data"),), priority=Priority.MEDIUM, frequency=Frequency.WEEKLY),
     Part(name="logs", components=(Tree("logs"),), priority=Priority.MEDIUM, frequency=Frequency.DAILY),
 )
-"""What a Nova NIC folder consists of, with the priorities and frequencies of its handbook.
+"""The parts of a Nova NIC folder, with the priorities and frequencies of its handbook.
 
-``indexes`` are all that is in ``vector_db``: the files of `NOVA`, which are checked together, the databases, and
-whatever else is there."""
+``indexes`` is everything in ``vector_db``: the files of `NOVA`, which are checked together, the databases, and all
+other files."""
 
 
 def nova_installation(
@@ -135,7 +135,7 @@ def nova_installation(
     frequencies: Iterable[Frequency | str] | None = None,
     include: Iterable[str] = (),
 ) -> tuple[Component, ...]:
-    """Choose parts of a Nova NIC folder, such as those that are backed up at one time.
+    """Choose parts of a Nova NIC folder, such as those with the same schedule.
 
     Args:
         parts: Names from `NOVA_PARTS`; by default all.
@@ -146,7 +146,7 @@ def nova_installation(
         The components, for an `IndexStore` whose URL is the folder of the installation.
 
     Raises:
-        ConfigurationError: There is no such part or frequency, or none that is both.
+        ConfigurationError: There is no such part or frequency, or no part has both.
     """
     known = [part.name for part in NOVA_PARTS]
     names = _chosen("part", known if parts is None else parts, known)
@@ -157,7 +157,7 @@ def nova_installation(
     if not components:
         raise ConfigurationError(
             f"expected parts of an installation, found none that is one of {', '.join(sorted(names))} and backed up "
-            f"{' or '.join(sorted(often))}. Look at novabackup.layouts.NOVA_PARTS"
+            f"{' or '.join(sorted(often))}. See novabackup.layouts.NOVA_PARTS"
         )
     return tuple(components)
 
@@ -172,4 +172,4 @@ def _chosen(what: str, names: Iterable[str], known: Collection[str]) -> set[str]
 
 
 NOVA_INSTALLATION: tuple[Component, ...] = nova_installation()
-"""All of a Nova NIC folder but what `LEFT_OUT` names; for backups and restores, and not for guarding an ingestion."""
+"""All of a Nova NIC folder except `LEFT_OUT`; for backups and restores, not for guarding an ingestion."""

@@ -1,4 +1,4 @@
-"""Which files hold passwords and keys, told by their names and by what is in them; nothing here does any I/O."""
+"""Recognises files with passwords and keys by name and content; does no I/O."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from novabackup._support.paths import matches
 from novabackup.errors import ConfigurationError, printable
 
-__all__ = ["LOOKED_INTO", "require_leave", "secret_content", "secret_name"]
+__all__ = ["LARGEST", "require_accepted", "secret_content", "secret_name"]
 
-LOOKED_INTO = 64 << 10
-"""Bytes of the largest file whose content is looked at: keys and configurations are small."""
+LARGEST = 64 << 10
+"""Bytes of the largest file whose content is searched: keys and configurations are small."""
 
 _NAMES = {
     "settings with passwords": (".env", ".env.*", "*.env", "secrets.*"),
@@ -26,7 +26,7 @@ _HARMLESS = (
     *("*.example", "*.sample", "*.template", "*.dist", "*.example.*", "*.pub", "*.crt"),
     *("*.md", "*.html", "*.pdf", "*.py"),
 )
-"""What is named like a secret and is none: patterns of one, public halves, texts about them."""
+"""Named like secrets, but harmless: templates, public keys, texts about them."""
 _BEGINNINGS = re.compile(rb"-----BEGIN [A-Z0-9 ]{1,40}-----")
 
 _CONTENT = {
@@ -41,7 +41,7 @@ _FOUND = {what: re.compile(pattern) for what, pattern in _CONTENT.items()}
 
 
 def secret_name(path: str) -> str | None:
-    """Say what a file with such a name holds, if it is a secret."""
+    """Return what a file with this name holds if it is a secret, for people; otherwise None."""
     name = path.rpartition("/")[2].lower()
     if any(fnmatchcase(name, pattern) for pattern in _HARMLESS):
         return None
@@ -49,12 +49,7 @@ def secret_name(path: str) -> str | None:
 
 
 def secret_content(path: str, content: bytes) -> str | None:
-    """Say what is secret in a file, by name and content.
-
-    Args:
-        path: Its path.
-        content: All of it.
-    """
+    """Return what is secret in a file by its content or name, for people; None if nothing is."""
     found = next((what for what, pattern in _FOUND.items() if pattern.search(content)), None)
     if found:
         return found
@@ -63,22 +58,22 @@ def secret_content(path: str, content: bytes) -> str | None:
     return secret_name(path)
 
 
-def require_leave(secrets: Mapping[str, str], accepted: Collection[str], url: str) -> None:
-    """Refuse secrets that nobody has said may be kept where everybody who has the storage can read them.
+def require_accepted(secrets: Mapping[str, str], accepted: Collection[str], url: str) -> None:
+    """Refuse secrets in a repository that is not encrypted, unless the user accepts them there.
 
     Args:
         secrets: What each file holds, by path.
-        accepted: Paths and patterns of those that may.
+        accepted: Paths and patterns of the files that may be stored unencrypted.
         url: The repository.
 
     Raises:
-        ConfigurationError: There are others.
+        ConfigurationError: There are other files with secrets.
     """
     refused = {path: what for path, what in secrets.items() if not any(matches(path, one) for one in accepted)}
     if refused:
         some = ", ".join(f"{printable(path)} ({what})" for path, what in sorted(refused.items()))
         raise ConfigurationError(
-            f"{url} is not encrypted and not on this host, and {len(refused)} files hold secrets, which whoever can "
-            f"read that storage could read: {some}. Use a repository with a key, leave them out with exclude=, or say "
-            "that they may be kept there: Repository(..., plaintext_secrets=[...])"
+            f"{url} is not encrypted and not on this host, and {len(refused)} files hold secrets that "
+            f"anyone with access to that storage could read: {some}. Use a repository with a key, leave them out with "
+            "exclude=, or accept that they are stored there: Repository(..., plaintext_secrets=[...])"
         )

@@ -1,4 +1,4 @@
-"""Which of the things in a place belong to a store: what is declared there, without what is left out."""
+"""Which files, links and folders belong to a store: those that are declared and not excluded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Selection:
     Attributes:
         declared: Paths and patterns.
         trees: Those of them that select links and folders, too.
-        excluded: Patterns of what a pattern does not select, with all that is below; a plain path is never left out.
+        excluded: Patterns of files and folders that patterns do not select; a plain path is never excluded.
     """
 
     declared: tuple[str, ...]
@@ -39,35 +39,35 @@ class Selection:
 
     @classmethod
     def of(cls, record: SnapshotRecord) -> Selection:
-        """Give what belonged to a store when a snapshot was taken of it."""
+        """Return the selection of a store when a snapshot was taken of it."""
         return cls(declared=record.declared, trees=frozenset(record.trees), excluded=record.excluded)
 
     def selects(self, path: str) -> bool:
-        """Tell whether a thing with this path would have been found."""
+        """Return whether a path belongs to the store."""
         return path in self.declared or (
             any(matches(path, pattern) for pattern in self.declared) and not covered(path, self.excluded)
         )
 
 
 def below(root: str, url: str) -> str | None:
-    """Give the folder below a root that a URL names; None if it is elsewhere."""
+    """Return the path of a URL below a root; None if it is elsewhere."""
     root = root.rstrip("/") + "/"
     return url[len(root) :].rstrip("/") if url.startswith(root) else None
 
 
 def is_in(folder: str | None, key: str) -> bool:
-    """Tell whether a key is a folder or below it; nothing is in None."""
+    """Return whether a key is a folder or below it; False if the folder is None."""
     return folder is not None and (key == folder or key.startswith(f"{folder}/"))
 
 
 def find(storage: Storage, path: str, selection: Selection, hidden: str | None = None) -> list[Item]:
-    """Find what a declared path or pattern names, without novabackup's own.
+    """Find what a declared path or pattern selects, without novabackup's own files.
 
     Args:
         storage: Where the store is.
-        path: One of those that are declared.
+        path: A declared path or pattern.
         selection: What belongs to the store.
-        hidden: A folder in it that does not, such as that of a repository.
+        hidden: A folder that does not belong to it, such as that of a repository.
     """
     if not is_pattern(path):
         try:
@@ -89,7 +89,7 @@ def find(storage: Storage, path: str, selection: Selection, hidden: str | None =
 
 
 class _Entering:
-    """Tells whether something is part of a store; called for every file, so each folder is looked at once."""
+    """Decides whether a key is part of a store; called for every file, so each folder is decided once."""
 
     def __init__(self, excluded: tuple[str, ...], hidden: str | None) -> None:
         self._excluded = excluded
@@ -108,25 +108,25 @@ class _Entering:
 
 
 def find_all(storage: Storage, selection: Selection, also: Iterable[str], outside: str) -> dict[str, Item]:
-    """Find what is there now.
+    """Find everything that belongs to a store and exists now.
 
     Args:
         storage: Where the store is.
         selection: What belongs to it.
         also: Paths that are looked up even if nothing selects them.
-        outside: URL of the repository, whose files are nobody's index files.
+        outside: URL of the repository, whose files are no part of the store.
 
     Returns:
-        Each thing by its path. Where something else than a file stands under a path that is declared by itself, such as
-        a folder or a link out of the store, an entry of no size and identity says that it is in the way.
+        Items by path. If a declared plain path is no file, but for example a folder or a link out of the store, an
+        entry without size and identity stands for the obstacle.
     """
     hidden = below(storage.url, outside)
     live: dict[str, Item] = {}
-    for path in sorted(selection.declared, key=is_pattern):  # what is named by itself is not taken for a link
+    for path in sorted(selection.declared, key=is_pattern):  # a plain path is followed, not taken for a link
         try:
             found = find(storage, path, selection, hidden)
         except ConfigurationError:
-            found = _as_it_stands(storage, path, selection, hidden) if is_pattern(path) else [_obstacle(path)]
+            found = _with_links_out(storage, path, selection, hidden) if is_pattern(path) else [_obstacle(path)]
         for one in found:
             live.setdefault(one.key, one)
     for path in also:
@@ -141,14 +141,14 @@ def find_all(storage: Storage, selection: Selection, also: Iterable[str], outsid
 
 
 def without_crossed_links(items: Mapping[str, Item]) -> dict[str, Item]:
-    """Leave out links that something else is reached through: they are followed, so they are nothing of their own."""
+    """Leave out links that lead to other items: they are followed, so they are no items of their own."""
     links = [key for key, item in items.items() if isinstance(item, Link)]
     crossed = {folder for key in items for folder in above(key)} if links else set()
     return {key: item for key, item in items.items() if not (isinstance(item, Link) and key in crossed)}
 
 
-def _as_it_stands(storage: Storage, path: str, selection: Selection, hidden: str | None) -> list[Item]:
-    """Find what a pattern names where a link leads out of the store, as after an ingest that made one."""
+def _with_links_out(storage: Storage, path: str, selection: Selection, hidden: str | None) -> list[Item]:
+    """Find what a pattern selects although a link leads out of the store, as after an ingest that created one."""
     everything = attrs.evolve(selection, trees=frozenset({path}))
     found: list[Item] = []
     for item in find(storage, path, everything, hidden):

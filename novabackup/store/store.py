@@ -1,4 +1,4 @@
-"""The live files: a place, and the components that are expected there."""
+"""A store: where the live files are, which components are declared there, and how they are checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novabackup.components import Component
 from novabackup.errors import ChangedError, ConfigurationError, printable
 from novabackup.format.records import FileEntry, Problem, Report
 from novabackup.storage import Entry, Folder, Item, Link, Other, Storage, open_storage
-from novabackup.store import checks as _checks
+from novabackup.store import checks
 from novabackup.store.checks import Check
 from novabackup.store.layouts import LEFT_OUT, NOVA
 from novabackup.store.questions import Occasion, Probing
@@ -25,7 +25,8 @@ from novabackup.store.selection import DeclaredFile, Selection, below, find, is_
 __all__ = ["Contents", "IndexStore"]
 
 _PROBING = Probing()
-_Look = Callable[[Component, Storage, Entry], tuple[Report, tuple[Problem, ...]]]
+_Found = tuple[Report, tuple[Problem, ...]]
+_Reading = Callable[[Component, Storage, Entry], _Found]
 
 
 @attrs.frozen(kw_only=True)
@@ -35,8 +36,8 @@ class Contents:
     Attributes:
         files: The files.
         links: The symbolic links of its trees.
-        folders: The folders of its trees, and those that the trees are in.
-        others: What else is in its trees, and has no content that could be kept.
+        folders: The folders of its trees, and their parents.
+        others: Anything else in its trees, which has no content that could be backed up.
     """
 
     files: list[DeclaredFile]
@@ -46,19 +47,19 @@ class Contents:
 
 
 class IndexStore:
-    """The index files that belong together, at any fsspec URL.
+    """Index files that belong together, at any fsspec URL.
 
-    Creating a store touches nothing; a store whose folder is not there yet is a store before its first ingest.
+    Creating an instance touches no file. The folder need not exist: then the store is one before its first ingest.
 
     Attributes:
         storage: Where the files are.
-        components: What is expected there.
-        checks: What must hold between them.
-        exclude: Patterns of what is no part of the store.
-        single_writer: Declared by the user: nobody else writes to this store, so a storage that cannot exclude others
-            is good enough for a guard.
-        probing: What the indexes are asked when a snapshot is taken; None for nothing.
-        embedding_model: What makes the vectors, for the record.
+        components: The kinds of files that are expected there.
+        checks: Rules that must hold between them.
+        exclude: Patterns of files that are no part of the store.
+        single_writer: The user states that no other process writes to this store, so that a guard accepts a storage
+            without locks.
+        probing: Queries to run on the indexes when a snapshot is taken; None for none.
+        embedding_model: What makes the vectors; recorded with each snapshot.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class IndexStore:
         url: str | os.PathLike[str] | Storage,
         *,
         components: Iterable[Component] = NOVA,
-        checks: Iterable[Check] = _checks.DEFAULT,
+        checks: Iterable[Check] = checks.DEFAULT,
         exclude: Iterable[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         single_writer: bool = False,
@@ -79,15 +80,15 @@ class IndexStore:
             url: Local path, any fsspec URL, or a storage.
             components: The kinds of files, such as one of `novabackup.layouts`.
             checks: Functions from reports to problems.
-            exclude: Patterns of what the components' patterns do not select, with all that is below; a component that
-                names one file has it all the same. By default `novabackup.layouts.LEFT_OUT` where a component is a
+            exclude: Patterns of files and folders that the patterns of components do not select; a component that
+                names one file selects it all the same. By default `novabackup.layouts.LEFT_OUT` if a component is a
                 `Tree`, and otherwise nothing.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
-            single_writer: State that nobody else writes here.
-            probing: What the indexes are asked when a snapshot is taken, so that a drill can ask it again; None for
-                nothing.
-            embedding_model: Name of what makes the vectors, such as ``all-MiniLM-L6-v2``; kept with each snapshot. By
-                default it is looked for as ``embedding_model`` in small JSON files of the store.
+            single_writer: State that no other process writes here.
+            probing: Queries to run on the indexes when a snapshot is taken, so that a drill can repeat them; None for
+                none.
+            embedding_model: Name of what makes the vectors, such as ``all-MiniLM-L6-v2``; recorded with each snapshot.
+                By default it is the ``embedding_model`` in a small JSON file of the store.
 
         Raises:
             ConfigurationError: The URL or a pattern cannot be used, or a component is declared twice.
@@ -104,9 +105,9 @@ class IndexStore:
         self.exclude = _patterns(exclude)
         self.probing = probing
         self.embedding_model = embedding_model
-        self._refuse_impossible_components()
+        self._check_declared()
 
-    def _refuse_impossible_components(self) -> None:
+    def _check_declared(self) -> None:
         if not self.components:
             raise ConfigurationError(f"{self.url}: a store needs at least one component, found none")
         seen: set[str] = set()
@@ -118,7 +119,7 @@ class IndexStore:
             seen.add(path)
 
     def at(self, url: str | os.PathLike[str] | Storage) -> IndexStore:
-        """Describe the same kind of store in another place."""
+        """Return a store with the same components and checks in another place."""
         return IndexStore(
             url,
             components=self.components,
@@ -129,7 +130,7 @@ class IndexStore:
         )
 
     def probing_on(self, occasion: Occasion) -> Probing | None:
-        """Tell what the indexes are asked on an occasion; None for nothing."""
+        """Return which queries to run on this occasion; None for none."""
         return self.probing if self.probing is not None and occasion in self.probing.on else None
 
     @property
@@ -139,7 +140,7 @@ class IndexStore:
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """Paths and patterns of the components, and of what belongs beside their files."""
+        """Paths and patterns of the components, and of files beside them."""
         paths = tuple(component.path for component in self.components)
         return paths + tuple(path for component in self.components for path in component.beside)
 
@@ -154,25 +155,21 @@ class IndexStore:
         return Selection(declared=self.declared, trees=trees, excluded=self.exclude)
 
     def files(self) -> list[DeclaredFile]:
-        """Find the declared files that are there.
-
-        Returns:
-            Each file once, with the first component that declares it.
-        """
+        """Return the declared files that exist, each once, with the first component that declares it."""
         return self.contents().files
 
     def contents(self, outside: str = "", *, components: Iterable[Component] | None = None) -> Contents:
-        """Find what is there of all that is declared.
+        """Find everything that is declared and exists.
 
         Args:
-            outside: URL of a repository, which is no part of the store even if it lies within.
+            outside: URL of a repository, which is no part of the store even if it is in its folder.
             components: Only what these declare; by default all.
 
         Returns:
             Each file once, with the first component that declares it.
 
         Raises:
-            ConfigurationError: A link leads out of the store where a file is declared, or something else is in its way.
+            ConfigurationError: Where a file is declared there is a link out of the store, or something that is no file.
         """
         selection = self.selection
         hidden = below(self.url, outside) if outside else None
@@ -185,9 +182,9 @@ class IndexStore:
                     found.setdefault(item.key, (component, item))
         for component in chosen:
             for folder in above(fixed_part(component.path)) if component.whole else ():
-                around = self.storage.look(folder)
-                if isinstance(around, Folder):  # no part of the tree, but needed to reach it
-                    found.setdefault(folder, (component, around))
+                parent = self.storage.look(folder)
+                if isinstance(parent, Folder):  # no part of the tree, but needed to reach it
+                    found.setdefault(folder, (component, parent))
         kept = without_crossed_links({key: item for key, (_component, item) in found.items()})
         items = [found[key] for key in kept]
         return Contents(
@@ -198,63 +195,57 @@ class IndexStore:
         )
 
     def inspect(self, *, callback: Callback = DEFAULT_CALLBACK) -> Reports:
-        """Look at each component: whether it exists, size, count, dimension, kind, what it was written with.
+        """Report on each file: whether it exists, size, count, dimension, kind, what it was written with.
 
         Args:
-            callback: Told of each file.
+            callback: Progress in components (an fsspec callback).
 
         Returns:
-            One report for each file, and one for each required component whose file is not there.
+            One report for each file, and one for each required component whose file does not exist.
         """
-        return Reports(report for report, _problems in self._look(_cheap, {}, callback))
+        return Reports(report for report, _problems in self._read(_inspected, {}, callback))
 
     def check(self, *, callback: Callback = DEFAULT_CALLBACK) -> Problems:
-        """Open every file thoroughly and compare what the components say.
+        """Read every file in full, and apply the checks.
 
         Args:
-            callback: Told of each file.
+            callback: Progress in components (an fsspec callback).
 
         Returns:
-            The problems; empty when the store is healthy. A store of which no file is there yet has none, as before its
-            first ingest; `inspect` tells what is there.
+            The problems; empty if the store is healthy, or if none of its files exists, as before its first ingest.
         """
         return self.judge({}, callback=callback)[1]
 
     def judge(
         self, known: Mapping[str, FileEntry], *, callback: Callback = DEFAULT_CALLBACK
     ) -> tuple[Reports, Problems]:
-        """Check the store, sparing the files that have not changed since they were known.
+        """Check the store as `check` does, but skip files that have not changed since a snapshot.
 
         Args:
-            known: Files of a snapshot by path; a file that still has the identity noted there is not opened.
-            callback: Told of each file.
+            known: Files of the snapshot by path; a file that still has the identity recorded there is not opened.
+            callback: Progress in components (an fsspec callback).
 
         Returns:
             The reports and the problems.
         """
-        looked = list(self._look(_thorough, known, callback))
-        reports = Reports(report for report, _problems in looked)
-        damage = [problem for _report, problems in looked for problem in problems]
-        found = [*damage, *_checks.run(self.checks, reports)]
-        return reports, Problems(dict.fromkeys(found))
+        results = list(self._read(_examined, known, callback))
+        reports = Reports(report for report, _problems in results)
+        damage = [problem for _report, problems in results for problem in problems]
+        return reports, Problems(dict.fromkeys([*damage, *checks.run(self.checks, reports)]))
 
-    def _look(
-        self, look: _Look, known: Mapping[str, FileEntry], callback: Callback
-    ) -> Iterator[tuple[Report, tuple[Problem, ...]]]:
-        callback.set_size(len(self.components))
-        for component in self.components:
-            yield from self._look_at(component, look, known)
-            callback.relative_update(1)
-
-    def look_at(self, paths: Collection[str]) -> Reports:
-        """Take the cheap look at some files, as far as they are there."""
+    def inspect_existing(self, paths: Collection[str]) -> Reports:
+        """Report on some of the files, leaving out those that do not exist."""
         components = [component for component in self.components if component.path in paths]
-        reports = [report for component in components for report, _ in self._look_at(component, _cheap, {})]
+        reports = [report for component in components for report, _ in self._read_one(component, _inspected, {})]
         return Reports(report for report in reports if report.exists)
 
-    def _look_at(
-        self, component: Component, look: _Look, known: Mapping[str, FileEntry]
-    ) -> Iterator[tuple[Report, tuple[Problem, ...]]]:
+    def _read(self, read: _Reading, known: Mapping[str, FileEntry], callback: Callback) -> Iterator[_Found]:
+        callback.set_size(len(self.components))
+        for component in self.components:
+            yield from self._read_one(component, read, known)
+            callback.relative_update(1)
+
+    def _read_one(self, component: Component, read: _Reading, known: Mapping[str, FileEntry]) -> Iterator[_Found]:
         name = type(component).__name__
         beside = self._beside
         try:
@@ -274,10 +265,10 @@ class IndexStore:
                 continue
             try:
                 try:
-                    looked = look(component, self.storage, entry)
+                    found = read(component, self.storage, entry)
                 except ChangedError:
-                    looked = look(component, self.storage, entry)  # perhaps it was only altered on the way
-                yield looked
+                    found = read(component, self.storage, entry)  # perhaps it was only altered on the way
+                yield found
             except (OSError, ChangedError, ConfigurationError) as error:
                 yield _unreadable(name, entry.key, entry.size, error)
 
@@ -299,12 +290,12 @@ def _patterns(exclude: Iterable[str]) -> tuple[str, ...]:
     return patterns
 
 
-def _cheap(component: Component, storage: Storage, entry: Entry) -> tuple[Report, tuple[Problem, ...]]:
+def _inspected(component: Component, storage: Storage, entry: Entry) -> _Found:
     with component.open(storage, entry) as reader:
         return component.inspect(reader), ()
 
 
-def _thorough(component: Component, storage: Storage, entry: Entry) -> tuple[Report, tuple[Problem, ...]]:
+def _examined(component: Component, storage: Storage, entry: Entry) -> _Found:
     with component.open(storage, entry) as reader:
         report = component.inspect(reader)
         problems = component.examine(reader, report)
@@ -312,7 +303,7 @@ def _thorough(component: Component, storage: Storage, entry: Entry) -> tuple[Rep
         return report, tuple(problems)
 
 
-def _unreadable(name: str, path: str, size: int | None, error: Exception) -> tuple[Report, tuple[Problem, ...]]:
+def _unreadable(name: str, path: str, size: int | None, error: Exception) -> _Found:
     problem = Problem(
         code="unreadable",
         paths=(path,),

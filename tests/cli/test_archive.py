@@ -18,7 +18,7 @@ def test_an_archive_that_was_written_is_taken_in_again(cli, store, place):
     assert (planned["dry_run"], len(planned["snapshots"][0]["files"])) == (True, 3)
     assert not (place / "other").exists()
     assert (
-        "1 snapshot would be taken in; nothing was done"
+        "1 snapshot would be imported; nothing was done"
         in cli("import", "archive", written["url"], "--dry-run", *other).out
     )
     assert cli("import", "archive", written["url"], "--tag", "old", *other).code == 0
@@ -30,7 +30,7 @@ def test_an_archive_of_something_else_is_refused(cli, store, place):
     subprocess.run(["tar", "-czf", "notes.tar.gz", "notes"], cwd=place, check=True)
     said = cli("import", "archive", "notes.tar.gz", "--dry-run")
     assert said.code == 1
-    assert "No file of the store is there" in said.out
+    assert "It has no file of the store" in said.out
     assert cli("import", "archive", "notes.tar.gz").code == 2
 
 
@@ -38,7 +38,7 @@ def test_copies_of_a_script_become_snapshots(cli, store, place):
     for name in ("faiss_index.bin", "bm25_index.pkl", "metadata.json"):
         shutil.copy(store / name, store / f"{name}.pre_ingest_20260125_143000")
     planned = cli("import", "pre-ingest", "vector_db", "--dry-run")
-    assert planned.out.startswith("1 snapshot would be taken in; nothing was done\n")
+    assert planned.out.startswith("1 snapshot would be imported; nothing was done\n")
     assert "2026-01-25 14:30" in planned.out
     taken = cli("import", "pre-ingest", "vector_db", "--json").json["snapshots"]
     assert [set(one["tags"]) for one in taken] == [{"pre-ingest", "imported"}]

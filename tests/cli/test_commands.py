@@ -170,7 +170,7 @@ class TestLooking:
         assert listed("--last", "2") == every[2:]
         assert listed("--store", "other") == [every[3]]
         assert f"{place}/other" in cli("list").out
-        assert cli("list", "--tag", "nonesuch").out == f"No snapshots in {place}/backups are like that\n"
+        assert cli("list", "--tag", "nonesuch").out == f"No snapshots in {place}/backups match\n"
 
     def test_list_has_the_documented_fields(self, cli, store):
         cli("snapshot")
@@ -378,7 +378,7 @@ class TestRestore:
             patched.setattr(LocalStorage, "write", interrupted)
             said = cli("restore", "latest")
         assert said.code == 5
-        assert said.err.endswith("Hint: when the cause is removed: novabackup recover\n")
+        assert said.err.endswith("Hint: once the cause is removed: novabackup recover\n")
         assert cli("recover", "--json").json["interrupted"] == "restore"
         assert nova.contents(store) == before
 
@@ -527,7 +527,7 @@ class TestErrors:
         monkeypatch.setattr(Repository, "snapshots", lambda *arguments, **named: 1 / 0)
         said = cli("list")
         assert said.code == 70
-        assert said.err.startswith("Error: a mistake in novabackup: ZeroDivisionError: division by zero\nHint: ")
+        assert said.err.startswith("Error: a bug in novabackup: ZeroDivisionError: division by zero\nHint: ")
 
     def test_nothing_that_is_read_can_steer_the_terminal(self, cli, store):
         cli("snapshot", "--tag", "\x1b[2Jgone", "--message", "\x1b]0;title\x07")

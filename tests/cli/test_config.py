@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from novabackup import ConfigurationError, Policy, layouts
-from novabackup.cli.config.durations import seconds_of, span
-from novabackup.cli.config.file import LAYOUTS, Config, find, load
+from novabackup.cli.config.file import find, load
 from novabackup.cli.config.secrets import Secret, revealed
+from novabackup.cli.config.sections import Config
+from novabackup.cli.config.units import format_duration, parse_duration
+from novabackup.cli.config.values import LAYOUTS
 from novabackup.components import Faiss, Metadata
 from novabackup.integrations.metrics import Pushgateway
 from novabackup.integrations.service import SystemdUnit
@@ -114,8 +116,8 @@ class TestWhatItSays:
 
     @pytest.mark.parametrize(("said", "seconds"), [("90", 90), ("1.5h", 5400), ("5 m", 300), ("2w", 1209600), ("0", 0)])
     def test_time_spans_are_written_as_people_write_them(self, said, seconds):
-        assert seconds_of(said) == seconds
-        assert seconds_of(span(seconds)) == seconds
+        assert parse_duration(said) == seconds
+        assert parse_duration(format_duration(seconds)) == seconds
 
 
 class TestMistakes:
@@ -132,6 +134,8 @@ class TestMistakes:
             ),
             ('[store]\n\nlayuot = "nova"\n', "novabackup.toml:3: store.layuot: unknown key; did you mean layout?"),
             ("[stroe]\n", "novabackup.toml:1: stroe: unknown key; did you mean store?"),
+            ('"x` - at `$.store" = 1', "novabackup.toml:1: x` - at `$.store: unknown key; known here: store"),
+            ('["copies"."a.b"]\nurl = "u"\nlimit = 3', "novabackup.toml:3: copies.a.b.limit: expected bytes a second"),
             (
                 '[store]\nlayout = "lava"\n',
                 f'novabackup.toml:2: store.layout: expected one of {", ".join(LAYOUTS)}, found "lava"',
@@ -195,7 +199,7 @@ class TestMistakes:
                 '[query]\nurl = "http://a"\nquestion = "b"\nexpect = "("',
                 "novabackup.toml:4: query.expect: expected a regular expression, found '('",
             ),
-            ('[hooks]\nbefore = ["true"]', "novabackup.toml:2: hooks.before: expected a list of commands, each a list"),
+            ('[hooks]\nbefore = ["true"]', "novabackup.toml:2: hooks.before[1]: expected a command as a list such as"),
             ("[hooks]\nafter = [[]]", "novabackup.toml:2: hooks.after[1]: expected a command as a list"),
             ('[metrics]\ntextfile = "a.txt"', "novabackup.toml:2: metrics.textfile: "),
             ('[metrics]\ngrouping = { job = "a" }', "novabackup.toml:2: metrics.grouping: expected names of labels"),
@@ -207,6 +211,12 @@ class TestMistakes:
     )
     def test_the_file_the_line_and_the_setting_are_named(self, place, text, said):
         assert complaint(place, text).startswith(said)
+
+    def test_what_would_take_forever_to_read_is_refused_at_once(self, place):
+        said = complaint(place, f"a{'.a' * 50_000} = 1")
+        assert said.startswith("novabackup.toml:1: expected keys of 100 parts at most")
+        said = complaint(place, f"a = {'[' * 50_000}{']' * 50_000}")
+        assert said.startswith("novabackup.toml: expected tables and arrays that nest a few levels")
 
     def test_a_layout_and_components_exclude_each_other(self, place):
         said = complaint(place, '[store]\nlayout = "nova"\ncomponents = [{ kind = "files", path = "a" }]\n')

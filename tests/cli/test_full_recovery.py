@@ -90,7 +90,7 @@ def test_one_that_failed_names_the_step_and_goes_on_with_it(cli, live, snapshot,
     assert "done, " in cli("full-recovery", "--dry-run").out
     said = cli("full-recovery")
     assert said.code == 0
-    assert f"a recovery from snapshot {snapshot.id} was begun before and is not finished: this goes on" in said.err
+    assert f"a recovery from snapshot {snapshot.id} was begun before and is not finished: this continues it" in said.err
     assert said.err.count("(done before, ") == 7
     assert "8/8 check" in said.err
     assert len(list(place.glob("nova-nic.old.*"))) == 1
@@ -171,10 +171,10 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does_so(terminal, cli, li
     (place / "novabackup.toml").write_text(f"{live.configuration}\n{waiting}")
     screen = terminal("full-recovery", "--yes", columns=240)
     (place / "ready").read_text()
-    screen.child.expect("Making the environment")
+    screen.child.expect("Creating the environment")
     screen.child.sendintr()
     assert screen.end() == 130
-    assert "Hint: to go on where it was, run the same command again" in screen.text
+    assert "Hint: to continue where it was, run the same command again" in screen.text
     assert not live.running()
     (live.folder / "go").touch()
     said = cli("full-recovery")

@@ -25,7 +25,7 @@ def test_keys_are_added_listed_and_removed(cli, encrypted, place):
     listed = cli("key", "list", "--json").json["keys"]
     assert {key["id"]: (key["label"], key["current"]) for key in listed}[added] == ("of the office", False)
     assert "of the office" in cli("key", "list").out
-    assert cli("key", "remove", added).out == f"Key {added} opens it no more\n"
+    assert cli("key", "remove", added).out == f"Key {added} no longer opens the repository\n"
     last = cli("key", "list", "--json").json["keys"][0]["id"]
     said = cli("key", "remove", last)
     assert said.code == 2
@@ -53,7 +53,7 @@ def test_nobody_is_asked_where_nobody_is(cli, encrypted):
     cli("init")
     said = cli("key", "add")
     assert said.code == 2
-    assert "found no terminal to ask for it. Say where it is: --new-passphrase-env" in said.err
+    assert "found no terminal to ask for it. Pass where it is: --new-passphrase-env" in said.err
     assert cli("key", "add", "--new-keyfile", "a", "--new-passphrase-env", "B").code == 2
 
 

@@ -42,7 +42,7 @@ class TestTheRepository:
         assert lost(said) <= {(f"snapshots/{point.id}.json", path) for path in point.files}
         assert lost(said)
         shown = cli("repair", "--dry-run").out
-        assert "Cannot be had back:" in shown
+        assert "Cannot be repaired:" in shown
         assert f"snapshot {point.id}" in shown
         assert "novabackup repair --from offsite" in shown
         assert nova.contents(damaged) == before
@@ -62,7 +62,7 @@ class TestTheRepository:
     def test_a_repair_that_could_not_save_everything_says_so_also_when_quiet(self, cli, damaged):
         said = cli("repair", "--quiet")
         assert said.code == Exit.WRONG
-        assert "Cannot be had back:" in said.out
+        assert "Cannot be repaired:" in said.out
         assert cli("check").code == Exit.WRONG
 
     def test_check_says_which_command_mends(self, cli, damaged):
@@ -117,7 +117,7 @@ class TestTheIndex:
         said = cli("repair", "--bm25")
         assert said.code == Exit.USAGE
         assert "signed" in said.err
-        assert "Hint: what cannot be guessed: --text-field NAME, --sign-key-env NAME" in said.err
+        assert "Hint: what cannot be derived is passed with --text-field NAME and --sign-key-env NAME" in said.err
         monkeypatch.setenv("INDEX_KEY", "a secret")
         assert cli("repair", "--bm25", "--sign-key-env", "INDEX_KEY").code == Exit.OK
         assert (store / INDEX).read_bytes() == signed

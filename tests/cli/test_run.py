@@ -64,7 +64,7 @@ def test_a_command_that_swallows_its_errors_is_rolled_back_with_4(cli, store, be
     said = cli("run", "--", "sh", "-c", BREAK)
     assert said.code == 4
     assert "  - damaged (metadata.json): " in said.err
-    assert said.err.endswith("Hint: look at what was written: novabackup list --tag failed-ingest\n")
+    assert said.err.endswith("Hint: to see what was written: novabackup list --tag failed-ingest\n")
     assert nova.contents(store) == before
 
 
@@ -133,7 +133,7 @@ def test_a_guard_that_is_killed_takes_its_command_along_and_recover_puts_back(cl
 
     said = cli("snapshot")
     assert said.code == 5
-    assert said.err.endswith("Hint: when the cause is removed: novabackup recover\n")
+    assert said.err.endswith("Hint: once the cause is removed: novabackup recover\n")
     planned = cli("recover", "--dry-run", "--json").json
     assert [(action["step"], action["path"]) for action in planned["actions"]] == [
         ("keep", "bm25_index.pkl"),

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from novabackup import Repository
-from novabackup.cli import scheduling
+from novabackup.cli.commands import schedule as scheduling
 
 SCHEDULE = """
 [schedule]
@@ -117,7 +117,7 @@ class TestInstall:
         assert re.search(rf"^\*/10 \* \* \* \* /.* schedule run --quiet --config {scheduled}$", table, re.MULTILINE)
         assert cli("schedule", "install", "--user", "--with", "cron").code == 0
         assert (place / "table").read_text() == table
-        assert "every 10 minutes it is looked what is due" in cli("schedule", "show").out
+        assert "which runs every 10 minutes what is due" in cli("schedule", "show").out
         assert cli("schedule", "remove", "--user").code == 0
         assert (place / "table").read_text() == own
 
@@ -140,7 +140,7 @@ class TestInstall:
         monkeypatch.setenv("LOGNAME", "nova")  # as su leaves it
         assert cli("schedule", "install").code == 0
         assert "*/10 * * * * root /" in (folder / "novabackup").read_text()
-        assert f"Started by cron, by files in {folder}: every 10 minutes" in cli("schedule", "show").out
+        assert f"Started by cron, by files in {folder}, which runs every 10 minutes" in cli("schedule", "show").out
         assert re.search(r"snapshot +daily 03:30 +never +now ", cli("schedule", "show").out)
         assert cli("schedule", "remove").code == 0
         assert list(folder.iterdir()) == []
@@ -184,7 +184,7 @@ class TestInstall:
         assert "can be changed by other users" not in said.err
         scheduled.chmod(0o666)
         said = cli("schedule", "install", "--user", "--with", "systemd", "--dry-run")
-        assert "can be changed by other users, who thus can have commands run as" in said.err
+        assert "can be changed by other users, who could so run commands as" in said.err
         refused = cli("schedule", "install", "--store", "elsewhere", "--dry-run")
         assert refused.code == 2
         assert "expected a store and a repository that the configuration names" in refused.err
@@ -241,7 +241,7 @@ class TestRun:
         with (place / "state/schedule.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             said = cli("schedule", "run")
-        assert (said.code, said.err) == (0, "Another run is at work, and sees to it\n")
+        assert (said.code, said.err) == (0, "Another run is working; it does what is due\n")
         assert not (place / "backups").exists()
 
     def test_ctrl_c_ends_the_job_and_all_that_would_follow(self, terminal, scheduled, place):
@@ -263,7 +263,10 @@ MISTAKES = [
     ('snapshoot = "daily"', "novabackup.toml:8: schedule.snapshoot: unknown key; did you mean snapshot?"),
     ('mine = { when = "daily" }', "novabackup.toml:8: schedule.mine: expected the key run"),
     ('mine = { run = ["check"] }', "novabackup.toml:8: schedule.mine: expected the key when"),
-    ('mine = { when = "daily", run = ["novabackup", "check"] }', "schedule.mine.run: expected what follows the word"),
+    (
+        'mine = { when = "daily", run = ["novabackup", "check"] }',
+        "schedule.mine.run: expected the arguments of novabackup",
+    ),
     (
         'Mine = { when = "daily", run = ["check"] }',
         "novabackup.toml:8: schedule.Mine: expected a name of small letters",

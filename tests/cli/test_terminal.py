@@ -120,7 +120,7 @@ class TestHelp:
 
         for entry in each(entry for entries in ENTRIES.values() for entry in entries):
             module, _, name = entry.where.partition(":")
-            said = getattr(import_module(f"novabackup.cli.{module}"), name).__doc__
+            said = getattr(import_module(f"novabackup.cli.commands.{module}"), name).__doc__
             assert entry.summary == " ".join(said.split("\n\n")[0].split()), entry.name
 
     def test_version(self, cli, place):

@@ -18,6 +18,7 @@ from places import ROOT
 from novabackup import IndexStore, Repository, errors
 from novabackup.cli.app import ENTRIES
 from novabackup.cli.config import file as config
+from novabackup.cli.config import sections, values
 from novabackup.cli.exits import Exit
 from novabackup.cli.main import app
 
@@ -125,7 +126,7 @@ def test_every_configuration_in_the_documents_can_be_read(tmp_path):
         for block in fenced.blocks(path, "toml"):
             (tmp_path / "novabackup.toml").write_text(block.text)
             if "broken.toml" not in block.marks:
-                assert config.load(tmp_path / "novabackup.toml") != config.Config()
+                assert config.load(tmp_path / "novabackup.toml") != sections.Config()
 
 
 def test_every_command_is_in_its_document_with_its_exit_codes_and_settings():
@@ -133,8 +134,8 @@ def test_every_command_is_in_its_document_with_its_exit_codes_and_settings():
     commands = {name for name in app() if not name.startswith("-")}
     assert {name for name in commands if f"$ novabackup {name}" not in text} == set()
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == sorted({*Exit})
-    assert {name for name in config.LAYOUTS if f"`{name}`" not in text} == set()
-    for name in attrs.fields_dict(config.Config):
+    assert {name for name in values.LAYOUTS if f"`{name}`" not in text} == set()
+    for name in sections.Config.__struct_fields__:
         assert re.search(rf"^\| `{name}\.", text, re.MULTILINE), name
 
 

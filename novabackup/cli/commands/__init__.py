@@ -1,1 +1,1 @@
-"""The commands: each a function from what was typed to an `Answer`. Signatures are options, docstrings are help."""
+"""The commands, one file for each main one; a function's signature is its options, its docstring is its help."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-__all__ = ["Path", "line_of", "lines_of"]
-
 Path = tuple[str | int, ...]
 """Keys, and positions in arrays, from the top of the document down to a setting."""
+
+_DEEPEST = 64
+"""Deeper settings have no line of their own: a document of tables in tables would cost the square of its depth."""
 
 _STRING = r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
 _PART = rf"(?:{_STRING}|[A-Za-z0-9_-]+)"
@@ -30,14 +31,7 @@ _HEADER = re.compile(rf"[ \t]*(?P<array>\[)?\[[ \t]*(?P<key>{_KEY})[ \t]*\]")
 
 
 def lines_of(text: str) -> dict[Path, int]:
-    """Find the line of each table and key.
-
-    Args:
-        text: A document that `tomllib` has read without complaint; only then are the answers right.
-
-    Returns:
-        The number of the line, counted from one, by path.
-    """
+    """Return the line of each table and key, counted from one, of a document that `tomllib` has accepted."""
     return _Scan(text).run()
 
 
@@ -122,7 +116,7 @@ class _Scan:
         self._note(self._open[-1].here, line)
 
     def _note(self, path: Path, line: int) -> None:
-        for length in range(1, len(path) + 1):
+        for length in range(1, min(len(path), _DEEPEST) + 1):
             self._lines.setdefault(path[:length], line)
 
     def _mark(self, mark: str, line: int) -> None:

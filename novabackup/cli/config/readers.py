@@ -1,81 +1,45 @@
-"""How values of the configuration file are read: by small functions that know what to expect, and say where."""
+"""Reads the values of a configuration file with msgspec; errors name the line, the setting and what was found."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
+import msgspec
 
-from novabackup.cli.config.durations import seconds_of
-from novabackup.cli.config.lines import Path, line_of
+from novabackup.cli.config.lines import Path, line_of, lines_of
 from novabackup.cli.config.secrets import Secret
-from novabackup.errors import ConfigurationError
+from novabackup.cli.config.units import parse_duration
 
-__all__ = [
-    "Found",
-    "Place",
-    "choice",
-    "flag",
-    "keys",
-    "location",
-    "options",
-    "seconds",
-    "secret",
-    "section",
-    "setting",
-    "tables",
-    "text",
-    "texts",
-]
+__all__ = ["Read"]  # for type checkers it is an import
 
-_Section = TypeVar("_Section")
+_T = TypeVar("_T")
 _LONGEST_SHOWN = 60
+_ERROR_PATH = re.compile(r" - at `\$((?:\.\w+|\[\d+\])*)`$")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _SECRET_NAME = re.compile(r"secret|password|passphrase|token|credential|account_key|connection_string", re.IGNORECASE)
-_SECRET_FORMS = ("env", "file", "command")
 
 
-@attrs.frozen
-class Place:
-    """Where a value stands.
+class WrongValueError(ValueError):
+    """A value that cannot be used; `path` leads to it from the value that was read."""
 
-    Attributes:
-        file: The configuration file.
-        lines: Line of each path in it.
-        path: The value's own path.
-    """
-
-    file: FilePath
-    lines: Mapping[Path, int] = attrs.field(repr=False)
-    path: Path = ()
-
-    def __truediv__(self, key: str | int) -> Place:
-        return attrs.evolve(self, path=(*self.path, key))
-
-    def __str__(self) -> str:
-        dotted = ""
-        for key in self.path:
-            dotted += f"[{key + 1}]" if isinstance(key, int) else f".{key}"
-        return f"{self.file}:{line_of(self.lines, self.path)}: {dotted.removeprefix('.')}"
-
-    def wrong(self, expected: str, found: object) -> ConfigurationError:
-        """Make the error that says what was expected and what was found here."""
-        return ConfigurationError(f"{self}: expected {expected}, found {_shown(found)}")
+    def __init__(self, message: str, path: Path = ()) -> None:
+        super().__init__(message)
+        self.path = path
 
 
-class Found(str):
-    """What was found, in words."""
-
-    __slots__ = ()
+def wrong(expected: str, found: object) -> WrongValueError:
+    """Return the error for a value that is not what was expected."""
+    return WrongValueError(f"expected {expected}, found {_shown(found)}")
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, Found):
-        return str(value)
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -86,144 +50,218 @@ def _shown(value: object) -> str:
     return written if len(written) <= _LONGEST_SHOWN else f"{written[:_LONGEST_SHOWN]}… ({len(written)} characters)"
 
 
-Read = Callable[[Place, Any], Any]
-"""Turns what TOML gives into what the program uses, or raises a `ConfigurationError` that says where."""
+def at(key: str, read: Callable[[Any], _T], value: object) -> _T:
+    """Read the value of a key, so that an error has the key in its path."""
+    try:
+        return read(value)
+    except ValueError as error:
+        raise WrongValueError(str(error), (key, *getattr(error, "path", ()))) from None
 
 
-def setting(read: Read, default: object = attrs.NOTHING) -> Any:
-    """Declare a setting as a field of an attrs class.
-
-    Args:
-        read: Reads its value.
-        default: Its value where the file has none; without it, the file must have one.
-    """
-    return attrs.field(default=default, metadata={"read": read})
+def entries(value: object, read: Callable[[Any], _T], expected: str = "a table") -> dict[str, _T]:
+    """Read a table whose keys are the user's own and whose values are alike."""
+    if not isinstance(value, dict):
+        raise wrong(expected, value)
+    return {key: at(key, read, one) for key, one in value.items()}
 
 
-def section(kind: type[_Section]) -> Callable[[Place, object], _Section]:
-    """Read a table into an attrs class whose fields are settings."""
-
-    def read(place: Place, value: object) -> _Section:
-        if not isinstance(value, dict):
-            raise place.wrong("a table", value)
-        fields = {field.name: field for field in attrs.fields(kind)}  # type: ignore[arg-type]
-        keys(place, value, fields)
-        for name, field in fields.items():
-            if field.default is attrs.NOTHING and name not in value:
-                raise place.wrong(f"the key {name}", Found("none"))
-        return kind(**{name: fields[name].metadata["read"](place / name, said) for name, said in value.items()})
-
-    return read
-
-
-def tables(read: Read) -> Read:
-    """Read a table of values that are all alike, by names of one's own.
-
-    Args:
-        read: Reads each value.
-    """
-
-    def read_all(place: Place, value: object) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise place.wrong("a table", value)
-        return {name: read(place / name, said) for name, said in value.items()}
-
-    return read_all
-
-
-def keys(place: Place, table: Mapping[str, object], known: Iterable[str]) -> None:
-    """Refuse keys that nothing would read: most are misspelt.
-
-    Raises:
-        ConfigurationError: There is one.
-    """
+def refuse_unknown(table: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keys that nothing would read: most are misspelt."""
     known = list(known)
     for key in table:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-            raise ConfigurationError(f"{place / key}: unknown key; {hint}")
+            raise WrongValueError(f"unknown key; {hint}", (key,))
 
 
-def text(place: Place, value: object) -> str:
-    """Read a text that is not empty, and that a path or an argument of a command can be."""
-    if not isinstance(value, str) or not value:
-        raise place.wrong("a text", value)
-    if "\0" in value:
-        raise place.wrong("a text without NUL characters", value)
-    return value
-
-
-def texts(place: Place, value: object) -> tuple[str, ...]:
-    """Read a list of texts."""
-    if not isinstance(value, list):
-        raise place.wrong('a list of texts, such as ["**/*.log"]', value)
-    return tuple(text(place / number, item) for number, item in enumerate(value))
-
-
-def flag(place: Place, value: object) -> bool:
-    """Read true or false."""
-    if not isinstance(value, bool):
-        raise place.wrong("true or false", value)
-    return value
-
-
-def seconds(place: Place, value: object) -> float:
-    """Read a time span: seconds as a number, or a text such as ``"5m"``."""
-    try:
-        return seconds_of(value if isinstance(value, str) else str(float(value)))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise place.wrong('seconds, or a text such as "90s", "5m", "2h" or "1d"', value) from None
-
-
-def choice(*known: str) -> Callable[[Place, object], str]:
+def choice(known: Collection[str], value: object) -> str:
     """Read one of several words."""
-
-    def read(place: Place, value: object) -> str:
-        if value not in known:
-            raise place.wrong(f"one of {', '.join(known)}", value)
-        return str(value)
-
-    return read
+    if value not in known:
+        raise wrong(f"one of {', '.join(known)}", value)
+    return str(value)
 
 
-def location(place: Place, value: object) -> str:
-    """Read a URL or a path; a relative path begins in the folder of the configuration file."""
-    said = text(place, value)
-    return said if "://" in said else str(place.file.parent / FilePath(said).expanduser())
+@attrs.frozen(slots=False)
+class Document:
+    """A configuration file: its path, its text, and the table that `tomllib` read from the text."""
+
+    file: FilePath
+    text: str = attrs.field(repr=False)
+    table: dict[str, Any] = attrs.field(repr=False)
+
+    @functools.cached_property
+    def _lines(self) -> dict[Path, int]:
+        return lines_of(self.text)
+
+    def place(self, path: Path) -> str:
+        """Return file, line and name of a setting, for messages."""
+        dotted = "".join(f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in path)
+        return f"{self.file}:{line_of(self._lines, path)}: {dotted.removeprefix('.')}"
+
+    def path_of(self, table: dict[str, Any]) -> Path:
+        """Return the path of one of the tables in this document."""
+        left: list[tuple[Path, object]] = [((), self.table)]
+        while left:
+            path, value = left.pop()
+            if value is table:
+                return path
+            inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+            left += [((*path, key), one) for key, one in inside]
+        return ()
+
+    def read(self, kind: type[_T], value: object) -> _T:
+        """Convert a value to a type that msgspec knows, or to one made by `Read`."""
+        try:
+            return msgspec.convert(value, kind, dec_hook=lambda custom, one: custom.read(self, one))
+        except msgspec.ValidationError as error:
+            raise _explained(error, kind, value) from None
 
 
-def options(place: Place, value: object) -> dict[str, Any]:
-    """Read options of a file system; whatever is secret must be said to be elsewhere.
+def _explained(error: msgspec.ValidationError, kind: type, value: Any) -> WrongValueError:
+    """Say in our words what msgspec found wrong, and where."""
+    found = _ERROR_PATH.search(str(error))
+    path: Path = tuple(name or int(number) for name, number in _STEP.findall(found[1] if found else ""))
+    cause = error.__cause__
+    if isinstance(cause, ValueError):  # from a custom type or a check of a section
+        return WrongValueError(str(cause), (*path, *getattr(cause, "path", ())))
+    from msgspec import inspect  # noqa: PLC0415 - only errors need it
 
-    Raises:
-        ConfigurationError: It is no table, or a secret stands in it in plain.
-    """
-    if not isinstance(value, dict):
-        raise place.wrong("a table", value)
-    return {key: _option(place / key, key, said) for key, said in value.items()}
+    expected, said = _bare(inspect.type_info(kind))
+    for depth, step in enumerate((*path, None)):
+        if isinstance(expected, inspect.StructType) and isinstance(value, dict):
+            try:
+                refuse_unknown(value, [field.encode_name for field in expected.fields])
+            except WrongValueError as unknown:  # also if the key was made to look like a path
+                return WrongValueError(str(unknown), (*path[:depth], *unknown.path))
+        if step is None:
+            break
+        value = value[step]
+        if isinstance(expected, inspect.StructType):
+            expected = next(field.type for field in expected.fields if field.encode_name == step)
+        else:
+            expected = expected.item_type
+        expected, said = _bare(expected)
+    if isinstance(expected, inspect.StructType) and isinstance(value, dict):
+        missing = next(field for field in expected.fields if field.required and field.encode_name not in value)
+        return WrongValueError(f"expected the key {missing.encode_name}, found none", path)
+    if isinstance(expected, inspect.LiteralType):
+        said = f"one of {', '.join(map(str, expected.values))}"
+    elif not said:
+        said = "a table" if isinstance(expected, inspect.StructType) else "true or false"
+    return WrongValueError(str(wrong(said, value)), path)
 
 
-def _option(place: Place, key: str, value: object) -> object:
-    if isinstance(value, dict):
-        return secret(place, value) if value.keys() & set(_SECRET_FORMS) else options(place, value)
-    if isinstance(value, str | list) and _SECRET_NAME.search(key):
-        raise ConfigurationError(
-            f'{place}: expected {{ env = "NAME" }}, {{ file = "/path" }} or {{ command = "program argument" }}, '
-            "found the secret itself (not shown). Move it out of this file"
-        )
+def _bare(kind: Any) -> tuple[Any, str]:
+    """Return a type without None and annotations, and the description among its annotations."""
+    said = ""
+    while hasattr(kind, "types") or hasattr(kind, "extra_json_schema"):
+        if hasattr(kind, "types"):
+            kind = kind.types[0]
+        else:
+            kind, said = kind.type, kind.extra_json_schema["description"]
+    return kind, said
+
+
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the tables of a configuration."""
+
+
+class _Custom(type):
+    """The type of types that msgspec leaves to `Document.read`; any value counts as an instance of them."""
+
+    def __instancecheck__(cls, _instance: object) -> bool:
+        return True
+
+
+if TYPE_CHECKING:
+    from typing import Annotated as Read
+else:
+
+    class Read:
+        """``Read[type, function]`` is a setting that a function reads from the document and the value."""
+
+        def __class_getitem__(cls, parameters: tuple[object, Callable[[Document, Any], object]]) -> type:
+            """Return a type for msgspec; type checkers take the first parameter."""
+            return _Custom(cls.__name__, (), {"read": staticmethod(parameters[1])})
+
+
+def _text(_document: Document, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise wrong("a text", value)
+    if "\0" in value:
+        raise wrong("a text without NUL characters", value)
     return value
 
 
-def secret(place: Place, value: object) -> Secret:
+Text = Read[str, _text]
+"""A text that is not empty, and that a path or an argument of a command can be."""
+Texts = Annotated[tuple[Text, ...], msgspec.Meta(description='a list of texts, such as ["**/*.log"]')]
+
+
+def _seconds(_document: Document, value: Any) -> float:
+    try:
+        return parse_duration(value if isinstance(value, str) else str(float(value)))
+    except (TypeError, ValueError):
+        raise wrong('seconds, or a text such as "90s", "5m", "2h" or "1d"', value) from None
+
+
+def _patience(document: Document, value: object) -> float:
+    found = _seconds(document, value)
+    if not found:
+        raise wrong("more than no time", value)
+    return found
+
+
+def _location(document: Document, value: object) -> str:
+    text: str = document.read(Text, value)
+    return text if "://" in text else str(document.file.parent / FilePath(text).expanduser())
+
+
+Seconds = Read[float, _seconds]
+"""A duration: seconds as a number, or a text such as ``"5m"``."""
+Patience = Read[float, _patience]
+"""A duration of more than 0 seconds."""
+Location = Read[str, _location]
+"""A URL, or a path; a relative path begins in the folder of the configuration file."""
+
+
+class _SecretTable(Section, frozen=True):
+    """Where a secret is kept: one of these."""
+
+    env: Text | None = None
+    file: Location | None = None
+    command: Text | None = None
+
+
+def secret(document: Document, value: object) -> Secret:
     """Read where a secret is kept: ``{ env = "NAME" }``, ``{ file = "/path" }`` or ``{ command = "…" }``."""
     if not isinstance(value, dict):
-        raise ConfigurationError(f'{place}: expected a table such as {{ env = "NAME" }}, found something else')
-    keys(place, value, _SECRET_FORMS)
+        raise WrongValueError('expected a table such as { env = "NAME" }, found something else (not shown)')
+    table = document.read(_SecretTable, value)
     if len(value) != 1:
-        raise place.wrong("one of env, file and command", Found(" and ".join(value) or "none"))
-    ((form, said),) = value.items()
-    where = text(place / form, said)
-    if form == "file":
-        where = location(place / form, where)
-    return Secret(form=form, where=where, asked_by=str(place))
+        raise WrongValueError(f"expected one of env, file and command, found {' and '.join(value) or 'none'}")
+    ((form, where),) = ((form, getattr(table, form)) for form in value)
+    return Secret(form=form, where=where, asked_by=document.place(document.path_of(value)))
+
+
+def file_system_options(document: Document, value: object) -> Mapping[str, Any]:
+    """Read options of a file system; a secret among them must be kept elsewhere."""
+    if not isinstance(value, dict):
+        raise wrong("a table", value)
+    return {key: at(key, functools.partial(_option, document, key), one) for key, one in value.items()}
+
+
+def _option(document: Document, key: str, value: object) -> object:
+    if isinstance(value, dict):
+        is_secret = value.keys() & set(_SecretTable.__struct_fields__)
+        return secret(document, value) if is_secret else file_system_options(document, value)
+    if isinstance(value, str | list) and _SECRET_NAME.search(key):
+        raise WrongValueError(
+            'expected { env = "NAME" }, { file = "/path" } or { command = "program argument" }, found the secret '
+            "itself (not shown). Move it out of this file"
+        )
+    return value

@@ -1,4 +1,4 @@
-"""Secrets stay where they are until they are needed: a configuration says only where."""
+"""Where secrets are kept; they are fetched only when they are needed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import attrs
 
 from novabackup.errors import ConfigurationError
 
-__all__ = ["Secret", "revealed"]
-
 _LARGEST = 64 << 10
 _SECONDS = 60.0
 
@@ -25,8 +23,8 @@ class Secret:
 
     Attributes:
         form: ``env``, ``file`` or ``command``.
-        where: Name of the variable, path of the file, or the command line, which no shell reads.
-        asked_by: The setting, for messages.
+        where: Name of the variable, path of the file, or the command line, which is not run by a shell.
+        asked_by: File, line and setting, for messages.
     """
 
     form: str
@@ -34,11 +32,7 @@ class Secret:
     asked_by: str
 
     def reveal(self) -> str:
-        """Fetch the secret.
-
-        Raises:
-            ConfigurationError: It cannot be had. The message does not hold it.
-        """
+        """Fetch the secret; the message of an error does not contain it."""
         found = {"env": self._from_environment, "file": self._from_file, "command": self._from_command}[self.form]()
         if not found:
             raise self._missing("it is empty")
@@ -55,11 +49,11 @@ class Secret:
             with Path(self.where).open() as file:
                 return file.read(_LARGEST).rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise self._missing(getattr(error, "strerror", None) or "it is no text") from None
+            raise self._missing(getattr(error, "strerror", None) or "it is not text") from None
 
     def _from_command(self) -> str:
         try:
-            done = subprocess.run(  # noqa: S603 - the command of whoever wrote the configuration
+            done = subprocess.run(  # noqa: S603 - the command is from the user's own configuration
                 shlex.split(self.where), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=_SECONDS, check=True
             )
             return done.stdout[:_LARGEST].decode().rstrip("\r\n")
@@ -74,7 +68,7 @@ class Secret:
 
 
 def revealed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give options with every secret in its place; the result must not be shown."""
+    """Return options with every secret fetched; the result must not be shown."""
     return {key: _revealed(value) for key, value in options.items()}
 
 

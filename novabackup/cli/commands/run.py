@@ -1,4 +1,4 @@
-"""The command that guards any other: run."""
+"""The command run."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from novabackup.cli.around import around
+from novabackup._support.text import count
 from novabackup.cli.child import program_of, run_to_end
+from novabackup.cli.context import BY_DEFAULT, Options, Span
 from novabackup.cli.json_fields import snapshot_fields
-from novabackup.cli.output import Answer, count, size
-from novabackup.cli.work import BY_DEFAULT, Options, Span
+from novabackup.cli.lifecycle import lifecycle
+from novabackup.cli.output import Result, size
 from novabackup.errors import ConfigurationError
 from novabackup.guard import snapshot
 
-__all__ = ["run"]
-
 
 class _FailedError(Exception):
-    """The guarded command ended badly."""
+    """The guarded command failed."""
 
 
 def run(
@@ -27,63 +26,66 @@ def run(
     message: str = "",
     timeout: Span | None = None,
     options: Options = BY_DEFAULT,
-) -> Answer:
+) -> Result:
     """Guard a command that writes to the store.
 
     Such as: novabackup run -- python ingest.py data/. A snapshot is taken first. If the command fails, or if the index
     files do not agree afterwards, every file is put back as it was. Ends with the exit code of the command if that
-    failed, and with 4 if the files did not agree. Standard input and output are the command's own; what novabackup says
-    goes to standard error.
+    failed, and with 4 if the files did not agree. Standard input and output are the command's own; messages of
+    novabackup go to standard error.
 
     Args:
-        command: The command and its arguments, behind --.
+        command: The command and its arguments, after --.
         tag: Label of the snapshot; may be repeated.
         message: Free text for the snapshot.
         timeout: How long to wait for another writer, such as 5m.
     """
     if not command:
-        raise ConfigurationError(
-            "expected a command behind --, found none. Such as: novabackup run -- python ingest.py"
-        )
+        raise ConfigurationError("expected a command after --, found none. Such as: novabackup run -- python ingest.py")
     program = program_of(command)
     code = 0
     with (
-        options.open() as work,
-        around(work, "run", work.store) as seen,
-        work.progress("Snapshot") as bar,
+        options.open() as context,
+        lifecycle(context, "run", context.store) as execution,
+        context.progress("Snapshot") as bar,
     ):
         guard = snapshot(
-            work.store, work.repository, tags=tag, message=message, timeout=work.timeout(timeout), callback=bar
+            context.store,
+            context.repository,
+            tags=tag,
+            message=message,
+            timeout=context.timeout(timeout),
+            callback=bar,
         )
         try:
             with guard:
-                seen.snapshot = guard
+                execution.snapshot = guard
                 bar.rest("Putting back")
                 code = run_to_end(program, command)
                 if code:
                     raise _FailedError(f"{command[0]} ended with {code}")
         except _FailedError as error:
-            seen.failure = error
-            said = [
+            execution.failure = error
+            lines = [
                 f"{command[0]} ended with {code}, so every file was put back to snapshot {guard.id}",
                 "What it had written is kept: novabackup list --tag failed-ingest",
             ]
         else:
-            said = [
+            lines = [
                 f"{command[0]} ended well, and the index files agree",
                 f"To go back ({count(len(guard.files), 'file')}, {size(guard.size)}): novabackup restore {guard.id}",
             ]
-        seen.done = said[0]
-        return Answer(
+        execution.done = lines[0]
+        return Result(
             fields={
-                "repository": work.repository.url,
+                "repository": context.repository.url,
                 "snapshot": snapshot_fields(guard),
-                "command": list(command),
+                "command": command,
                 "command_exit": code,
                 "rolled_back": bool(code),
             },
-            shown=said if code else (),
-            done=() if code else said,
+            shown=lines if code else (),
+            done=() if code else lines,
             exit=code,
             aside=True,
         )

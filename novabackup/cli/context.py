@@ -1,4 +1,4 @@
-"""What every command works with: the options that all share, and the store and repository that they lead to."""
+"""The context of a command: the options that all commands share, and the store and repository that they name."""
 
 from __future__ import annotations
 
@@ -12,39 +12,37 @@ from typing import Annotated, Any
 import attrs
 from cyclopts import Group, Parameter
 
-from novabackup.cli.config import file as _config
-from novabackup.cli.config.amounts import bytes_of
-from novabackup.cli.config.durations import seconds_of
-from novabackup.cli.config.file import LAYOUTS, Config, CopySettings, RepositorySettings, StoreSettings
+from novabackup.cli.config import file as config_file
 from novabackup.cli.config.secrets import revealed
+from novabackup.cli.config.sections import Config, CopySettings, RepositorySettings, StoreSettings
+from novabackup.cli.config.units import parse_duration, parse_size
+from novabackup.cli.config.values import LAYOUTS
 from novabackup.cli.output import Terminal, size
-from novabackup.cli.unseen import Unseen
+from novabackup.cli.progress import Unseen, progress
 from novabackup.components import Tree
-from novabackup.errors import ConfigurationError, NotFoundError
-from novabackup.format.records import Problem
+from novabackup.errors import ConfigurationError, NotFoundError, Problem
 from novabackup.keys import Key, KeyFile, Passphrase
 from novabackup.repository.repository import Repository, protocol
 from novabackup.repository.snapshot import Snapshot
 from novabackup.store import checks
 from novabackup.store.store import IndexStore
 
-__all__ = ["BY_DEFAULT", "Options", "Rate", "Span", "Work"]
-
 _WHERE = Group("Where", sort_key=8)
 _HOW = Group("Output", sort_key=9)
 _DEFAULT_FOLDER = "backups"
 _LATEST = "latest"
+_ANY_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def _read_by(read: Callable[[str], float]) -> Callable[[object, tuple[object, ...]], float]:
-    """Make what reads the value of an option out of what reads a text."""
+    """Turn a parser of texts into a converter of options."""
     return lambda _hint, tokens: read(str(getattr(tokens[0], "value", tokens[0])))
 
 
-Span = Annotated[float, Parameter(converter=_read_by(seconds_of), metavar="SPAN")]
-"""An option that takes a time span: ``90s``, ``5m``, ``2h``, ``1d``."""
-Rate = Annotated[float, Parameter(converter=_read_by(bytes_of), metavar="SIZE")]
-"""An option that takes a number of bytes a second: ``500kB``, ``5MB``."""
+Span = Annotated[float, Parameter(converter=_read_by(parse_duration), metavar="SPAN")]
+"""An option that takes a duration: ``90s``, ``5m``, ``2h``, ``1d``."""
+Rate = Annotated[float, Parameter(converter=_read_by(parse_size), metavar="SIZE")]
+"""An option that takes a number of bytes per second: ``500kB``, ``5MB``."""
 
 
 @Parameter(name="*")
@@ -74,19 +72,12 @@ class Options:
     debug: Annotated[bool, Parameter(group=_HOW)] = False
 
     @contextmanager
-    def open(self) -> Iterator[Work]:
-        """Read the configuration, and show what the library warns of meanwhile.
-
-        Yields:
-            What a command works with.
-
-        Raises:
-            ConfigurationError: The configuration cannot be used.
-        """
+    def open(self) -> Iterator[Context]:
+        """Read the configuration, and show warnings of the library until the block ends."""
         terminal = Terminal(as_json=self.json, quiet=self.quiet)
-        found = _config.find(self.config)
+        found = config_file.find(self.config)
         with terminal.log_shown():
-            yield Work(options=self, config=_config.load(found), found=found, terminal=terminal)
+            yield Context(options=self, config=config_file.load(found), found=found, terminal=terminal)
 
 
 BY_DEFAULT = Options()
@@ -94,12 +85,12 @@ BY_DEFAULT = Options()
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Work:
+class Context:
     """Store, repository and terminal of one run of a command.
 
     Attributes:
-        options: What was said on the command line.
-        config: What the configuration file says.
+        options: The options from the command line.
+        config: The contents of the configuration file.
         found: That file; None if there is none.
         terminal: Where to ask and to show progress.
     """
@@ -112,53 +103,44 @@ class Work:
     @functools.cached_property
     def known_store(self) -> IndexStore | None:
         """The store, if the command line or the configuration names one."""
-        url = self.options.store or self.config.store.url
+        settings = self.config.store
+        url = self.options.store or settings.url
         if url is None:
             return None
-        said = self.config.store
-        layout = self.options.layout or said.layout or "nova"
-        own = said.components if not self.options.layout else ()
-        beside = [Tree(pattern) for pattern in said.include] if not self.options.layout else []
+        if self.options.layout:
+            parts = [*LAYOUTS[self.options.layout]]
+        else:
+            beside = (Tree(pattern) for pattern in settings.include)
+            parts = [*(settings.components or LAYOUTS[settings.layout or "nova"]), *beside]
         return IndexStore(
             url,
-            components=[*(own or LAYOUTS[layout]), *beside],
-            exclude=said.exclude,
-            storage_options=_options_for(url, said),
-            single_writer=said.single_writer,
+            components=parts,
+            exclude=settings.exclude,
+            storage_options=_options_for(url, settings),
+            single_writer=settings.single_writer,
         )
 
     @property
     def store(self) -> IndexStore:
-        """The store.
-
-        Raises:
-            ConfigurationError: Neither the command line nor the configuration names one.
-        """
+        """The store; an error if neither the command line nor the configuration names one."""
         if self.known_store is None:
             raise ConfigurationError(self._nothing_names("a store", "--store", "[store]"))
         return self.known_store
 
     @functools.cached_property
     def repository(self) -> Repository:
-        """The repository.
-
-        Raises:
-            ConfigurationError: Neither it nor a store is named.
-        """
-        url = self.options.repository or self.config.repository.url
+        """The repository; an error if neither it nor a store is named."""
+        settings = self.config.repository
+        url = self.options.repository or settings.url
         if url is not None:
-            return self._repository(url, self.config.repository, _options_for(url, self.config.repository))
+            return self._repository(url, settings, _options_for(url, settings))
         if self.known_store is None:
             raise ConfigurationError(self._nothing_names("a repository", "--repository", "[repository]"))
         inside = f"{self.known_store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
-        return self._repository(inside, self.config.repository, self.known_store.storage_options)
+        return self._repository(inside, settings, self.known_store.storage_options)
 
     def copy_settings(self, name: str) -> CopySettings:
-        """Give what the configuration says of a copy.
-
-        Raises:
-            ConfigurationError: It says nothing of one that is called so.
-        """
+        """Return the configuration of a copy."""
         found = self.config.copies.get(name)
         if found is None:
             known = ", ".join(self.config.copies) or "no copies"
@@ -169,66 +151,54 @@ class Work:
         return found
 
     def copy(self, name: str) -> Repository:
-        """Give another repository, by its name in the configuration or by its path or URL.
+        """Return another repository, by its name in the configuration or by its path or URL.
 
-        It is opened with the key of the first one where nothing else is said, so that what is encrypted stays so.
-
-        Raises:
-            ConfigurationError: It is a mere word, and the configuration has no copy of that name.
+        Without a key of its own it is opened with the key of the repository, so that what is encrypted stays encrypted.
         """
         if "/" in name and name not in self.config.copies:
             return self._repository(name, self.config.repository, _options_for(name, self.config.repository))
-        said = self.copy_settings(name)
-        return self._repository(said.url, said, revealed(said.options))
-
-    def options_for(self, url: str) -> dict[str, Any]:
-        """Give the options for another place: those of the repository, if it is one of the same kind."""
-        return _options_for(url, self.config.repository) if self.config.repository.url else {}
+        settings = self.copy_settings(name)
+        return self._repository(settings.url, settings, revealed(settings.options))
 
     def copy_limit(self, name: str) -> float | None:
-        """Give the bytes a second that a copy may take; None for any number."""
+        """Return the bytes per second that a copy may take; None for no limit."""
         found = self.config.copies.get(name)
         return found.limit if found else None
 
-    def _repository(self, url: str, said: RepositorySettings, storage_options: Mapping[str, Any]) -> Repository:
+    def options_for(self, url: str) -> dict[str, Any]:
+        """Return the options of the repository for another place, if it is one of the same kind."""
+        return _options_for(url, self.config.repository) if self.config.repository.url else {}
+
+    def _repository(self, url: str, settings: RepositorySettings, storage_options: Mapping[str, Any]) -> Repository:
         return Repository(
             url,
-            key=_key_for(said if said.key else self.config.repository),
+            key=_key_for(settings if settings.key else self.config.repository),
             storage_options=storage_options,
-            storage_class=said.storage_class,
-            compression=said.compression,
+            storage_class=settings.storage_class,
+            compression=settings.compression,
         )
 
     def _nothing_names(self, what: str, option: str, table: str) -> str:
-        where = f"{self.found} has no url in {table}" if self.found else f"there is no {_config.NAME} here or above"
+        name = config_file.NAME
+        where = f"{self.found} has no url in {table}" if self.found else f"there is no {name} here or above"
         return (
             f"expected {what}, found none: {option} was not given, and {where}. Pass it, or write into "
-            f'{self.found or _config.NAME}: store.url = "vector_db"'
+            f'{self.found or name}: store.url = "vector_db"'
         )
 
     def snapshot(self, name: str) -> Snapshot:
-        """Find a snapshot by its id, the beginning of its id, or as the latest of the store that is named.
-
-        Raises:
-            NotFoundError: There is none.
-            ConfigurationError: The latest is wanted, and there are several stores and none is named.
-        """
+        """Find a snapshot by its id, the beginning of its id, or as the latest of the store that is named."""
         if name == _LATEST:
-            return self.at(datetime.max.replace(tzinfo=UTC))
-        len(self.repository)  # that there is no repository at all is another error
+            return self.at(_ANY_TIME)
+        len(self.repository)  # raises another error if there is no repository at all
         try:
             return self.repository[name]
         except NotFoundError as error:
-            error.add_note("see what there is: novabackup list")
+            error.add_note("to see the snapshots: novabackup list")
             raise
 
     def at(self, time: datetime) -> Snapshot:
-        """Find the newest snapshot that was taken by a time, of the store that is named.
-
-        Raises:
-            NotFoundError: There is none that old.
-            ConfigurationError: There are snapshots of several stores, and none is named.
-        """
+        """Find the newest snapshot of the named store that was taken by a time."""
         if self.known_store is None:
             return self.repository.at(time)
         try:
@@ -243,20 +213,20 @@ class Work:
             ) from None
 
     def live_problems(self, callback: Unseen) -> Sequence[Problem]:
-        """Open the live files of the store, and compare what is in them; nor may all files be gone that it had."""
+        """Open the live files of the store and compare their contents; check that not all of them are gone."""
         reports, problems = self.store.judge({}, callback=callback)
         with suppress(NotFoundError):
-            newest = self.at(datetime.max.replace(tzinfo=UTC))
+            newest = self.at(_ANY_TIME)
             return [*problems, *checks.emptied(reports, checks.last_known(newest.files, newest.problems))]
         return problems
 
     def store_at(self, url: str) -> IndexStore | None:
-        """Give the configured store if it is the one at a URL."""
+        """Return the configured store if its URL is this one."""
         own = self.known_store
         return own if own is not None and own.url == url else None
 
     def target(self, snapshot: Snapshot, to: str | None) -> IndexStore | str | None:
-        """Say where a snapshot is restored to: with the settings of the configured store, if it is that one."""
+        """Return where a snapshot is restored to, with the settings of the configured store where they apply."""
         if to is None:
             return self.store_at(snapshot.store)
         own = self.known_store
@@ -264,29 +234,28 @@ class Work:
             return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)
         return to
 
-    def timeout(self, said: float | None) -> float | None:
-        """Give the seconds to wait for another writer."""
-        return self.config.store.timeout if said is None else said
+    def timeout(self, option: float | None) -> float | None:
+        """Return the seconds to wait for another writer."""
+        return self.config.store.timeout if option is None else option
 
     def progress(self, label: str, show: Callable[[float], str] = size) -> AbstractContextManager[Unseen]:
-        """Give a callback for one long call, which shows a bar where somebody watches."""
+        """Return a callback for one long call, which shows a bar on a terminal; by default its amounts are bytes."""
         if not self.terminal.shows_progress:
             return nullcontext(Unseen())
-        from novabackup.cli.progress import progress  # noqa: PLC0415 - only who watches waits for it
-
-        return progress(self.terminal, label, show)
+        return progress(self.terminal.err, label, show)
 
 
-def _options_for(url: str, said: StoreSettings | RepositorySettings) -> dict[str, Any]:
-    """Give the options of the configuration, unless the URL that they are for was replaced by one of another kind."""
-    fits = said.url is None or protocol(url) == protocol(said.url)
-    return revealed(said.options) if fits else {}
+def _options_for(url: str, settings: StoreSettings | RepositorySettings) -> dict[str, Any]:
+    """Return the configured options, unless the URL that they are for was replaced by one of another kind."""
+    fits = settings.url is None or protocol(url) == protocol(settings.url)
+    return revealed(settings.options) if fits else {}
 
 
-def _key_for(said: RepositorySettings) -> Key | None:
+def _key_for(settings: RepositorySettings) -> Key | None:
     """Fetch what opens the repository."""
-    if said.key is None:
+    key = settings.key
+    if key is None:
         return None
-    if said.key.keyfile is not None:
-        return KeyFile(said.key.keyfile)
-    return Passphrase(said.key.passphrase.reveal()) if said.key.passphrase is not None else None
+    if key.keyfile is not None:
+        return KeyFile(key.keyfile)
+    return Passphrase(key.passphrase.reveal()) if key.passphrase is not None else None

@@ -1,4 +1,4 @@
-"""Commands about what is done again and again: schedule show, install, remove, run."""
+"""The commands schedule show, install, remove and run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Annotated, Literal
 from blake3 import blake3
 from cyclopts import CycloptsError, Parameter
 
+from novabackup._support.text import count
 from novabackup.cli.app import app
 from novabackup.cli.child import run_to_end
 from novabackup.cli.config.sections import secrets_in, state_folder
+from novabackup.cli.context import BY_DEFAULT, Context, Options
 from novabackup.cli.exits import Exit
-from novabackup.cli.output import Answer, Column, Table, count, local
-from novabackup.cli.work import BY_DEFAULT, Options, Work
+from novabackup.cli.output import Result, local, table
 from novabackup.errors import ConfigurationError
 from novabackup.integrations.installing import (
     CRON,
@@ -36,8 +37,6 @@ from novabackup.integrations.installing import (
 )
 from novabackup.integrations.schedule import Job, Scheduler
 
-__all__ = ["install", "remove", "run", "show"]
-
 _RUNS_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _LINGERING = Path("/var/lib/systemd/linger")
 _SIGNALLED = 128
@@ -47,10 +46,10 @@ Kind = Literal["systemd", "cron"]
 _OTHER: Mapping[Kind, Kind] = {"systemd": "cron", "cron": "systemd"}
 
 
-def show(*, options: Options = BY_DEFAULT) -> Answer:
-    """Show what is done when, by which command, how it went last, and who starts it."""
-    with options.open() as work:
-        return _shown(work, _checked(work))
+def show(*, options: Options = BY_DEFAULT) -> Result:
+    """Show the jobs, when each was last done, and what starts them."""
+    with options.open() as context:
+        return _shown(context, _checked(context))
 
 
 def install(
@@ -59,58 +58,58 @@ def install(
     user: bool = False,
     dry_run: bool = False,
     options: Options = BY_DEFAULT,
-) -> Answer:
-    """Let systemd timers or cron start what [schedule] in the configuration says.
+) -> Result:
+    """Make systemd timers or cron start the jobs of [schedule].
 
-    What was missed while the machine was off is caught up, and no two jobs run at a time. What an earlier schedule of
-    this configuration has left is removed. Run it again when the schedule has changed.
+    Jobs that were missed while the machine was off are caught up, and no two jobs run at a time. An earlier schedule of
+    this configuration is replaced. Run it again after changes to the schedule.
 
     Args:
         with_: By default systemd where it runs, else cron.
-        user: For this user alone; always so for others than root.
+        user: For this user only; the default for all users but root.
         dry_run: Show what would be written and run, and do nothing.
     """
-    with options.open() as work:
-        return _installed(work, _checked(work), with_, user=_alone(user), dry_run=dry_run)
+    with options.open() as context:
+        return _installed(context, _checked(context), with_, user=_alone(user), dry_run=dry_run)
 
 
-def remove(*, user: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT) -> Answer:
-    """Take away what install has written; what was backed up stays.
+def remove(*, user: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT) -> Result:
+    """Remove the schedule that install has written; backups stay.
 
     Args:
-        user: That of this user; always so for others than root.
+        user: That of this user; the default for all users but root.
         dry_run: Show what would be removed, and do nothing.
     """
-    with options.open() as work:
-        plans = [plan for kind in _OTHER if (plan := _plan(work, (), kind, user=_alone(user))).installed]
+    with options.open() as context:
+        plans = [plan for kind in _OTHER if (plan := _plan(context, (), kind, user=_alone(user))).installed]
         if not dry_run:
             for plan in plans:
                 plan.execute()
         lines = [line for plan in plans for line in str(plan).splitlines()]
         said = ["Nothing was done. To be done:", *_listed(lines)] if dry_run else ["The schedule is removed"]
-        return Answer.of_plan({"steps": lines}, said if plans else ["There is no schedule to remove"], dry_run=dry_run)
+        return Result.of_plan({"steps": lines}, said if plans else ["There is no schedule to remove"], dry_run=dry_run)
 
 
-def run(job: str | None = None, /, *, options: Options = BY_DEFAULT) -> Answer:
-    """Do what is due, one job after the other; this is what timers and cron start.
+def run(job: str | None = None, /, *, options: Options = BY_DEFAULT) -> Result:
+    """Run the jobs that are due, as timers and cron do.
 
-    A job that ended with 0 or 1 is done; with any other code it is due again. If another run is at it, that one sees to
-    it. Ends with the highest code of a job.
+    A job that ended with 0 or 1 is done; with any other code it is due again. If another run is working, nothing is
+    done here. Ends with the highest exit code of a job.
 
     Args:
-        job: Do this one, due or not; wait for a run that is under way.
+        job: Run this one, due or not; wait for another run to end.
     """
-    with options.open() as work:
+    with options.open() as context:
         codes: dict[str, int] = {}
 
         def do(one: Job) -> bool:
-            codes[one.name] = code = run_to_end(sys.executable, _command(work, one))
+            codes[one.name] = code = run_to_end(sys.executable, _command(context, one))
             if code >= _SIGNALLED:
                 raise _EndedError
-            return code in (Exit.OK, Exit.WRONG)  # what was found wrong is not mended by doing it again
+            return code in (Exit.OK, Exit.WRONG)  # running it again would not repair what was found
 
         try:
-            done = _scheduler(work, _jobs(work)).run(do, only=job or "")
+            done = _scheduler(context, _jobs(context)).run(do, only=job or "")
         except _EndedError:
             done = {}
         lines = [
@@ -119,12 +118,12 @@ def run(job: str | None = None, /, *, options: Options = BY_DEFAULT) -> Answer:
             if code
         ]
         if done is None:
-            rest = ["Another run is at work, and sees to it"]
+            rest = ["Another run is working; it does what is due"]
         else:
             rest = [f"{name} is done" for name, code in codes.items() if not code] or (
                 [] if codes else ["Nothing is due"]
             )
-        return Answer(
+        return Result(
             fields={"jobs": [{"name": name, "exit": code} for name, code in codes.items()], "busy": done is None},
             shown=lines,
             done=rest,
@@ -134,65 +133,65 @@ def run(job: str | None = None, /, *, options: Options = BY_DEFAULT) -> Answer:
 
 
 class _EndedError(Exception):
-    """A signal has ended a job, and is meant for all that would follow."""
+    """A signal has ended a job; it is for the jobs after it, too."""
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------
 
 
-def _jobs(work: Work) -> tuple[Job, ...]:
-    if not work.config.schedule.jobs:
+def _jobs(context: Context) -> tuple[Job, ...]:
+    if not context.config.schedule.jobs:
         raise ConfigurationError(
-            f"expected a schedule in {work.found or 'a configuration file'}, found none. Write there, such as: "
+            f"expected a schedule in {context.found or 'a configuration file'}, found none. Write there, such as: "
             '[schedule] snapshot = "daily 03:00"'
         )
-    return work.config.schedule.jobs
+    return context.config.schedule.jobs
 
 
-def _checked(work: Work) -> tuple[Job, ...]:
-    """Find mistakes in the command lines of jobs now, and not at three in the morning."""
-    for job in _jobs(work):
+def _checked(context: Context) -> tuple[Job, ...]:
+    """Report mistakes in the command lines of jobs now, not when they are due at night."""
+    for job in _jobs(context):
         try:
             app().parse_args(job.command, exit_on_error=False, print_error=False)
         except CycloptsError as error:
             raise ConfigurationError(
-                f"{work.found}: schedule.{job.name}: {_typed(job)}: {str(error).rstrip()}"
+                f"{context.found}: schedule.{job.name}: {_typed(job)}: {str(error).rstrip()}"
             ) from None
-    return work.config.schedule.jobs
+    return context.config.schedule.jobs
 
 
 def _typed(job: Job) -> str:
     return f"novabackup {shlex.join(job.command)}"
 
 
-def _command(work: Work, job: Job) -> list[str]:
-    """Give the command line of a job: with the configuration that the schedule is from."""
+def _command(context: Context, job: Job) -> list[str]:
+    """Return the command line of a job, with the configuration of its schedule."""
     words = list(job.command)
     end = words.index("--") if "--" in words else len(words)
-    ours = ["--config", str(_configuration(work)), *(["--quiet"] if work.options.quiet else [])]
-    # -P: what lies in the folder where somebody stands is no part of the program.
+    ours = ["--config", str(_configuration(context)), *(["--quiet"] if context.options.quiet else [])]
+    # -P: modules in the working folder must not be imported.
     return [sys.executable, "-P", "-m", "novabackup", *words[:end], *ours, *words[end:]]
 
 
-def _configuration(work: Work) -> Path:
-    assert work.found is not None  # there would be no jobs
-    return work.found.absolute()
+def _configuration(context: Context) -> Path:
+    assert context.found is not None  # there would be no jobs
+    return context.found.absolute()
 
 
-def _scheduler(work: Work, jobs: Sequence[Job]) -> Scheduler:
-    said = work.config.schedule
-    path = str(_configuration(work))
+def _scheduler(context: Context, jobs: Sequence[Job]) -> Scheduler:
+    said = context.config.schedule
+    path = str(_configuration(context))
     readable = said.name or path.strip("/").replace("/", "-")[-_READABLE:]
-    # By the path alone: what one configuration has done is not done for another.
+    # By the whole path: each configuration has its own record of what was done.
     own = f"{readable}-{blake3(os.fsencode(path)).hexdigest(8)}"
     return Scheduler(jobs, said.state or state_folder() / "schedule" / own)
 
 
-# -- who starts them ---------------------------------------------------------------------------------------------------
+# -- systemd and cron --------------------------------------------------------------------------------------------------
 
 
 def _user() -> str:
-    """Name the user that this process works as, who may be another one than the environment says, as after ``su``."""
+    """Return the name of the effective user, which the environment may not have, as after ``su``."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -203,9 +202,9 @@ def _alone(user: bool) -> bool:
     return user or os.geteuid() != 0
 
 
-def _plan(work: Work, jobs: Sequence[Job], kind: Kind, *, user: bool) -> Installation | Crontab:
-    """Find out what to change so that these jobs are started; none for taking the schedule away."""
-    of, name = str(_configuration(work)) if work.found else "", work.config.schedule.name
+def _plan(context: Context, jobs: Sequence[Job], kind: Kind, *, user: bool) -> Installation | Crontab:
+    """Plan what to change so that these jobs are started; without jobs, so that none is."""
+    of, name = str(_configuration(context)) if context.found else "", context.config.schedule.name
     beside = Path(sys.executable).with_name("novabackup")
     program = [str(beside)] if os.access(beside, os.X_OK) else [sys.executable, "-m", "novabackup"]
     program += ["schedule", "run", "--quiet", "--config", of]
@@ -226,23 +225,23 @@ def _usual(*, user: bool) -> Kind:
     if shutil.which("crontab") if user else CRON.folder.is_dir():
         return "cron"
     raise ConfigurationError(
-        "expected systemd or cron, found neither. Install cron, or let whatever starts programs here run this every "
-        "few minutes: novabackup schedule run"
+        "expected systemd or cron, found neither. Install cron, or have another scheduler run this every few minutes: "
+        "novabackup schedule run"
     )
 
 
-def _installed(work: Work, jobs: Sequence[Job], said: Kind | None, *, user: bool, dry_run: bool) -> Answer:
-    if work.options.store or work.options.repository or work.options.layout:
+def _installed(context: Context, jobs: Sequence[Job], said: Kind | None, *, user: bool, dry_run: bool) -> Result:
+    if context.options.store or context.options.repository or context.options.layout:
         raise ConfigurationError(
-            "expected a store and a repository that the configuration names, found options or variables, which nobody "
-            f"gives when a job is started. Write them into {work.found}"
+            "expected a store and a repository that the configuration names, found options or variables, which jobs do "
+            f"not get. Write them into {context.found}"
         )
     kind = said or _usual(user=user)
-    plan = _plan(work, jobs, kind, user=user)
-    former = _plan(work, (), _OTHER[kind], user=user)
+    plan = _plan(context, jobs, kind, user=user)
+    former = _plan(context, (), _OTHER[kind], user=user)
     plans = [former, plan] if former.installed else [plan]
-    for warning in _warnings(work, kind, user=user):
-        work.terminal.warning(warning)
+    for warning in _warnings(context, kind, user=user):
+        context.terminal.warning(warning)
     if not dry_run:
         for one in plans:
             one.execute()
@@ -250,41 +249,41 @@ def _installed(work: Work, jobs: Sequence[Job], said: Kind | None, *, user: bool
     fields = {"with": kind, "steps": lines, "files": plan.texts}
     if dry_run:
         shown = ["Nothing was done. To be done:", *_listed(lines), "What would be written is shown with --json"]
-        return Answer.of_plan(fields, shown, dry_run=True)
+        return Result.of_plan(fields, shown, dry_run=True)
     done = f"{count(len(jobs), 'job')} installed with {plan.where}. What is done when: novabackup schedule show"
-    return Answer.of_plan(fields, [done], dry_run=False)
+    return Result.of_plan(fields, [done], dry_run=False)
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
     return [f"  - {line}" for line in lines]
 
 
-def _warnings(work: Work, kind: Kind, *, user: bool) -> Iterator[str]:
-    for found in secrets_in(work.config):
+def _warnings(context: Context, kind: Kind, *, user: bool) -> Iterator[str]:
+    for found in secrets_in(context.config):
         if found.form == "env":
             yield (
                 f"{found.asked_by}: {kind} starts jobs without the variable {found.where}. Keep that secret in a file: "
                 '{ file = "/path" }'
             )
-    about = _configuration(work).stat()
+    about = _configuration(context).stat()
     if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield (
-            f"{_configuration(work)} can be changed by other users, who thus can have commands run as "
-            f"{_user()}. Let it belong to that user alone: chown and chmod go-w"
+            f"{_configuration(context)} can be changed by other users, who could so run commands as "
+            f"{_user()}. Make that user its only writer: chown and chmod go-w"
         )
     if kind == "systemd" and user and not (_LINGERING / _user()).exists():
-        yield "your timers run only while you are logged in. To have them run always: loginctl enable-linger"
+        yield "your timers run only while you are logged in. To run them always: loginctl enable-linger"
 
 
-# -- what it looks like ------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
-def _shown(work: Work, jobs: Sequence[Job]) -> Answer:
+def _shown(context: Context, jobs: Sequence[Job]) -> Result:
     now = datetime.now().astimezone()
-    last = _scheduler(work, jobs).last_runs()
-    starters = list(_starters(work, jobs))
+    last = _scheduler(context, jobs).last_runs()
+    starters = list(_starters(context, jobs))
     overdue = {job.name for job in jobs if job.name in last and job.is_due(last[job.name], now)}
-    # Cron does what never was done, too; a timer waits for its time.
+    # Cron also runs jobs that were never run; a timer waits for the time.
     soon = {job.name for job in jobs if job.name not in last} if any(kind == "cron" for kind, *_ in starters) else set()
     rows = [
         (
@@ -296,16 +295,10 @@ def _shown(work: Work, jobs: Sequence[Job]) -> Answer:
         )
         for job in jobs
     ]
-    columns = [
-        Column("Job", whole=True),
-        Column("When", whole=True),
-        Column("Last done", whole=True),
-        Column("Next", whole=True),
-        Column("Command"),
-    ]
-    return Answer(
+    title = f"Schedule of {_configuration(context)}"
+    return Result(
         fields={
-            "configuration": str(_configuration(work)),
+            "configuration": str(_configuration(context)),
             "jobs": [
                 {
                     "name": job.name,
@@ -320,7 +313,7 @@ def _shown(work: Work, jobs: Sequence[Job]) -> Answer:
             "started_by": [{"with": kind, "user": user, "current": plan.current} for kind, user, plan in starters],
         },
         shown=[
-            Table(columns=columns, rows=rows, title=f"Schedule of {_configuration(work)}"),
+            table("!Job", "!When", "!Last done", "!Next", "Command", rows=rows, title=title),
             *(_told(kind, plan) for kind, _user, plan in starters),
             *([] if starters else ["Nothing starts these jobs yet: novabackup schedule install"]),
             *(
@@ -332,15 +325,15 @@ def _shown(work: Work, jobs: Sequence[Job]) -> Answer:
     )
 
 
-def _starters(work: Work, jobs: Sequence[Job]) -> Iterator[tuple[Kind, bool, Installation | Crontab]]:
-    """Find who starts the jobs now."""
+def _starters(context: Context, jobs: Sequence[Job]) -> Iterator[tuple[Kind, bool, Installation | Crontab]]:
+    """Return what starts the jobs now."""
     for user in (False, True):
         for kind in _OTHER:
-            if _plan(work, (), kind, user=user).installed:
-                yield kind, user, _plan(work, jobs, kind, user=user)
+            if _plan(context, (), kind, user=user).installed:
+                yield kind, user, _plan(context, jobs, kind, user=user)
 
 
 def _told(kind: Kind, plan: Installation | Crontab) -> str:
     if kind == "cron":
-        return f"Started by {plan.where}: every {TICK} minutes it is looked what is due"
+        return f"Started by {plan.where}, which runs every {TICK} minutes what is due"
     return f"Started by {plan.where}; what was missed while the machine was off is caught up when it is on again"

@@ -1,4 +1,4 @@
-"""The command that brings a whole installation back: full-recovery."""
+"""The command full-recovery."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from novabackup.cli.around import around, probes_of
-from novabackup.cli.config.durations import moment
 from novabackup.cli.config.sections import secrets_in
-from novabackup.cli.output import Answer, Column, Table, local, problem_lines
-from novabackup.cli.unseen import Unseen
-from novabackup.cli.work import BY_DEFAULT, Options, Work
+from novabackup.cli.config.units import parse_time
+from novabackup.cli.context import BY_DEFAULT, Context, Options
+from novabackup.cli.lifecycle import lifecycle, probes_of
+from novabackup.cli.output import Result, Table, local, problem_lines, table
+from novabackup.cli.progress import Unseen
 from novabackup.errors import ConfigurationError, IntegrityError, StoreBusyError
 from novabackup.format.records import SIDE_TAGS
 from novabackup.integrations.errors import RecoveryError
@@ -29,8 +29,6 @@ from novabackup.integrations.recovery import (
 )
 from novabackup.repository.snapshot import Snapshot
 
-__all__ = ["full_recovery"]
-
 _WITH_BYTES = (RecoveryStep.VERIFY, RecoveryStep.RESTORE)
 _DOING = {
     RecoveryStep.VERIFY: "Verifying",
@@ -38,7 +36,7 @@ _DOING = {
     RecoveryStep.ASIDE: "Setting aside",
     RecoveryStep.RESTORE: "Restoring",
     RecoveryStep.OWNER: "Setting owners",
-    RecoveryStep.ENVIRONMENT: "Making the environment",
+    RecoveryStep.ENVIRONMENT: "Creating the environment",
     RecoveryStep.START: "Starting",
     RecoveryStep.CHECK: "Asking the service",
 }
@@ -54,57 +52,58 @@ def full_recovery(
     dry_run: bool = False,
     yes: Annotated[bool, Parameter(alias="-y")] = False,
     options: Options = BY_DEFAULT,
-) -> Answer:
-    """Bring a whole installation back, onto an empty machine or in place of a broken one, which is set aside.
+) -> Result:
+    """Recover a whole installation on an empty or broken machine.
 
-    Verifies the snapshot, stops the service, sets aside what is there, restores, sets owners, makes the virtual
-    environment, starts the service, waits until it is healthy and asks it a question. One that was interrupted, or that
-    failed, goes on where it was when it is run again. On a terminal it is asked for first.
+    Verifies the snapshot, stops the service, sets the old installation aside, restores, sets owners, creates the
+    virtual environment, starts the service, waits until it is healthy and asks it a question. If it is interrupted or
+    fails, it continues where it was when it is run again. Asks for confirmation on a terminal.
 
     Args:
         snapshot: An id, the beginning of one, or latest; by default the newest healthy one.
-        at: Instead of a snapshot: what the store held at a time, such as "2026-01-25 14:30" (local time, to the end of
-            that minute) or 2026-01-25T14:30+01:00.
+        at: Instead of a snapshot: the contents of the store at a time, such as "2026-01-25 14:30" (local time, to the
+            end of that minute) or 2026-01-25T14:30+01:00.
         to: Folder of the installation; by default that of [recovery], or else the store.
-        owner: User and group that all of it is to belong to; by default that of [recovery], or else as it was.
-        dry_run: Say what would be done, and do nothing.
+        owner: User and group that will own all of it; by default that of [recovery], or else as it was.
+        dry_run: Show what would be done, and do nothing.
         yes: Do not ask.
     """
     if snapshot is not None and at is not None:
         raise ConfigurationError("expected either a snapshot or --at, found both")
-    with options.open() as work:
-        folder = _folder(work, to)
+    with options.open() as context:
+        folder = _folder(context, to)
         begun = unfinished(folder)
-        found = _snapshot(work, snapshot, at, begun)
-        with work.progress(_DOING[RecoveryStep.VERIFY]) as bar:
-            said = work.config.recovery
+        found = _snapshot(context, snapshot, at, begun)
+        with context.progress(_DOING[RecoveryStep.VERIFY]) as bar:
+            settings = context.config.recovery
             recovery = FullRecovery(
                 found,
                 folder,
-                service=work.config.service.made() if work.config.service else None,
-                owner=said.owner if owner is None else owner,
-                environment=said.environment,
-                probes=probes_of(work),
+                service=context.config.service.made() if context.config.service else None,
+                owner=settings.owner if owner is None else owner,
+                environment=settings.environment,
+                probes=probes_of(context),
                 callback=bar,
             )
             plan = recovery.plan()
             if dry_run:
-                return Answer.of_plan(_plan_fields(plan, found), _plan_lines(plan, found), dry_run=True)
+                return Result.of_plan(_plan_fields(plan, found), _plan_lines(plan, found), dry_run=True)
             for line in _warnings(found, begun):
-                work.terminal.warning(line)
-            if not work.terminal.agrees(_question(plan), _plan_lines(plan, found), yes=yes):
-                return Answer.refused({"dry_run": True, **_plan_fields(plan, found)})
-            with around(work, "full-recovery", work.store_at(found.store)) as seen:
-                seen.snapshot = found
-                report = _run(work, recovery, plan, bar)
-        return Answer(fields={"dry_run": False, **_report_fields(report)}, done=_report_lines(report))
+                context.terminal.warning(line)
+            question = f"Recover {plan.to} from snapshot {plan.snapshot}?"
+            if not context.terminal.agrees(question, _plan_lines(plan, found), yes=yes):
+                return Result.refused({"dry_run": True, **_plan_fields(plan, found)})
+            with lifecycle(context, "full-recovery", context.store_at(found.store)) as execution:
+                execution.snapshot = found
+                report = _run(context, recovery, plan, bar)
+        return Result.of_plan(_report_fields(report), _report_lines(report), dry_run=False)
 
 
-def _run(work: Work, recovery: FullRecovery, plan: RecoveryPlan, bar: Unseen) -> RecoveryReport:
-    """Recover, and tell of each step."""
+def _run(context: Context, recovery: FullRecovery, plan: RecoveryPlan, bar: Unseen) -> RecoveryReport:
+    """Recover, and show each step."""
     for step in plan.steps:
         if step.seconds is not None:
-            work.terminal.step(_line(step, "done before"))
+            context.terminal.step(_line(step, "done before"))
     coming = iter([step.step for step in plan.steps if step.seconds is None])
     with ExitStack() as shown:
 
@@ -114,32 +113,32 @@ def _run(work: Work, recovery: FullRecovery, plan: RecoveryPlan, bar: Unseen) ->
             if step in _WITH_BYTES:
                 bar.rest(_DOING[step])
             elif step is not None:
-                shown.enter_context(work.terminal.waiting(_DOING[step]))
+                shown.enter_context(context.terminal.waiting(_DOING[step]))
 
-        def told(step: StepReport) -> None:
+        def show(step: StepReport) -> None:
             shown.close()
-            work.terminal.step(_line(step, "done"))
+            context.terminal.step(_line(step, "done"))
             begin()
 
         begin()
         try:
-            return recovery.run(told)
+            return recovery.run(show)
         except RecoveryError as error:
             if isinstance(error.__cause__, IntegrityError):
                 error.add_note("choose another snapshot: novabackup list")
             raise
         except StoreBusyError as error:
-            error.add_note("look at what it has done when it has ended: novabackup probe")
+            error.add_note("when it has ended, check what it has done: novabackup probe")
             raise
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, or another signal
-                error.add_note("to go on where it was, run the same command again")
+                error.add_note("to continue where it was, run the same command again")
             raise
 
 
-def _folder(work: Work, to: str | None) -> Path:
-    """Say where the installation is to be."""
-    named = to or work.config.recovery.to or (work.known_store.url if work.known_store is not None else None)
+def _folder(context: Context, to: str | None) -> Path:
+    """Return the folder of the installation."""
+    named = to or context.config.recovery.to or (context.known_store.url if context.known_store is not None else None)
     if named is None:
         raise ConfigurationError(
             "expected a folder for the installation, found none: neither --to, nor [recovery] to, nor a store is named"
@@ -148,41 +147,41 @@ def _folder(work: Work, to: str | None) -> Path:
     if "://" in named and parts.scheme != "file":
         raise ConfigurationError(
             f"expected a folder of this host, found a place of {parts.scheme}. Name a folder with --to; a store "
-            "elsewhere is brought back by: novabackup restore"
+            "elsewhere is restored by: novabackup restore"
         )
     folder = Path(parts.path if parts.scheme == "file" else named).absolute()
-    for what, path in _needed(work):
+    for what, path in _needed(context):
         if path.is_relative_to(folder):
             raise ConfigurationError(
-                f"{what} {path} lies in {folder}, which is set aside, so that a recovery could not go on. "
-                "Copy it to another place and name it there"
+                f"{what} {path} lies in {folder}, which is set aside, so that a recovery could not continue. "
+                "Copy it to another place and name that"
             )
     return folder
 
 
-def _needed(work: Work) -> Iterator[tuple[str, Path]]:
-    """Name what a recovery reads, also when it goes on after an interruption."""
-    if work.found is not None:
-        yield "the configuration", work.found.absolute()
-    url = work.repository.url
+def _needed(context: Context) -> Iterator[tuple[str, Path]]:
+    """Return what a recovery reads, also when it continues after an interruption."""
+    if context.found is not None:
+        yield "the configuration", context.found.absolute()
+    url = context.repository.url
     if "://" not in url:
         yield "the repository", Path(url).absolute()
-    key = work.config.repository.key
+    key = context.config.repository.key
     if key is not None and key.keyfile is not None:
         yield "the key", Path(key.keyfile)
-    for found in secrets_in(work.config):
+    for found in secrets_in(context.config):
         if found.form == "file":
             yield "the secret", Path(found.where)
 
 
-def _snapshot(work: Work, name: str | None, at: str | None, begun: str) -> Snapshot:
-    """Find the snapshot; without a word about it, the one of a recovery that was begun, or the newest healthy one."""
+def _snapshot(context: Context, name: str | None, at: str | None, begun: str) -> Snapshot:
+    """Find the snapshot: by default that of an unfinished recovery, or else the newest healthy one."""
     if at is not None:
-        return work.at(moment(at))
+        return context.at(parse_time(at))
     if name or begun:
-        return work.snapshot(name or begun)
-    latest = work.snapshot("latest")
-    every = work.repository.snapshots() if latest.problems else []
+        return context.snapshot(name or begun)
+    latest = context.snapshot("latest")
+    every = context.repository.snapshots() if latest.problems else []
     healthy = [
         one
         for one in every
@@ -191,7 +190,7 @@ def _snapshot(work: Work, name: str | None, at: str | None, begun: str) -> Snaps
     if not healthy:
         return latest
     found = max(healthy, key=lambda one: one.time)
-    work.terminal.warning(
+    context.terminal.warning(
         f"snapshot {latest.id} of {local(latest.time)} is newer, but its files were damaged already. "
         f"To recover from it all the same: novabackup full-recovery {latest.id}"
     )
@@ -199,21 +198,17 @@ def _snapshot(work: Work, name: str | None, at: str | None, begun: str) -> Snaps
 
 
 def _warnings(found: Snapshot, begun: str) -> list[str]:
-    said = []
+    warnings = []
     if begun:
-        said.append(f"a recovery from snapshot {begun} was begun before and is not finished: this goes on with it")
+        warnings.append(f"a recovery from snapshot {begun} was begun before and is not finished: this continues it")
     if found.problems:
-        said.append(
+        warnings.append(
             "\n".join([f"snapshot {found.id} was unhealthy when it was taken:", *problem_lines(found.problems)])
         )
-    return said
+    return warnings
 
 
-def _question(plan: RecoveryPlan) -> str:
-    return f"Recover {plan.to} from snapshot {plan.snapshot}?"
-
-
-# -- what it looks like ------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def _line(step: StepReport, done: str) -> str:
@@ -234,9 +229,8 @@ def _plan_lines(plan: RecoveryPlan, found: Snapshot) -> list[Table | str]:
         (f"{number}", step.step.value, step.says, "" if step.seconds is None else f"done, {step.seconds:.1f} s")
         for number, step in enumerate(plan.steps, 1)
     ]
-    columns = [Column("", right=True), Column("Step", whole=True), Column("What"), Column("State", whole=True)]
     title = f"To recover {plan.to} from snapshot {plan.snapshot} of {local(found.time)}:"
-    return [Table(columns=columns, rows=rows, title=title)]
+    return [table(">", "!Step", "What", "!State", rows=rows, title=title)]
 
 
 def _report_fields(report: RecoveryReport) -> dict[str, object]:
