@@ -8,11 +8,10 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 import attrs
-from blake3 import blake3
 
 from novabackup.errors import ConfigurationError, DecryptionError, FormatError, IntegrityError
 from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, README_KEY, SLOT_NAME, slot_key
-from novabackup.format.readme import sealed_script
+from novabackup.format.readme import sealed_readme, sealed_script
 from novabackup.format.records import ENCRYPTION, Config, KeySlot, decode, encode
 from novabackup.format.sealing import PLAIN, Protection
 from novabackup.keys import Key, unwrap, wrap
@@ -22,74 +21,6 @@ _LOG = logging.getLogger("novabackup")
 
 _MOST_SLOTS = 100
 """A passphrase is tried on each, which takes a third of a second."""
-
-_README = """\
-This folder is a novabackup repository: snapshots of search indexes, and the content of their files.
-
-  config.json           format version and identity of the repository
-  snapshots/*.json      one file for each snapshot: JSON that lists its files and where their content is
-  packs/??/*            the content, in compressed frames of chunks; a pack is named by a hash and never changes
-  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
-  pins/*.json           names of snapshots that stay until somebody unpins them
-  extract.py            a script that gets the data out without novabackup
-  drills/*.json         how it went when snapshots were restored on trial
-  damaged/              what a repair has replaced; nothing reads it any more
-
-To get data out:  pip install novabackup, then in Python:
-
-  from novabackup import Repository
-  repository = Repository("path or URL of this folder")
-  repository["latest"].restore(to="a folder")
-
-Without novabackup, with Python 3.9 or newer and the program zstd (or the package zstandard), on a copy of this folder:
-
-  python3 extract.py                      lists the snapshots
-  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
-
-Without even that: docs/format.md of the project describes every byte. In short: a pack ends with 32 bytes that begin
-with NOVATAIL and give, at offset 12 and 16, the stored and the raw size of the table before them. The table lists
-frames (codec 0 as is, codec 1 zstandard, codec 2 bytes of words sorted into planes) and chunks. A file in a snapshot is
-the runs [pack, first chunk, count] put together (with depth 1, these give the list of runs), and its "blake3" is what
-b3sum must print for the result.
-
-Do not change, rename or delete single files here.
-"""
-
-_README_ENCRYPTED = """\
-This folder is an encrypted novabackup repository: snapshots of search indexes, and the content of their files.
-
-  config.json           format version and identity of the repository
-  keys/*.json           the data key, wrapped by passphrases, key files or a key service: without one of them, nothing
-                        in here can ever be read again
-  snapshots/*.json      one file for each snapshot, encrypted
-  packs/??/*            the content, encrypted; a pack is named by a hash and never changes
-  condemned/*.json      packs that no snapshot needs any more and that will be deleted later
-  forgotten/*.json      snapshots that were removed on purpose
-  pins/*.json           names of snapshots that stay until somebody unpins them
-  drills/*.json         how it went when snapshots were restored on trial
-  extract.py            a script that gets the data out without novabackup
-  damaged/              what a repair has replaced; nothing reads it any more
-
-To get data out:  pip install novabackup, then in Python:
-
-  from novabackup import Repository
-  from novabackup.keys import Passphrase
-  repository = Repository("path or URL of this folder", key=Passphrase.from_env("NOVABACKUP_PASSPHRASE"))
-  repository["latest"].restore(to="a folder")
-
-Without novabackup, with Python 3.9 or newer and the packages cryptography, zstandard and blake3, on a copy of this
-folder:
-
-  python3 extract.py                      asks for a passphrase, and lists the snapshots
-  python3 extract.py latest some-folder   writes the files of the latest one into a new folder
-
-Whoever can write to this folder can alter that script. Unless you trust all of them, give a passphrase only to the one
-in the package novabackup: novabackup/extract.py.
-
-Without even that: docs/format.md of the project describes every byte.
-
-Do not change, rename or delete single files here.
-"""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,18 +43,6 @@ class Opened:
     def repository(self) -> str:
         """Id of the repository, as the key that opened it says; empty if it is not encrypted."""
         return self.wrapped.repository if self.wrapped else ""
-
-
-def _sealed_readme(*, encrypted: bool) -> bytes:
-    """Give the README with a last line that tells whether the text above has been altered."""
-    text = _README_ENCRYPTED if encrypted else _README
-    return f"{text}\nblake3 of the text above: {blake3(text.encode()).hexdigest()}\n".encode()
-
-
-def readme_intact(data: bytes) -> bool:
-    """Tell whether a README is as some version of novabackup wrote it."""
-    text, _, seal = data.rpartition(b"\nblake3 of the text above: ")
-    return seal == blake3(text).hexdigest().encode() + b"\n"
 
 
 def read_config(storage: Storage) -> Config:
@@ -276,13 +195,13 @@ def rewrite_config(storage: Storage, repository: str, *, encrypted: bool) -> Non
     """Write a lost ``config.json`` anew."""
     with contextlib.suppress(FileExistsError):
         storage.create(CONFIG_KEY, encode(Config(id=repository, encryption=ENCRYPTION if encrypted else "")))
-        storage.add(README_KEY, [_sealed_readme(encrypted=encrypted)])
+        storage.add(README_KEY, [sealed_readme(encrypted=encrypted)])
         storage.add(EXTRACT_KEY, [sealed_script()])
 
 
 def write_readme(storage: Storage, *, encrypted: bool) -> None:
     """Write the text for people who find the folder anew."""
-    storage.write(README_KEY, [_sealed_readme(encrypted=encrypted)])
+    storage.write(README_KEY, [sealed_readme(encrypted=encrypted)])
 
 
 def write_script(storage: Storage) -> None:

@@ -15,10 +15,20 @@ from fsspec.callbacks import Callback
 from novabackup._support.text import first_of
 from novabackup._support.threads import Workers, cores
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, README_KEY, pack_key, pin_key, snapshot_key
-from novabackup.format.readme import script_intact
+from novabackup.format.layout import (
+    CONDEMNED,
+    CONFIG_KEY,
+    EXTRACT_KEY,
+    FORGOTTEN,
+    KEYS,
+    README_KEY,
+    pack_key,
+    pin_key,
+    snapshot_key,
+)
+from novabackup.format.readme import readme_intact, script_intact
 from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Problem
-from novabackup.objects.founding import read_config, read_slot, readme_intact
+from novabackup.objects.founding import read_config, read_slot
 from novabackup.objects.objects import Objects
 from novabackup.objects.packs import neighbours
 from novabackup.operations import drill_notes, pins
@@ -80,11 +90,11 @@ def small_objects(objects: Objects) -> list[Problem]:
         (CONFIG_KEY, lambda: read_config(objects.storage)),
         *(
             (key, functools.partial(objects.access.read_record, key, Condemned))
-            for key in objects.access.record_keys("condemned")
+            for key in objects.access.record_keys(CONDEMNED)
         ),
         *(
             (key, functools.partial(objects.access.read_record, key, Forgotten))
-            for key in objects.storage.keys("forgotten")
+            for key in objects.storage.keys(FORGOTTEN)
         ),
         *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
         *((key, functools.partial(objects.access.read_record, key, Drill)) for key in drill_notes.keys(objects)),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.format.layout import snapshot_key
+from novabackup.format.layout import CONDEMNED, DRILLS, FORGOTTEN, PINS, snapshot_key
 from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Sealed, SnapshotRecord, decode, snapshot_id
 from novabackup.objects import founding
 from novabackup.objects.objects import Objects
@@ -21,10 +21,10 @@ _LOG = logging.getLogger("novabackup")
 _RECENT = 4
 _Small = Condemned | Drill | Forgotten | Pin
 _SMALL: tuple[tuple[str, type[_Small]], ...] = (
-    ("condemned", Condemned),
-    ("drills", Drill),
-    ("forgotten", Forgotten),
-    ("pins", Pin),
+    (CONDEMNED, Condemned),
+    (DRILLS, Drill),
+    (FORGOTTEN, Forgotten),
+    (PINS, Pin),
 )
 
 

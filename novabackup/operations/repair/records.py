@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, PIN_NAME, README_KEY
+from novabackup.format.layout import CONDEMNED, CONFIG_KEY, DRILLS, EXTRACT_KEY, FORGOTTEN, KEYS, PIN_NAME, README_KEY
 from novabackup.format.records import Drill, Forgotten, Pin, encode
 from novabackup.format.sealing import OtherKeyError
 from novabackup.objects.founding import read_config, read_slot, write_readme, write_script
@@ -14,9 +14,6 @@ from novabackup.objects.objects import Objects
 from novabackup.operations import pins
 from novabackup.operations.repair import quarantine
 from novabackup.operations.repair.plan import Loss, Remedy, Repair, Task
-
-_FORGOTTEN = "forgotten"
-_DRILLS = "drills"
 
 
 class SmallObjects:
@@ -40,9 +37,9 @@ class SmallObjects:
             self.lost.append(Loss(key=key, message=f"{why}. It stays as it is"))
         elif pin := PIN_NAME.fullmatch(key):
             yield from self._pin(key, pin[1])
-        elif folder in (KEYS, _FORGOTTEN, _DRILLS):
+        elif folder in (KEYS, FORGOTTEN, DRILLS):
             yield from self._record(key, folder)
-        elif folder == "condemned":  # one that cannot be read condemns nothing
+        elif folder == CONDEMNED:  # one that cannot be read condemns nothing
             yield self._set_aside(key)
 
     def _sealed_otherwise(self, key: str) -> str:
@@ -110,8 +107,8 @@ class SmallObjects:
             return
         consequences = {
             KEYS: "the key no longer opens the repository: add it again with keys.add",
-            _FORGOTTEN: "it listed snapshots that were forgotten on purpose: check may report them as missing",
-            _DRILLS: "it was the result of a drill; no snapshot needs it",
+            FORGOTTEN: "it listed snapshots that were forgotten on purpose: check may report them as missing",
+            DRILLS: "it was the result of a drill; no snapshot needs it",
         }
         self.lost.append(Loss(key=key, message=consequences[folder]))
         yield self._set_aside(key)
@@ -127,7 +124,7 @@ class SmallObjects:
             if slot.repository != read_config(self._objects.storage).id:
                 raise FileNotFoundError(key)
             return encode(slot)
-        kind: type[Forgotten | Drill] = Forgotten if folder == _FORGOTTEN else Drill
+        kind: type[Forgotten | Drill] = Forgotten if folder == FORGOTTEN else Drill
         record = other.access.read_record(key, kind)[0]
         if other.access.encrypted and other.access.protection.key != self._objects.access.protection.key:
             raise FileNotFoundError(key)
