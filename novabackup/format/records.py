@@ -156,6 +156,14 @@ class SnapshotRecord:
         return tuple(dict.fromkeys(pack for entry in self.files for pack in entry.packs))
 
 
+@attrs.frozen(slots=True)
+class Point:
+    """A point that a store can go back to: the id of a snapshot with its record."""
+
+    id: str
+    record: SnapshotRecord
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """What a repository's ``config.json`` says.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from novabackup.errors import ArchivedError, FormatError, IntegrityError, NotFoundError
 from novabackup.format.layout import FORGOTTEN, SNAPSHOT_NAME, SNAPSHOTS, dated_key, snapshot_key
-from novabackup.format.records import Forgotten, SnapshotRecord, encode, snapshot_id
+from novabackup.format.records import Forgotten, Point, SnapshotRecord, encode, snapshot_id
 from novabackup.objects.access import Access
 from novabackup.storage import Lock
 
@@ -50,13 +50,13 @@ class Records:
 
     def all(self) -> Iterator[SnapshotRecord]:
         """Read all snapshots, newest first; damaged ones are passed over with a warning."""
-        return (record for _name, record in self.points())
+        return (point.record for point in self.points())
 
-    def points(self) -> Iterator[tuple[str, SnapshotRecord]]:
+    def points(self) -> Iterator[Point]:
         """Read all snapshots with their ids, newest first; damaged ones are passed over with a warning."""
         for name in reversed(self.names()):
             try:
-                yield name, self.read(name)
+                yield Point(name, self.read(name))
             except (ArchivedError, IntegrityError, FormatError) as error:
                 _LOG.warning("snapshot %s is passed over: %s", name, error)
             except NotFoundError:

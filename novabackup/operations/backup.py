@@ -20,7 +20,16 @@ from novabackup._support.paths import is_pattern, matches
 from novabackup._support.text import first_of
 from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
-from novabackup.format.records import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
+from novabackup.format.records import (
+    Attributes,
+    FileEntry,
+    FolderEntry,
+    LinkEntry,
+    Point,
+    Problem,
+    Report,
+    SnapshotRecord,
+)
 from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer, Stored
 from novabackup.operations.compatibility import versions
@@ -81,7 +90,7 @@ Avoid = Callable[[Collection[str]], Collection[str]]
 
 def execute(
     objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = lambda packs: ()
-) -> tuple[str, SnapshotRecord]:
+) -> Point:
     """Take a snapshot of a store.
 
     Args:
@@ -92,7 +101,7 @@ def execute(
         avoid: Selects those of older packs that must not be shared.
 
     Returns:
-        Id and record of the committed snapshot.
+        The committed snapshot.
 
     Raises:
         ChangedError: Files kept changing while they were read.
@@ -124,7 +133,7 @@ def execute(
             store.storage.requests - before[0],
             objects.storage.requests - before[1],
         )
-        return name, record
+        return Point(name, record)
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
         f"each of {_TRIES} tries: {changed}. Stop what writes there and take the snapshot again"

@@ -65,7 +65,7 @@ def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
     except NotFoundError:
         there: set[str] = set()
     else:
-        there = {name for name, _record in target.records.points()}
+        there = {point.id for point in target.records.points()}
     wanted = sorted(set(names))
     size = 0
     missing, damaged = [], []

@@ -84,11 +84,15 @@ def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPla
         NotFoundError: There is no such snapshot.
         ArchivedError: All such snapshots have to be thawed first.
     """
-    known = [(name, record) for name, record in objects.records.points() if store in (None, record.store)]
+    known = [point for point in objects.records.points() if store in (None, point.record.store)]
     newest: dict[str, str] = {}
-    for name, record in known:
-        newest.setdefault(record.store, name)
-    fitting = {name: record for name, record in known if name != newest[record.store] and _is_healthy(record)}
+    for point in known:
+        newest.setdefault(point.record.store, point.id)
+    fitting = {
+        point.id: point.record
+        for point in known
+        if point.id != newest[point.record.store] and _is_healthy(point.record)
+    }
     if not fitting:
         raise NotFoundError(
             f"{objects.url} has no snapshot for a drill{f' of {store}' if store else ''}: expected one that is "

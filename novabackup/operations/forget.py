@@ -45,7 +45,7 @@ def execute(objects: Objects, what: ForgetPlan | Iterable[str]) -> tuple[str, ..
 
 def candidates(objects: Objects) -> list[Candidate]:
     """Describe all snapshots that can be read."""
-    records = dict(objects.records.points())
+    records = {point.id: point.record for point in objects.records.points()}
     stored, pinned = objects.records.stored(), pins.pinned(objects)
     there = objects.packs.present({pack for record in records.values() for pack in record.packs})
     return [

@@ -11,7 +11,16 @@ from fsspec.callbacks import Callback
 
 from novabackup.errors import ChangedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
 from novabackup.format.layout import CONDEMNED, DRILLS, FORGOTTEN, PINS, snapshot_key
-from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Sealed, SnapshotRecord, decode, snapshot_id
+from novabackup.format.records import (
+    Condemned,
+    Drill,
+    Forgotten,
+    Pin,
+    Point,
+    Sealed,
+    decode,
+    snapshot_id,
+)
 from novabackup.objects import founding
 from novabackup.objects.objects import Objects
 from novabackup.operations.copy import Copier, Paces, loose_packs
@@ -77,7 +86,7 @@ def execute(objects: Objects, callback: Callback) -> tuple[str, ...]:
 
 def _require_readable(objects: Objects) -> None:
     """Read every record: one that cannot be read would be lost with its data key."""
-    for _name, _record in _records(objects, objects.records.names()):
+    for _point in _records(objects, objects.records.names()):
         pass
     for folder, kind in _SMALL:
         for key in objects.access.record_keys(folder):
@@ -87,7 +96,7 @@ def _require_readable(objects: Objects) -> None:
 
 def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> None:
     """Seal snapshots and their content with the newest data key."""
-    there = dict(_records(objects, names))
+    there = {point.id: point.record for point in _records(objects, names)}
     sizes = {name: record.size for name, record in there.items()}
     callback.set_size(sum(sizes.values()))
     done = [name for name in there if _is_done(objects, name)]
@@ -106,10 +115,10 @@ def _snapshots(objects: Objects, names: Sequence[str], callback: Callback) -> No
             _LOG.info("snapshot %s of %s is sealed with the new data key", name, objects.url)
 
 
-def _records(objects: Objects, names: Sequence[str]) -> Iterator[tuple[str, SnapshotRecord]]:
+def _records(objects: Objects, names: Sequence[str]) -> Iterator[Point]:
     for name in names:
         with contextlib.suppress(NotFoundError):  # forgotten since it was listed
-            yield name, objects.records.read(name)
+            yield Point(name, objects.records.read(name))
 
 
 def _is_old(objects: Objects, pack: str) -> bool:

@@ -15,7 +15,7 @@ from fsspec.callbacks import Callback
 from novabackup._support import html
 from novabackup._support.scratch import scratch
 from novabackup.errors import CheckFailedError, ConfigurationError, IntegrityError
-from novabackup.format.records import FileEntry, Problem, SnapshotRecord
+from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
 from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations import thaw
@@ -105,7 +105,7 @@ class Trial:
 
 def execute(
     objects: Objects,
-    point: tuple[str, SnapshotRecord],
+    point: Point,
     level: Level | str,
     restore: Callable[[str], IndexStore],
     folder: str | os.PathLike[str] | None,
@@ -115,7 +115,7 @@ def execute(
 
     Args:
         objects: The repository.
-        point: Id and record.
+        point: The snapshot.
         level: How thoroughly.
         restore: Restores it to a path, and returns the store there.
         folder: Where to restore it to temporarily; by default the system's folder for temporary files.
@@ -127,7 +127,7 @@ def execute(
         IntegrityError: The repository does not hold what the snapshot names.
         CheckFailedError: It does, but the indexes do not open here, do not agree, or have other answers.
     """
-    name, record = point
+    name, record = point.id, point.record
     level = _level(level)
     thaw.require_readable(objects, name, record, f"verifying {level} reads the packs")
     watch = Stopwatch()

@@ -14,7 +14,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from novabackup._support.text import first_of
 from novabackup.components import Component, Files, Tree
 from novabackup.errors import ConfigurationError, NotFoundError
-from novabackup.format.records import SIDE_TAGS, SnapshotRecord
+from novabackup.format.records import SIDE_TAGS, Point, SnapshotRecord
 from novabackup.objects.objects import Objects
 from novabackup.operations import check as verification
 from novabackup.operations import usage
@@ -66,9 +66,9 @@ class Catalog:
         wanted = {tags} if isinstance(tags, str) else set(tags)
         url = url_of(store)
         return Snapshots(
-            self._snapshot(name, record)
-            for name, record in reversed(list(self._objects.records.points()))
-            if wanted <= set(record.tags) and url in (None, record.store)
+            self._snapshot(point.id, point.record)
+            for point in reversed(list(self._objects.records.points()))
+            if wanted <= set(point.record.tags) and url in (None, point.record.store)
         )
 
     def __getitem__(self, name: str) -> Snapshot:
@@ -123,7 +123,7 @@ class Catalog:
     def _resolve(self, name: str) -> str:
         names = self._objects.records.names()
         if name == _LATEST:
-            newest = next((name for name, record in self._objects.records.points() if _was_meant(record.tags)), None)
+            newest = next((point.id for point in self._objects.records.points() if _was_meant(point.record.tags)), None)
             if newest is None:
                 raise NotFoundError(f"{self.url} has no snapshot yet, so there is no latest one")
             return newest
@@ -206,7 +206,7 @@ class Catalog:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _snapshot(self, name: str, record: SnapshotRecord) -> Snapshot:
-        return Snapshot(self._origin(), taken=(name, record), store=self._stores.get(record.store))
+        return Snapshot(self._origin(), taken=Point(name, record), store=self._stores.get(record.store))
 
     def _origin(self) -> Origin:
         return Origin(objects=self._objects, open_store=self._open_store, open_repository=self.opener())

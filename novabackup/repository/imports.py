@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup.format.records import SnapshotRecord
+from novabackup.format.records import Point
 from novabackup.operations.backup import request
 from novabackup.repository.find import Catalog
 from novabackup.repository.snapshot import Snapshot, Snapshots
@@ -119,9 +119,9 @@ class Imports(Catalog):
         taken = pre_ingest.execute(self._objects, described, store, asked, callback)
         return Snapshots(self._taken_in(store, one) for one in taken)
 
-    def _taken_in(self, store: IndexStore, point: tuple[str, SnapshotRecord]) -> Snapshot:
+    def _taken_in(self, store: IndexStore, point: Point) -> Snapshot:
         self._stores[store.url] = store
-        return self._snapshot(*point)
+        return self._snapshot(point.id, point.record)
 
 
 def _described(kind: type[_Described], what: str | os.PathLike[str] | _Described) -> _Described:

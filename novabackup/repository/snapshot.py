@@ -20,7 +20,7 @@ from novabackup._support import html as _html
 from novabackup._support.threads import uninterrupted
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.layout import pin_key
-from novabackup.format.records import FileEntry, Problem, SnapshotRecord
+from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
 from novabackup.objects.objects import Objects
 from novabackup.objects.reader import ContentReader
 from novabackup.operations import compatibility, thaw
@@ -75,7 +75,7 @@ class Snapshot:
         self,
         origin: Origin,
         *,
-        taken: tuple[str, SnapshotRecord] | None = None,
+        taken: Point | None = None,
         request: Request | None = None,
         store: IndexStore | None = None,
         timeout: float | None = None,
@@ -102,7 +102,7 @@ class Snapshot:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     @property
-    def _point(self) -> tuple[str, SnapshotRecord]:
+    def _point(self) -> Point:
         if self._taken is None:
             raise ConfigurationError(
                 "this snapshot has not been taken yet: it is taken when its block is entered. "
@@ -112,12 +112,12 @@ class Snapshot:
 
     @property
     def _record(self) -> SnapshotRecord:
-        return self._point[1]
+        return self._point.record
 
     @property
     def id(self) -> str:
         """Time and hash, such as ``20260125T143000Z-0c3503f2a9c81d0e4b57``."""
-        return self._point[0]
+        return self._point.id
 
     @property
     def time(self) -> datetime:
@@ -274,7 +274,9 @@ class Snapshot:
         """
         from novabackup.operations.archives import export as exporting  # noqa: PLC0415 - only who calls this waits for it
 
-        return exporting.execute(self._origin.objects, *self._point, to, storage_options, callback)
+        return exporting.execute(
+            self._origin.objects, self._point.id, self._point.record, to, storage_options, callback
+        )
 
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file and link by link.
@@ -349,7 +351,7 @@ class Snapshot:
         Raises:
             NotFoundError: A path is not in the snapshot.
         """
-        return thaw.plan(self._origin.objects, *self._point, _several(paths))
+        return thaw.plan(self._origin.objects, self._point.id, self._point.record, _several(paths))
 
     def thaw(
         self,
@@ -466,7 +468,7 @@ class Snapshot:
         return self.id == other.id
 
     def __hash__(self) -> int:
-        return hash(self._taken[0]) if self._taken else id(self)
+        return hash(self._taken.id) if self._taken else id(self)
 
     def __repr__(self) -> str:
         if self._taken is None:
@@ -492,4 +494,4 @@ class Snapshots(tuple[Snapshot, ...]):
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        return snapshots_html((snapshot.id, snapshot._record) for snapshot in self)
+        return snapshots_html(snapshot._point for snapshot in self)

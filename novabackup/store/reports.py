@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from novabackup._support.html import size, table
-from novabackup.format.records import Problem, Report, SnapshotRecord
+from novabackup.format.records import Point, Problem, Report, SnapshotRecord
 
 __all__ = ["Problems", "Reports", "snapshot_html", "snapshots_html"]
 
@@ -58,9 +58,9 @@ class Problems(tuple[Problem, ...]):
 _COLUMNS = ("id", "time", "store", "size", "added", "tags", "message", "problems")
 
 
-def snapshots_html(snapshots: Iterable[tuple[str, SnapshotRecord]]) -> str:
-    """Return a table of snapshots, each given with its id."""
-    return table("Snapshots", _COLUMNS, (_row(name, record) for name, record in snapshots))
+def snapshots_html(snapshots: Iterable[Point]) -> str:
+    """Return a table of snapshots."""
+    return table("Snapshots", _COLUMNS, (_row(point.id, point.record) for point in snapshots))
 
 
 def snapshot_html(name: str, record: SnapshotRecord) -> str:

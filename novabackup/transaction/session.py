@@ -20,7 +20,7 @@ from novabackup.errors import (
     StoreBusyError,
     causes,
 )
-from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Problem, SnapshotRecord
+from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Point, Problem, SnapshotRecord
 from novabackup.objects.objects import Objects
 from novabackup.operations import backup, pins
 from novabackup.operations.backup import Request
@@ -99,9 +99,7 @@ class Session:
         self._snapshot = ""
         self._record: SnapshotRecord | None = None
 
-    def enter(
-        self, point: Request | tuple[str, SnapshotRecord], *, context: str, timeout: float | None
-    ) -> tuple[str, SnapshotRecord]:
+    def enter(self, point: Request | Point, *, context: str, timeout: float | None) -> Point:
         """Become the only writer, finish what a dead one left, and fix the point to go back to.
 
         Args:
@@ -120,10 +118,11 @@ class Session:
             if isinstance(point, Request):
                 _refuse_archive(self._objects)
                 avoid = self._objects.packs.frozen
-                self._snapshot, self._record = backup.execute(self._objects, self._store, point, self._callback, avoid)
+                point = backup.execute(self._objects, self._store, point, self._callback, avoid)
+                self._snapshot, self._record = point.id, point.record
             else:
-                self._snapshot, self._record = point
-                require_readable(self._objects, *point, "a block must be able to go back at once")
+                self._snapshot, self._record = point.id, point.record
+                require_readable(self._objects, point.id, point.record, "a block must be able to go back at once")
             held.update(phase="block", repository=self._objects.url, snapshot=self._snapshot, paths=(), kept="")
         except RollbackError:
             raise
@@ -135,7 +134,7 @@ class Session:
             _LOG.warning(
                 "%s had problems before the block: %s", self._store.url, "; ".join(map(str, self._record.problems))
             )
-        return self._snapshot, self._record
+        return Point(self._snapshot, self._record)
 
     def exit(self, error: BaseException | None) -> None:
         """End the block: commit what it wrote, or put everything back.
@@ -307,7 +306,7 @@ def _put_back(
 def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
     """Keep what is there now; give the id of the snapshot, or nothing if that cannot be done."""
     try:
-        return backup.execute(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.packs.frozen)[0]
+        return backup.execute(objects, store, Request(tags=(tag,)), DEFAULT_CALLBACK, objects.packs.frozen).id
     except Exception as error:  # noqa: BLE001 - putting back matters more; what cannot be kept is set aside
         _LOG.warning("what is in %s now could not be kept as a snapshot, so it is set aside: %s", store.url, error)
         return ""
@@ -317,7 +316,9 @@ def _forget_old_failures(objects: Objects, url: str) -> None:
     """Keep only the newest of the snapshots of what failed blocks left behind."""
     try:
         failed = [
-            name for name, record in objects.records.points() if record.store == url and FAILED_TAG in record.tags
+            point.id
+            for point in objects.records.points()
+            if point.record.store == url and FAILED_TAG in point.record.tags
         ]
         old = failed[KEEP_FAILED:]
         stay = {*pins.pinned(objects), *objects.records.locked(old)} if old else set()
@@ -373,7 +374,7 @@ def plan_recover(store: IndexStore, opener: Opener, *, context: str) -> Recovery
 def restore(
     store: IndexStore,
     objects: Objects,
-    point: tuple[str, SnapshotRecord],
+    point: Point,
     opener: Opener,
     *,
     paths: Collection[str],
@@ -392,7 +393,7 @@ def restore(
             had are there.
         RollbackError: It was interrupted in the middle; the journal says how to go on.
     """
-    name, record = point
+    name, record = point.id, point.record
     held = _acquire(store, objects, context, timeout)
     try:
         _finish_inherited(held, store, objects, opener, callback)

@@ -126,16 +126,17 @@ def test_a_writer_whose_packs_are_condemned_before_its_commit_starts_anew(reposi
     first = repository.backup(store)
     old = repository._objects.records.read(first.id).packs
     (folder / "b.txt").write_text("new")
-    condemned = []
+    told = []
 
     def condemn_and_tell(callback_value: object) -> None:
-        if not condemned:
-            condemned.extend(old)
+        if not told:
+            told.extend(old)
             condemned.add(Objects(repository._objects.storage), old)
 
     callback = Callback(hooks={"condemn": lambda size, value, **_: condemn_and_tell(value) if value else None})
-    name, record = backup.execute(repository._objects, store, Request(), callback)
-    assert condemned
+    point = backup.execute(repository._objects, store, Request(), callback)
+    name, record = point.id, point.record
+    assert told
     assert not set(record.packs) & set(old)
     repository[name].verify()
 

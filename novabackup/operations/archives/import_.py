@@ -14,7 +14,7 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError, IntegrityError
-from novabackup.format.records import Problem, SnapshotRecord
+from novabackup.format.records import Point, Problem
 from novabackup.objects.objects import Objects
 from novabackup.operations.archives import staging
 from novabackup.operations.archives.plan import (
@@ -81,13 +81,11 @@ def plan(archive: Archive, store: IndexStore, repository: str) -> ImportPlan:
         return _plan(opened, archive, store, repository)
 
 
-def execute(
-    objects: Objects, archive: Archive, store: IndexStore, request: Request, callback: Callback
-) -> tuple[str, SnapshotRecord]:
+def execute(objects: Objects, archive: Archive, store: IndexStore, request: Request, callback: Callback) -> Point:
     """Import an archive as a snapshot of a store, which is not touched.
 
     Returns:
-        Id and record of the snapshot; of the existing one if the archive was imported before.
+        The snapshot; the existing one if the archive was imported before.
 
     Raises:
         FileNotFoundError: There is no such archive.

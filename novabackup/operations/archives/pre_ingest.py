@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 from fsspec.callbacks import Callback
 
-from novabackup.format.records import SnapshotRecord
+from novabackup.format.records import Point
 from novabackup.objects.objects import Objects
 from novabackup.operations.archives import staging
 from novabackup.operations.archives.plan import ImportPlan, Intake, is_plausible, named_time, place
@@ -76,11 +76,11 @@ def plan(folder: PreIngest, store: IndexStore) -> tuple[ImportPlan, ...]:
 
 def execute(
     objects: Objects, folder: PreIngest, store: IndexStore, request: Request, callback: Callback
-) -> list[tuple[str, SnapshotRecord]]:
+) -> list[Point]:
     """Import copies, each time as a snapshot. A file that was not copied is one of its problems.
 
     Returns:
-        Ids and records of the snapshots, oldest first, including those that were imported before.
+        The snapshots, oldest first, including those that were imported before.
     """
     storage = open_storage(folder.url, folder.storage_options)
     taken = []

@@ -289,7 +289,8 @@ class _Learned:
 
 def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Component, hints: Hints) -> _Learned:
     """Find the newest snapshot with a healthy index, and how it was written."""
-    for name, record in objects.records.points():
+    for point in objects.records.points():
+        name, record = point.id, point.record
         if record.store != store.url:
             continue
         unhealthy = {path for problem in record.problems for path in problem.paths}

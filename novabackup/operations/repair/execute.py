@@ -257,11 +257,11 @@ class _Planner:
 
     def _files(self) -> Iterator[Task]:
         """Find the files that need bad packs, and the sources of each."""
-        records = list(self._objects.records.points())
-        broken = [(name, entry) for name, record in records[::-1] for entry in record.files if self._is_broken(entry)]
+        points = list(self._objects.records.points())
+        broken = [(point.id, entry) for point in points[::-1] for entry in point.record.files if self._is_broken(entry)]
         contents = {content_of(entry) for _name, entry in broken}
-        for _name, record in records:
-            for entry in record.files:
+        for point in points:
+            for entry in point.record.files:
                 if content_of(entry) in contents and not self._is_broken(entry):
                     self._recovered.setdefault(content_of(entry), Location.of(entry))
         self._sources.want(contents)
