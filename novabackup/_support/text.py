@@ -12,9 +12,9 @@ def count(many: int, what: str) -> str:
     return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"
 
 
-def first_of(names: Sequence[str], most: int = 5) -> str:
-    """List the first names; an ellipsis says that there are more."""
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+def first_of(names: Sequence[str]) -> str:
+    """List the first five names; an ellipsis says that there are more."""
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

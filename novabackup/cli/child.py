@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from novabackup.cli.exits import CannotStartError, Exit
+from novabackup.cli.signals import handling
 
 _CHILD = str(Path(__file__).with_name("_child.py"))
 _FROM_KEYBOARD = frozenset({signal.SIGINT, signal.SIGQUIT})
@@ -37,39 +37,25 @@ def run_to_end(program: str, command: Sequence[str]) -> int:
 
     Returns its exit code; 128 and the number of the signal that ended it.
     """
-    with _signals_passed_on() as (caught, children):
-        arguments = [sys.executable, "-I", "-S", _CHILD, str(os.getpid()), program, *command]
-        child = subprocess.Popen(arguments)  # noqa: S603 - the user's own command
-        for number in caught:
-            child.send_signal(number)
-        children.append(child)
-        code = child.wait()
-    return code if code >= 0 else 128 - code
-
-
-@contextmanager
-def _signals_passed_on() -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
-    """Pass signals on to children; yields those that came before there was a child, and a list for the child."""
-    caught: list[int] = []
+    before: list[int] = []
     children: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         # The terminal sends a typed signal to every process of the group: the command has it already.
         if number in _FROM_KEYBOARD and _in_foreground():
             return
-        caught.append(number)
+        before.append(number)
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.getsignal(number) for number in _PASSED_ON}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # set by nohup; the command inherits it
-                signal.signal(number, pass_on)
-        yield caught, children
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handling(_PASSED_ON, pass_on):
+        arguments = [sys.executable, "-I", "-S", _CHILD, str(os.getpid()), program, *command]
+        child = subprocess.Popen(arguments)  # noqa: S603 - the user's own command
+        for number in before:  # they came before there was a child
+            child.send_signal(number)
+        children.append(child)
+        code = child.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _in_foreground() -> bool:

@@ -6,8 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 
 from cyclopts import CycloptsError
@@ -15,6 +14,7 @@ from cyclopts import CycloptsError
 from novabackup.cli.app import app
 from novabackup.cli.exits import Exit, exit_of
 from novabackup.cli.output import Result, Terminal
+from novabackup.cli.signals import handling
 from novabackup.errors import ConfigurationError
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     terminal = Terminal(as_json="--json" in ours, quiet=False)
     debug = "--debug" in ours
     try:
-        with _ended_by_signals():
+        with handling((signal.SIGTERM, signal.SIGHUP), _end):
             result = _call(ours, arguments)
     except CycloptsError as error:
         chain = " ".join(error.command_chain or ())
@@ -88,20 +88,6 @@ class _SignalledError(BaseException):
         self.number = number
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Turn signals that would end the process at once into an error, so that the work in progress is rolled back."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise _SignalledError(number)
-
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in signals}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, end)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Raise an error that rolls back the work in progress, where the signal would end the process at once."""
+    raise _SignalledError(number)

@@ -280,10 +280,10 @@ class _Warnings(logging.Handler):
 
 
 def _message(error: BaseException) -> str:
-    said = str(error)
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else said
-    return said or type(error).__name__
+        return f"{error.filename}: {error.strerror}" if error.filename else text
+    return text or type(error).__name__
 
 
 def _rich(table: Table) -> RichTable:

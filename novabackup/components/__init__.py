@@ -1,4 +1,4 @@
-"""Kinds of files that a store is made of; importing them imports neither faiss nor numpy nor rank_bm25."""
+"""Kinds of files that a store consists of; importing them imports neither faiss nor numpy nor rank_bm25."""
 
 from novabackup.components.base import Component
 from novabackup.components.faiss import Faiss

@@ -1,4 +1,4 @@
-"""Runs the code that reads an untrusted file in a child process, so that the file can take only that process down."""
+"""Runs a parser of untrusted files in a child process with limits, so that a file can crash only that process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from typing import IO, Any
 import attrs
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.base import Reader
 
-__all__ = ["Limits", "Result", "run", "run_on"]
+__all__ = ["Limits", "Result", "run"]
 
 _HERE = Path(__file__).parent
 _CAPTURE = 64 << 10
-"""Bytes kept of each of the child's outputs; an answer is well below, and a hostile child fills no memory."""
+"""Bytes kept of each output of the child; answers are much shorter, and a hostile child cannot fill the memory."""
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What a child may use.
+    """Limits of a child.
 
     Attributes:
         memory: Address space in bytes.
-        seconds: Time by the clock, after which it is killed; its processor time is limited to the same.
-        written: Bytes that a file which it writes may have; by default it cannot write any.
+        seconds: Wall-clock time after which it is killed; its CPU time is limited to the same.
+        written: Size in bytes of a file that it writes; by default it cannot write any.
     """
 
     memory: int
@@ -46,10 +45,10 @@ class Result:
     """How a child ended.
 
     Attributes:
-        answer: What it said; empty when it did not come to that.
-        failure: Why there is no answer, for people; None when there is one.
-        peak: Largest resident memory in bytes, as the system counted it. Linux counts that of the parent at the time
-            of the fork too, so this is an upper bound.
+        answer: What the script returned; empty if it failed.
+        failure: Why there is no answer, for people; None if there is one.
+        peak: Peak resident memory in bytes. Linux includes that of the parent at the time of the fork, so this is an
+            upper bound.
     """
 
     answer: Mapping[str, Any]
@@ -57,36 +56,21 @@ class Result:
     peak: int
 
 
-def run(script: str, reader: Reader, arguments: Mapping[str, Any], limits: Limits) -> Result:
-    """Let a script of this package look at a file in a process of its own.
+def run(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Result:
+    """Run a script of this package on a file, in a child process.
 
-    The child gets the file as its standard input and nothing else: a minimal environment, a session of its own, no
-    core dump, no way to write files unless the limits give one.
+    The child gets the file as its standard input and nothing else: a minimal environment, its own session, no core
+    dump, no way to write files unless the limits allow it.
 
     Args:
         script: File name of a script in this package that defines ``look(arguments) -> dict``.
-        reader: The file.
-        arguments: What the script needs to know; must be serialisable as JSON.
-        limits: What the child may use.
-
-    Returns:
-        Its answer, or why there is none.
+        file: Becomes the standard input of the child.
+        arguments: Arguments of ``look``; must be serialisable as JSON.
+        limits: Limits of the child.
 
     Raises:
         ConfigurationError: No child can be started here, or a package that it needs is missing.
-        OSError: The file could not be read, or no process could be started.
-    """
-    return run_on(script, reader.file(), arguments, limits)
-
-
-def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: Limits) -> Result:
-    """Do what `run` does with a file that is open already, or for a script that opens one by itself.
-
-    Args:
-        script: As for `run`.
-        file: Becomes the child's standard input.
-        arguments: As for `run`.
-        limits: As for `run`.
+        OSError: No process could be started.
     """
     if not sys.executable or getattr(sys, "frozen", False):
         # A frozen program is its own sys.executable: starting that would start the program a second time.
@@ -121,7 +105,7 @@ def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: L
         output, errors = _collect(process.stdout, process.stderr, deadline)
         ended = _wait(process, deadline)
     finally:
-        # Also when the parent itself is interrupted: no child outlives the call.
+        # Also if the parent is interrupted: no child outlives the call.
         status, peak = ended or _kill(process)
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
@@ -132,7 +116,7 @@ def run_on(script: str, file: IO[bytes], arguments: Mapping[str, Any], limits: L
 
 
 def _collect(stdout: IO[bytes], stderr: IO[bytes], deadline: float) -> tuple[bytes, bytes]:
-    """Read both outputs until both are closed or time is up."""
+    """Read both outputs until both are closed or the deadline has passed."""
     kept = {stdout.fileno(): bytearray(), stderr.fileno(): bytearray()}
     with selectors.DefaultSelector() as selector:
         for pipe in kept:
@@ -142,13 +126,13 @@ def _collect(stdout: IO[bytes], stderr: IO[bytes], deadline: float) -> tuple[byt
                 block = os.read(key.fd, _CAPTURE)
                 if not block:
                     selector.unregister(key.fd)
-                # What is too much is still taken off the pipe, or the child would wait for ever.
+                # Excess output is still read, or the child would block for ever.
                 kept[key.fd] += block[: _CAPTURE - len(kept[key.fd])]
     return bytes(kept[stdout.fileno()]), bytes(kept[stderr.fileno()])
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, int] | None:
-    """Wait for the end of a child whose outputs are closed, which need not mean that it ends; None when time is up."""
+    """Wait for a child that has closed its outputs, which need not mean that it ends; None after the deadline."""
     pause = 0.0005
     while time.monotonic() < deadline:
         ended = _reap(process, os.WNOHANG)
@@ -160,18 +144,18 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, int] 
 
 
 def _kill(process: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """End a child and whatever it started."""
+    """Kill a child and all processes that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return _reap(process, 0) or (0, 0)
 
 
 def _reap(process: subprocess.Popen[bytes], options: int) -> tuple[int, int] | None:
-    """Give exit status (negative: signal) and peak memory in bytes of a child that has ended; None while it has not."""
+    """Return exit status (negative: signal) and peak memory in bytes of a child; None while it is running."""
     try:
         pid, status, usage = os.wait4(process.pid, options)
     except ChildProcessError:
-        # The embedding program ignores SIGCHLD or collects all children itself: the status is lost, the answer is not.
+        # The embedding program ignores SIGCHLD or reaps all children itself: the status is lost, the answer is not.
         process.returncode = 0
         return 0, 0
     if not pid:
@@ -181,7 +165,7 @@ def _reap(process: subprocess.Popen[bytes], options: int) -> tuple[int, int] | N
 
 
 def _interpret(status: int, output: bytes, errors: bytes, peak: int) -> Result:
-    """Turn exit status and outputs into an answer or words."""
+    """Turn exit status and outputs into an answer, or a reason for people."""
     if status == -signal.SIGXCPU:
         return Result(answer={}, failure="reading it took more processor time than allowed", peak=peak)
     if status < 0:

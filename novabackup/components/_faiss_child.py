@@ -1,4 +1,4 @@
-"""Reads a FAISS index with faiss itself, inside of a child process that a hostile file may take down."""
+"""Reads a FAISS index with faiss itself, in a child process that a hostile file may crash."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ _BUFFER = 1 << 20
 
 
 class _Input:
-    """Standard input for faiss, with a count of the bytes that faiss really took."""
+    """Standard input for faiss, with a count of the bytes that faiss read."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -26,15 +26,14 @@ class _Input:
 
 
 def look(arguments: dict[str, Any]) -> dict[str, object]:
-    """Read the index on standard input, and ask it something if that is wanted.
+    """Read the index on standard input, and run queries on it if there are any.
 
     Args:
-        arguments: ``size`` of the file in bytes, ``binary`` for a binary index; ``ask``, if it is there, has ``again``
-            (vectors in base64), ``number`` of vectors to choose if there are none, and how many ``nearest`` to find.
+        arguments: ``size`` of the file in bytes, ``binary`` for a binary index; optionally ``ask`` with ``again``
+            (vectors in base64), the ``number`` of vectors to choose if there are none, and the number of ``nearest``.
 
     Returns:
-        ``count``, ``dimension`` and ``wrong``: texts that say what does not fit together; ``probes``: questions with
-        their answers.
+        ``count``, ``dimension`` and ``wrong``: texts that describe contradictions; ``probes``: queries with answers.
     """
     index, found = read(0, arguments["size"], binary=bool(arguments["binary"]))
     if "ask" in arguments:
@@ -42,15 +41,10 @@ def look(arguments: dict[str, Any]) -> dict[str, object]:
     return found
 
 
-def check(descriptor: int, size: int, *, binary: bool) -> dict[str, object]:
-    """Read the index that a descriptor stands at the beginning of; raises what faiss raises."""
-    return read(descriptor, size, binary=binary)[1]
-
-
 def read(descriptor: int, size: int, *, binary: bool) -> tuple[Any, dict[str, object]]:
-    """Read as `check` does; give the index, too."""
-    # Read-only, so that lists kept in another file are not opened for writing; and without the tables that faiss only
-    # needs for searching and that may take gigabytes.
+    """Read and check an index; return it and what was found. Raises what faiss raises."""
+    # Read-only, so that lists in another file are not opened for writing; and without the tables that faiss needs only
+    # for searching and that may take gigabytes.
     flags = faiss.IO_FLAG_READ_ONLY
     for name in ("IO_FLAG_SKIP_PRECOMPUTE_TABLE", "IO_FLAG_PQ_SKIP_SDC_TABLE"):
         flags |= getattr(faiss, name, 0)
@@ -70,7 +64,7 @@ def read(descriptor: int, size: int, *, binary: bool) -> tuple[Any, dict[str, ob
 
 
 def _compare(index: Any, wrong: list[str]) -> None:
-    """Look for numbers of vectors that contradict each other, from the outermost wrapper inwards."""
+    """Find numbers of vectors that contradict each other, from the outermost wrapper inwards."""
     while index is not None:
         index = _downcast(index)
         name = type(index).__name__
@@ -96,22 +90,22 @@ _INNER = ("index", "base_index", "storage", "index_ivf")
 _PLAIN = frozenset({"IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexPQ", "IndexScalarQuantizer", "IndexLSH"})
 
 
-# -- questions --------------------------------------------------------------------------------------------------------
+# -- queries ----------------------------------------------------------------------------------------------------------
 
 _MOST_DIMENSIONS = 4096
-"""Of an index that is asked; what is larger is none that anybody embeds texts into, and would swell the record."""
+"""Of an index that is queried; text embeddings have fewer, and more would make the record too large."""
 _LARGEST_HALF = 65504.0
 
 
 def ask(index: Any, *, binary: bool, again: list[str], number: int, nearest: int) -> list[dict[str, object]]:
-    """Search for vectors; give each question with its answer."""
+    """Search for vectors; return each query with its answer."""
     if not 0 < index.d <= _MOST_DIMENSIONS or not index.ntotal:
         return []
     index = _downcast(index)
     questions = [base64.b64decode(vector) for vector in again]
     kind, width = (np.dtype(np.uint8), index.d // 8) if binary else (np.dtype("<f2"), index.d)
     questions = questions or _own(index, kind, width, min(number, index.ntotal))
-    # A vector of another length is a question to another index, and gets no answer.
+    # A vector of another length is a query for another index, and gets no answer.
     fitting = [vector for vector in questions if len(vector) == width * kind.itemsize]
     answers: dict[bytes, tuple[list[int], list[str]]] = {}
     if fitting:
@@ -128,7 +122,7 @@ def ask(index: Any, *, binary: bool, again: list[str], number: int, nearest: int
 
 
 def _own(index: Any, kind: "np.dtype[Any]", width: int, number: int) -> list[bytes]:
-    """Choose vectors that the index holds, evenly over it, rounded; made-up ones where it does not give them out."""
+    """Choose vectors evenly over the index, rounded; made-up ones if it cannot reconstruct its vectors."""
     chosen = []
     for part in range(number):
         vector = _stored(index, part, number)
@@ -146,13 +140,13 @@ def _noise(digest: bytes) -> Any:
 
 
 def _stored(index: Any, part: int, parts: int) -> Any:
-    """Take one vector out of an index; None where it does not give it out."""
+    """Reconstruct one vector of an index; None if that is not possible."""
     try:
         while hasattr(index, "id_map"):
             index = _downcast(index.index)
         if not hasattr(index, "invlists"):
             return index.reconstruct(index.ntotal * (2 * part + 1) // (2 * parts))
-        # By its place, since by its id it would take a map of all ids.
+        # By its position, since by its id that would need a map of all ids.
         first = index.nlist * (2 * part + 1) // (2 * parts)
         for list_number in (*range(first, index.nlist), *range(first)):
             if index.invlists.list_size(list_number):

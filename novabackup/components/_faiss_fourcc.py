@@ -114,4 +114,4 @@ BINARY = frozenset(_BINARY)
 """Codes of binary indexes, whose header differs."""
 
 KINDS: Mapping[bytes, str] = MappingProxyType(_FLOAT | _BINARY)
-"""Name of the class for each code; ``null`` is not among them, since no store is served by a missing index."""
+"""Name of the class for each code; ``null`` is not among them, since a store needs an index."""

@@ -1,12 +1,12 @@
 """Counts the entries of a JSON file window by window, so that memory does not grow with the file.
 
-A window of the text ends at a comma. A parser reads it between made-up brackets: those before it open what is open
-where the window begins, those behind it close what is open at the comma. If that parses, the window does lead from the
-one place to the other, as JSON can be read in one way only: a comma within a string, or at another depth, would not
+A window of the text ends at a comma. It is parsed between added brackets: those before it open the containers that are
+open where the window begins, those after it close the ones that are open at the comma. If that parses, the window is
+valid JSON between these two places, as JSON is unambiguous: a comma within a string, or at another depth, would not
 parse. So it does not matter how the comma was found, and a file is JSON if each of its windows parses.
 
-It is guessed from what stood between the entries before, which is right nearly always and costs nothing. Where no guess
-parses, brackets are counted. Memory has to hold a single string or number, and nothing else that a file can have.
+The comma is guessed from the text between earlier entries, which is nearly always right and costs nothing. If no guess
+parses, brackets are counted. Memory has to hold the longest single string or number, and no larger part of a file.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ __all__ = ["BOM", "SPACE", "NoCountError", "NotJsonError", "check_text", "measur
 SPACE = b" \t\r\n"
 BOM = codecs.BOM_UTF8
 _PYTHON_ONLY = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
-"""What json.dump writes and json.load reads although it is no JSON: these words, and escapes of half a character."""
+"""What json.dump writes and json.load reads although it is no JSON: these words, and escapes of lone surrogates."""
 
 _WINDOW = 256 << 10
-"""Bytes parsed at a time: they fit into the processor's cache, and other threads wait no longer than that takes."""
+"""Bytes parsed at a time: they fit into the CPU cache, and other threads wait no longer than that takes."""
 _FIRST_WINDOW = 16 << 10
-"""Where nothing can be guessed, brackets are counted in as little as this, since that is slow."""
+"""Smaller windows for counting brackets, which is slow."""
 _MANY = 8 << 10
-"""Windows with more entries than this do not grow, as each entry takes memory of its own while it is counted."""
+"""Windows with more entries than this do not grow, as each entry takes memory while it is counted."""
 _READ = 8 << 20
-"""Bytes read at a time: each time may be a request to a server."""
+"""Bytes read at a time: each read may be a request to a server."""
 _TRIES = 4
-"""Commas tried before brackets are counted; more would take longer than that."""
+"""Commas tried before brackets are counted; more would take longer than counting."""
 _MAX_COUNT = (1 << 63) - 1
 _Count = Annotated[int, msgspec.Meta(le=_MAX_COUNT)]
 
-# Keys that no file has, as nobody could know them, for what stands before and behind a window without being in it.
+# Random keys, so that no file can contain them, of the entries that are added before and after a window.
 _AHEAD, _BEHIND = secrets.token_hex(16), secrets.token_hex(16)
 _LIST, _DICT = b"[{"
 _CLOSERS = bytes.maketrans(b"[{", b"]}")
@@ -55,15 +55,15 @@ _POSITION = re.compile(r" \(byte (\d+)\)\Z")
 
 
 class NotJsonError(ValueError):
-    """The file is no JSON, nor what Python takes for it; the text says why."""
+    """The file is no JSON, not even for Python; the text says why."""
 
 
 class NoCountError(ValueError):
-    """The file is JSON, but no list or object, or states no count; the text says what was found instead."""
+    """The file is JSON, but no list or object, or has no count; the text says what was found instead."""
 
 
 class _Object(msgspec.Struct, gc=False):
-    """Any object: decoding one looks at all of it and keeps nothing."""
+    """Any object: decoding one validates all of it and keeps nothing."""
 
 
 _OBJECTS: dict[int, msgspec.json.Decoder[Any]] = {
@@ -81,11 +81,11 @@ def measure(reader: Reader, key: str | None) -> tuple[str, int]:
 
     Args:
         reader: The file, opened.
-        key: Name of the value of a top-level object that states the count, as an integer or by its own length; None
-            to count the entries of the top level.
+        key: Key of a top-level object whose value is the count, an integer or its own length; None to count the entries
+            of the top level.
 
     Returns:
-        ``list`` or ``dict``, whichever is the top level, and the count.
+        ``list`` or ``dict``, the type of the top level, and the count.
 
     Raises:
         NotJsonError: It is no JSON.
@@ -100,7 +100,7 @@ def measure(reader: Reader, key: str | None) -> tuple[str, int]:
 
 
 def python_reads(text: bytes) -> bool:
-    """Tell whether Python's json reads a text although it is no JSON."""
+    """Return whether Python's json reads a text although it is no JSON."""
     if not _PYTHON_ONLY.search(text):
         return False
     try:
@@ -111,7 +111,7 @@ def python_reads(text: bytes) -> bool:
 
 
 def check_text(data: bytes) -> None:
-    """Make sure that bytes are UTF-8, which the parser does not look at in values that it only skips.
+    """Require UTF-8, which the parser does not check in values that it only skips.
 
     Raises:
         NotJsonError: They are not.
@@ -129,12 +129,12 @@ def check_text(data: bytes) -> None:
 
 
 class _Tally:
-    """Counts the elements of a list, or the distinct keys of an object, that comes in parts."""
+    """Counts the elements of a list, or the distinct keys of an object, part by part."""
 
     def __init__(self) -> None:
         self._elements = 0
-        # Of keys only the hash is kept. Python draws its hashes anew in each process, so that nobody can make two keys
-        # have one; among ten million keys of a file two do with a probability of 0.000003.
+        # Only hashes of keys are kept. Python randomises them in each process, so that a file cannot be made to contain
+        # keys with equal hashes; among ten million keys there are two with a probability of 0.000003.
         self._keys = array.array("q")
 
     def add(self, entries: Sized, made_up: int) -> None:
@@ -142,7 +142,7 @@ class _Tally:
 
         Args:
             entries: The elements, or a dict; it is changed.
-            made_up: How many of the elements were counted already, or are not in the file. A dict knows that itself.
+            made_up: Elements of a list that were counted already, or are not in the file. In a dict, their keys tell.
         """
         if isinstance(entries, dict):
             entries.pop(_AHEAD, None)
@@ -162,7 +162,7 @@ class _Tally:
 
 
 class _Walk:
-    """The way through one file."""
+    """One pass over a file."""
 
     def __init__(self, reader: Reader, key: str | None) -> None:
         self._reader = reader
@@ -170,18 +170,18 @@ class _Walk:
         self._width = _FIRST_WINDOW
         self._block = b""
         self._base = 0  # of the block in the file
-        self._start = 0  # of what was not parsed yet, in the block
-        self._held = b""  # what was not parsed either and stands before that
+        self._start = 0  # in the block, of the text that is not parsed yet
+        self._held = b""  # text before that which is not parsed either
         self._kind = _LIST
         self._decoder = _OBJECTS[_LIST]
         self._deep = b""  # the brackets that are open there, without that of the top level
-        self._comma = False  # what stands right before is a comma
+        self._comma = False  # the previous character is a comma
         self._separator: _json_cuts.Separator | None = None
-        self._lenient = False  # Python may read what the parser refuses
+        self._lenient = False  # try json.loads on text that msgspec refuses
         self._entries = _Tally()
         self._key = key
         self._stated: _Tally | int | str = "an object without it"
-        self._stating = False  # what is open below the top level is the value that states the count
+        self._stating = False  # the container open below the top level is the value that states the count
 
     def run(self) -> tuple[str, int]:
         self._begin()
@@ -193,7 +193,7 @@ class _Walk:
             if self._follow(end):
                 continue
             self._width = _FIRST_WINDOW
-            if self._look(end):
+            if self._search(end):
                 self._check_rest()
                 break
         if self._key is None:
@@ -203,17 +203,17 @@ class _Walk:
         return "dict", self._stated if isinstance(self._stated, int) else self._stated.total()
 
     def _fill(self, width: int) -> int:
-        """Have at least ``width`` bytes in the block, or all that there are; say where the window ends in it."""
+        """Read at least ``width`` bytes into the block, or all that are left; return where the window ends in it."""
         at = self._base + len(self._block)
         if len(self._block) - self._start < width and at < self._size:
             self._held += self._block[self._start :]
-            self._block = b""  # two at a time would take twice the memory
+            self._block = b""  # two blocks at a time would take twice the memory
             self._block = self._reader.read(at, min(max(_READ, width), self._size - at))
             self._base, self._start = at, 0
         return min(self._start + width, len(self._block))
 
     def _skip_space(self) -> bool:
-        """Go to the next byte that is no white space; say whether there is one."""
+        """Advance to the next byte that is no white space; return whether there is one."""
         while True:
             self._start = _behind_space(self._block, self._start)
             if self._start < len(self._block):
@@ -236,7 +236,7 @@ class _Walk:
         self._start += 1
 
     def _single(self) -> NoReturn:
-        """Say what a file is that is neither a list nor an object."""
+        """Raise the error for a file that is neither a list nor an object."""
         text = self._block[self._start :]
         if self._base + len(self._block) == self._size:
             check_text(text)
@@ -248,18 +248,18 @@ class _Walk:
         raise NoCountError("a single value")
 
     def _finish(self) -> None:
-        """Parse all that is left, which has the closing bracket of the top level."""
+        """Parse the rest, which contains the closing bracket of the top level."""
         cut = Cut(len(self._held) + len(self._block) - self._start, comma=False)
         self._advance(self._held + self._block[self._start :], cut, tail=b"")
 
     def _check_rest(self) -> None:
-        """Make sure that nothing but white space follows the top level."""
+        """Require that only white space follows the top level."""
         self._held = self._held.lstrip(SPACE)
         if self._held or self._skip_space():
             self._refuse("trailing characters", 0)
 
     def _follow(self, end: int) -> bool:
-        """Parse up to where the guess says that an entry ends; say whether that went well."""
+        """Parse up to where an entry is guessed to end; return whether the guess was right."""
         separator = self._separator
         if separator is None:
             return False
@@ -278,7 +278,7 @@ class _Walk:
             except (msgspec.DecodeError, ValueError):
                 continue
             if separator.deep and len(entries) > 1:
-                return False  # an entry of the top level ended and another began: nobody knows which
+                return False  # an entry of the top level ended and another began, at an unknown place
             self._count(entries, separator.deep, comma=True)
             self._held, self._start = b"", comma + 1
             if len(entries) < _MANY:
@@ -286,8 +286,8 @@ class _Walk:
             return True
         return False
 
-    def _look(self, end: int) -> bool:
-        """Parse up to a comma that is found by counting brackets; say whether the top level ends before one."""
+    def _search(self, end: int) -> bool:
+        """Parse up to a comma that is found by counting brackets; return whether the top level ends before one."""
         window = self._held + self._block[self._start : end]
         self._start = end
         self._held = window
@@ -305,7 +305,7 @@ class _Walk:
         return cuts.closed
 
     def _head(self) -> bytes:
-        """Open what is open, and stand for what was before."""
+        """Return the text that opens the open containers, with a filler for the entries before."""
         parts = [b"%c" % self._kind]
         for before, bracket in itertools.pairwise(b"%c" % self._kind + self._deep):
             parts.append(b'"%b":%c' % (_AHEAD.encode(), bracket) if before == _DICT else b"%c" % bracket)
@@ -315,12 +315,12 @@ class _Walk:
         return b"".join(parts)
 
     def _tail(self, deep: bytes, *, comma: bool) -> bytes:
-        """Stand for what follows, and close what is open."""
+        """Return a filler for the entries that follow, and the text that closes the open containers."""
         filler = b"," + _filler(self._kind, deep, _BEHIND) if comma else b""
         return filler + (b"%c" % self._kind + deep).translate(_CLOSERS)[::-1]
 
     def _advance(self, part: bytes, cut: Cut, tail: bytes) -> None:
-        """Parse what is to be right."""
+        """Parse text that must be valid, and count it."""
         head = self._head()
         text = b"".join((head, part, tail))
         check_text(text)
@@ -346,13 +346,7 @@ class _Walk:
             return json.loads(text.decode())
 
     def _count(self, entries: Any, deep: bytes, *, comma: bool) -> None:
-        """Count what was parsed, and go on behind it.
-
-        Args:
-            entries: The window, parsed with what was made up.
-            deep: The brackets that are open behind it, without that of the top level.
-            comma: Whether there is a comma.
-        """
+        """Count a parsed window and advance: ``deep`` and ``comma`` are the state after it, as for `Cut`."""
         if self._key is None:
             self._entries.add(entries, _made_up(self._deep, self._comma, deep, comma))
         else:
@@ -360,7 +354,7 @@ class _Walk:
         self._deep, self._comma = deep, comma
 
     def _state(self, entries: dict[str, Any], deep: bytes, *, comma: bool) -> None:
-        """Look for the value that states the count: what comes last under that key."""
+        """Find the value that states the count: the last one under that key."""
         assert self._key is not None
         rest = entries.pop(_AHEAD, None)
         if self._stating and isinstance(self._stated, _Tally):
@@ -375,7 +369,7 @@ class _Walk:
                 self._stated.add(value, _made_up(b"", False, deep[1:], comma and bool(deep)))
             else:
                 self._stated = value
-        # Where something is open below the top level, it is all that the window has behind its first comma.
+        # A container that is open below the top level is everything in the window after its first comma.
         self._stating = self._stating and bool(deep)
 
     def _refuse(self, reason: str, position: int | None = None, ahead: int = 0, length: int = 0) -> NoReturn:
@@ -392,25 +386,18 @@ def _behind_space(block: bytes, start: int) -> int:
 
 
 def _filler(kind: int, deep: bytes, key: str) -> bytes:
-    """Stand for an entry; below the top level without a bracket, which would be nested more deeply than the file."""
+    """Return a filler for an entry; below the top level without brackets, which would nest deeper than the file."""
     value = b"0" if deep else b"{}"
     return b'"%b":%b' % (key.encode(), value) if (deep or b"%c" % kind)[-1] == _DICT else value
 
 
 def _made_up(deep: bytes, comma: bool, deep_behind: bytes, comma_behind: bool) -> int:
-    """Tell how many elements of a list are fillers, or the rest of one that was counted when it began.
-
-    Args:
-        deep: The brackets that were open within the list where its part begins.
-        comma: Whether a comma was there.
-        deep_behind: Those that are open where it ends.
-        comma_behind: Whether a comma is there.
-    """
+    """Return how many elements of a part of a list are fillers, or the rest of an element that was counted before."""
     return int(bool(deep) or comma) + int(comma_behind and not deep_behind)
 
 
 def _open(value: object) -> list[Any] | dict[str, Any] | int | str:
-    """Give a list, an object or a count; otherwise the text that says what it is."""
+    """Return a list, an object or a count; for other values, a text that says what it is."""
     if not isinstance(value, msgspec.Raw):  # Python had to read it
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT:
             return value
@@ -428,7 +415,7 @@ def _open(value: object) -> list[Any] | dict[str, Any] | int | str:
 
 
 def _reason(error: Exception) -> tuple[str, int | None]:
-    """Take the position in the text off the message of a parser."""
+    """Split the message of a parser into reason and position."""
     if isinstance(error, json.JSONDecodeError):
         return error.msg, len(error.doc[: error.pos].encode())
     found = _POSITION.search(str(error))

@@ -1,4 +1,4 @@
-"""Finds by counting brackets where a JSON text can be cut in two, and what parts its entries there."""
+"""Finds where a JSON text can be cut in two by counting brackets, and what separates its entries there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Cut", "Cuts", "Separator", "find"]
 _CLOSERS = {0x5B: 0x5D, 0x7B: 0x7D}
 _OUTSIDE_STRINGS = b' \t\r\n"[]{},:+-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 _CONTROL = re.compile(rb"[\x00-\x1f]")
-# Up to a bracket that encloses others, or as far as the count of repetitions permits, which bounds the memory taken.
-# The group is the last comma that is not within the containers skipped.
+# Up to a bracket that encloses others, or up to the limit of repetitions, which bounds the memory. The first group is
+# the last comma outside of the containers that are skipped.
 _STEP = re.compile(rb"(?:[^][{},]+|(,)|[\[{][^][{}]*[\]}]){0,32}([][{}])?")
 _SAMPLES = 16
 _BEFORE, _AFTER = 16, 48
@@ -27,7 +27,7 @@ class Cut:
     """A place to cut a text at.
 
     Attributes:
-        at: Position of the comma there; if there is none, of what follows the bracket.
+        at: Position of the comma; without one, the position after the bracket.
         deep: The brackets that are open there, without that of the top level.
         comma: Whether there is a comma, which then belongs to neither part.
     """
@@ -39,11 +39,11 @@ class Cut:
 
 @attrs.frozen
 class Separator:
-    """What parts two entries.
+    """The text between two entries.
 
     Attributes:
-        text: The comma, and what is the same before and behind it each time.
-        lead: How much of that stands before the comma.
+        text: The comma, and what is the same before and after it each time.
+        lead: Bytes of that before the comma.
         deep: As for `Cut`.
     """
 
@@ -57,9 +57,9 @@ class Cuts:
     """Where a text can be cut.
 
     Attributes:
-        places: In order; none where the text does not leave one string or number. Of two, the first is where the last
-            whole entry of the top level ends, so that all between the two is the beginning of one entry.
-        separator: What parts entries at the last place, if they are parted there.
+        places: In order; none if the text is within a single string or number. Of two, the first is where the last
+            complete entry of the top level ends, so that the text between the two is the beginning of one entry.
+        separator: The text between entries at the last place, if there is a comma.
         closed: The top level ends in this text, at the only place.
     """
 
@@ -88,19 +88,19 @@ class _Level:
 
 
 def find(window: bytes, brackets: bytes) -> Cuts | None:
-    """Find where to cut a text, as near to its end as is of use.
+    """Find where to cut a text, as near to its end as is useful.
 
     Args:
-        window: The text, from the beginning of an entry or of the inside of a container.
-        brackets: Those that are open there.
+        window: The text, from the beginning of an entry, or after the bracket that opens a container.
+        brackets: The brackets that are open there.
 
     Returns:
-        Where; None if it is certain that this is no JSON.
+        The places; None if this cannot be JSON.
     """
-    # Escapes can only be in strings, and matter only where they hide a quotation mark. Lengths stay what they are.
+    # Escapes occur only in strings, and matter only if they escape a quotation mark. Lengths stay the same.
     plain = window.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in window else window
     parts = plain.split(b'"')
-    text = b'"'.join(parts[::2])  # all that is not in strings
+    text = b'"'.join(parts[::2])  # everything outside of strings
     if text.translate(None, _OUTSIDE_STRINGS) or (len(parts) % 2 == 0 and _CONTROL.search(parts[-1])):
         return None
     levels = [_Level(bracket) for bracket in brackets]
@@ -120,8 +120,8 @@ def find(window: bytes, brackets: bytes) -> Cuts | None:
             return None
         elif not levels:
             return Cuts((Cut(_place(parts, text, position), comma=False),), closed=True)
-    # Not deep down, where entries may soon be parted in another way, but not where little is gained either: windows
-    # grow with what is left over. Each level was opened behind the last comma of the one around it: they are in order.
+    # Not deep down, where the separator may soon change, and not where little is gained: windows grow with what is left
+    # over. Each level was opened after the last comma of the one around it, so they are in order.
     half = bisect.bisect_left(levels, len(window) // 2, key=lambda level: _place(parts, text, level.last))
     best = min(half, len(levels) - 1)
     places = tuple(
@@ -141,16 +141,16 @@ def find(window: bytes, brackets: bytes) -> Cuts | None:
 
 
 def _place(parts: list[bytes], text: bytes, position: int) -> int:
-    """Turn a position among what is not in strings into one in the whole text."""
+    """Turn a position in the text outside of strings into one in the whole text."""
     strings = text.count(b'"', 0, position)
     return sum(map(len, parts[: 2 * strings])) + 2 * strings + position - (text.rfind(b'"', 0, position) + 1)
 
 
 def _separator(window: bytes, commas: list[int], deep: bytes) -> Separator:
-    """Take what is the same around all commas, as far as it is no value: those change from entry to entry."""
+    """Return what is the same around all commas, without values, which change from entry to entry."""
     if len(commas) > 1 and commas[-1] + _AFTER >= len(window):
         commas = commas[:-1]
-    # One sample alone cannot tell whether keys change.
+    # A single sample does not show whether keys change.
     behind = _OPENING_AND_KEY if len(commas) > 1 else _OPENING
     before = _CLOSING.search(_common([window[max(0, comma - _BEFORE) : comma][::-1] for comma in commas])[::-1])
     after = behind.match(_common([window[comma + 1 : comma + 1 + _AFTER] for comma in commas]))
@@ -160,6 +160,6 @@ def _separator(window: bytes, commas: list[int], deep: bytes) -> Separator:
 
 
 def _common(texts: list[bytes]) -> bytes:
-    """Give what all texts begin with."""
+    """Return the common prefix of all texts."""
     first, last = min(texts), max(texts)
     return first[: next((at for at, byte in enumerate(first) if last[at] != byte), len(first))]

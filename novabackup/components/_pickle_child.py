@@ -1,7 +1,7 @@
-"""Reads a pickle without anything that it names, inside of a child process that a hostile file may take down.
+"""Reads a pickle without importing anything that it names, in a child process that a hostile file may crash.
 
-Every class and function that the pickle asks for is an inert stand-in, which takes whatever it is called with and
-does nothing. So nothing is imported and nothing runs; what is left is memory and time, which the parent limits.
+Every class and function that the pickle names is replaced by an inert stand-in, which accepts any arguments and does
+nothing. So nothing is imported and nothing runs; what remains is memory and time, which the parent limits.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ _BUFFER = 1 << 20
 _MOST_NAMES = 100
 _LONGEST_NAME = 200
 FEW = 64
-"""Documents whose hash alone tells most wrong ways to cut texts into words."""
+"""Documents whose hash is enough to detect most wrong tokenizers."""
 
 
 class Inert:
-    """Stands in for every class and function that a pickle names, and for all that they would have made."""
+    """Replaces every class and function that a pickle names, and every object that they would create."""
 
     module = ""
     name = ""
@@ -32,7 +32,7 @@ class Inert:
     length: int
 
     def __new__(cls, *args: object, **_named: object) -> "Inert":
-        """Take any arguments, as classes, functions and NEWOBJ do."""
+        """Accept any arguments, as classes, functions and NEWOBJ do."""
         self = object.__new__(cls)
         self.args = args
         self.state = None
@@ -41,18 +41,18 @@ class Inert:
         return self
 
     def __init__(self, *args: object, **named: object) -> None:
-        """Ignore what `__new__` kept."""
+        """Ignore the arguments, which `__new__` keeps."""
 
     def __call__(self, *_args: object, **_named: object) -> "Inert":
-        """Be called, for a result of a call that is called again."""
+        """Accept a call of the result of a call."""
         return Inert()
 
     def __setstate__(self, state: object) -> None:
-        """Keep the state as it is; as attributes it could change what this object does."""
+        """Keep the state as it is; as attributes it could change the behaviour of this object."""
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Take an entry, for subclasses of dict."""
+        """Keep an entry, for subclasses of dict."""
         self.items[key] = value
 
     def append(self, _value: object) -> None:
@@ -67,26 +67,26 @@ class Inert:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds nothing but stand-ins."""
+    """Finds only stand-ins."""
 
     def __init__(self, file: BinaryIO) -> None:
-        # latin1 takes any bytes, for the strings of Python 2.
+        # latin1 decodes any bytes, for the strings of Python 2.
         super().__init__(file, fix_imports=False, encoding="latin1", buffers=None)
         self._classes: dict[tuple[str, str], type] = {}
 
     def asked_for(self) -> list[str]:
-        """Name the classes and functions that were asked for, in order."""
+        """Return the names of the classes and functions that the pickle names, sorted."""
         return [f"{module}.{name}"[:_LONGEST_NAME] for module, name in sorted(self._classes)[:_MOST_NAMES]]
 
     def find_class(self, module: str, name: str) -> type:
-        """Give a stand-in, the same for the same name."""
+        """Return a stand-in, the same for the same name."""
         key = (str(module), str(name))
         if key not in self._classes:
             self._classes[key] = type("Inert", (Inert,), {"module": key[0], "name": key[1]})
         return self._classes[key]
 
     def persistent_load(self, _identity: object) -> object:
-        """Refuse a reference to something outside of the file."""
+        """Refuse a reference to an object outside of the file."""
         raise pickle.UnpicklingError("it refers to something outside of the file (a persistent id)")
 
 
@@ -95,14 +95,13 @@ def look(arguments: dict[str, Any]) -> dict[str, object]:
 
     Args:
         arguments: ``size`` of the file and ``start`` of the pickle in it, in bytes; ``shape``: ``bm25``, ``list``, or
-            ``recipe`` for all that it takes to write a BM25 index like this one again; ``ask``, if it is there, has
-            ``again`` (lists of words), ``number`` of lists to choose if there are none, and how many ``nearest``
-            documents to find.
+            ``recipe`` for all that is needed to write the BM25 index again; optionally ``ask`` with ``again`` (lists
+            of words), the ``number`` of lists to choose if there are none, and how many ``nearest`` documents to find.
 
     Returns:
-        ``kind``, ``count`` (None where there is none to be found) and ``wrong``: texts that say what does not fit. If
-        asked, ``classes`` that the pickle names, and ``probes``: questions with their answers. And ``recipe``, where
-        one is asked for.
+        ``kind``, ``count`` (None if there is none) and ``wrong``: texts that describe contradictions. With ``ask``,
+        also ``classes`` that the pickle names, and ``probes``: queries with answers. With the shape ``recipe``, also
+        ``recipe``.
     """
     value, classes, found = read(0, arguments["start"], arguments["size"], arguments["shape"])
     if "ask" in arguments:
@@ -111,13 +110,8 @@ def look(arguments: dict[str, Any]) -> dict[str, object]:
     return found
 
 
-def check(descriptor: int, start: int, size: int, shape: str) -> dict[str, object]:
-    """Count what is in the pickle that begins at an offset of a file; raises what unpickling raises."""
-    return read(descriptor, start, size, shape)[2]
-
-
 def read(descriptor: int, start: int, size: int, shape: str) -> tuple[object, list[str], dict[str, object]]:
-    """Count as `check` does; give what was unpickled and the names that the pickle asks for, too."""
+    """Read a pickle; return the value, the names in it and what was found. Raises what unpickling raises."""
     os.lseek(descriptor, start, os.SEEK_SET)
     with os.fdopen(os.dup(descriptor), "rb", buffering=_BUFFER) as file:
         unpickler = _Unpickler(file)
@@ -136,7 +130,7 @@ def read(descriptor: int, start: int, size: int, shape: str) -> tuple[object, li
 
 
 def _bm25(value: object, wrong: list[str]) -> tuple[str, int | None]:
-    """Tell the three shapes of a BM25 index apart and count its documents."""
+    """Recognise one of the three shapes of a BM25 index and count its documents."""
     fields, kind = _fields(value)
     if "corpus_size" in fields and "doc_len" in fields:
         count = _integer(fields["corpus_size"])
@@ -182,14 +176,14 @@ def _same(fields: dict[str, Any], names: tuple[str, ...], reference: str, count:
 
 
 def _fields(value: object) -> tuple[dict[str, Any], str]:
-    """Give the attributes of an object, or the entries of a dict, that have plain names; and what it is."""
+    """Return the attributes of an object, or the entries of a dict, that have plain names; and its type."""
     if isinstance(value, dict):
         return {key: entry for key, entry in value.items() if type(key) is str}, "dict"
     if not isinstance(value, Inert):
         return {}, type(value).__name__
     kind = value.name
     if kind in ("_reconstructor", "__newobj__", "__newobj_ex__") and value.args:
-        # Protocols 0 and 1 make objects through a function of copyreg, whose first argument is the class.
+        # Protocols 0 and 1 create objects by a function of copyreg, whose first argument is the class.
         kind = getattr(value.args[0], "name", kind)
     fields: dict[str, Any] = {}
     # With __slots__, the state is a pair of dicts.
@@ -200,7 +194,7 @@ def _fields(value: object) -> tuple[dict[str, Any], str]:
 
 
 def _length(value: object) -> int | None:
-    """Length of a list, a dict, or of what stands in for an array, a deque, an ordered dict; None for others."""
+    """Return the length of a list or dict, or of a stand-in for an array, deque or ordered dict; None for others."""
     if isinstance(value, (list, dict, tuple, set, frozenset)):
         return len(value)
     if not isinstance(value, Inert):
@@ -216,7 +210,7 @@ def _length(value: object) -> int | None:
 
 
 def _array_length(value: Inert) -> int | None:
-    """Length of a numpy array, told by its shape."""
+    """Return the length of a stand-in for a numpy array, from its shape."""
     if value.name == "_frombuffer":
         # Protocol 5: called with (bytes, dtype, shape, order).
         return _first(value.args[2]) if len(value.args) > 2 else None
@@ -231,7 +225,7 @@ def _first(shape: object) -> int | None:
 
 
 def _integer(value: object) -> int | None:
-    """Value of an int, or of a stand-in for a numpy integer; None for others."""
+    """Return the value of an int, or of a stand-in for a numpy integer; None for others."""
     if isinstance(value, int):
         return value
     code, data = _scalar(value)
@@ -239,7 +233,7 @@ def _integer(value: object) -> int | None:
 
 
 def _scalar(value: object) -> tuple[str, bytes | bytearray]:
-    """Take a stand-in for a number of numpy apart, into its type and little-endian bytes; empty for others."""
+    """Return type and little-endian bytes of a stand-in for a numpy number; empty for others."""
     if not isinstance(value, Inert) or value.name != "scalar" or len(value.args) != 2:
         return "", b""
     dtype, data = value.args[0], _bytes(value.args[1])
@@ -247,10 +241,10 @@ def _scalar(value: object) -> tuple[str, bytes | bytearray]:
     return (code, data) if type(code) is str and data is not None else ("", b"")
 
 
-# -- questions --------------------------------------------------------------------------------------------------------
+# -- queries ----------------------------------------------------------------------------------------------------------
 
 _Scores = Callable[[list[str]], Iterator[tuple[object, float]]]
-"""Gives documents with their scores for a list of words."""
+"""Yields documents with their scores for a list of words."""
 
 
 class _Index:
@@ -258,7 +252,7 @@ class _Index:
 
     Attributes:
         scores: Computes them.
-        choose: Gives words that its documents have: by part and number of parts.
+        choose: Returns words of its documents, given a part and the number of parts.
     """
 
     def __init__(self, scores: _Scores, choose: Callable[[int, int], list[str]]) -> None:
@@ -267,7 +261,7 @@ class _Index:
 
 
 def ask(value: object, *, again: list[list[str]], number: int, nearest: int) -> list[dict[str, object]]:
-    """Score documents for lists of words; give each list with the best documents."""
+    """Score documents for lists of words; return each list with the best documents."""
     index = _index(value)
     if index is None:
         return [{"words": words, "ids": [], "scores": []} for words in again]
@@ -284,7 +278,7 @@ def ask(value: object, *, again: list[list[str]], number: int, nearest: int) -> 
 
 
 def _index(value: object) -> _Index | None:
-    """Find the index in what was unpickled: it itself, or what it has as an attribute or entry."""
+    """Find the index in the unpickled value: the value itself, or one of its attributes or entries."""
     fields, kind = _fields(value)
     inner = [_fields(part) for part in fields.values() if isinstance(part, (dict, Inert))]
     for candidate, name in [(fields, kind), *inner]:
@@ -295,7 +289,7 @@ def _index(value: object) -> _Index | None:
 
 
 def _frequencies_by_document(fields: dict[str, Any], kind: str) -> _Index | None:
-    """Take the shape of rank_bm25: for each document how often it has each word."""
+    """Read the shape of rank_bm25: for each document the frequency of each word."""
     documents, idf, lengths = fields.get("doc_freqs"), fields.get("idf"), _numbers(fields.get("doc_len"))
     average, k1, b, delta = (_number(fields.get(name)) for name in ("avgdl", "k1", "b", "delta"))
     if type(documents) is not list or type(idf) is not dict or lengths is None or len(lengths) != len(documents):
@@ -324,7 +318,7 @@ def _frequencies_by_document(fields: dict[str, Any], kind: str) -> _Index | None
 
 
 def _okapi(often: float, norm: float, k1: float, _delta: float) -> float:
-    """Score of one word in a document, without the word's weight, as ``get_scores`` of BM25Okapi has it."""
+    """Return the score of one word in a document, without its weight, as ``get_scores`` of BM25Okapi computes it."""
     return often * (k1 + 1) / (often + k1 * norm)
 
 
@@ -337,7 +331,7 @@ def _plus(often: float, norm: float, k1: float, delta: float) -> float:
 
 
 def _documents_by_word(fields: dict[str, Any]) -> _Index | None:
-    """Take the shape of an inverted index: for each word how often each document has it."""
+    """Read the shape of an inverted index: for each word its frequency in each document."""
     index, idf = fields.get("index"), fields.get("idf")
     average, k1, b = (_number(fields.get(name)) for name in ("avgdl", "k1", "b"))
     lengths: Any = fields.get("doc_len") if type(fields.get("doc_len")) is dict else _numbers(fields.get("doc_len"))
@@ -348,7 +342,7 @@ def _documents_by_word(fields: dict[str, Any]) -> _Index | None:
         totals: dict[int | str, float] = {}
         for word in words:
             postings = list(_postings(index.get(word)))
-            # The weight that most implementations use where the index holds none.
+            # The weight that most implementations use if the index holds none.
             count = len(postings)
             weight = _number(idf.get(word)) if type(idf) is dict else None
             if weight is None:
@@ -368,7 +362,7 @@ def _documents_by_word(fields: dict[str, Any]) -> _Index | None:
 
 
 def _postings(value: object) -> Iterator[tuple[int | str, float]]:
-    """Read the documents of a word: a dict from document to frequency, or a list of such pairs."""
+    """Yield the documents of a word from a dict from document to frequency, or a list of such pairs."""
     pairs = value.items() if type(value) is dict else value if type(value) is list else ()
     for pair in pairs:
         if isinstance(pair, (tuple, list)) and len(pair) == 2:
@@ -383,7 +377,7 @@ def _at(numbers: list[float], place: object) -> float | None:
 
 
 def _bytes(value: object) -> bytes | bytearray | None:
-    """Bytes as they are, or as protocols 0 to 2 write them: encoded text."""
+    """Return bytes as they are, or as protocols 0 to 2 write them: encoded text."""
     if isinstance(value, Inert) and (value.module, value.name) == ("_codecs", "encode") and len(value.args) == 2:
         text = value.args[0]
         return text.encode("latin1", "replace") if type(text) is str else None
@@ -391,12 +385,12 @@ def _bytes(value: object) -> bytes | bytearray | None:
 
 
 def _plain(word: object) -> bool:
-    """Tell whether a word can stand in a record."""
+    """Return whether a word can be recorded."""
     return type(word) is str and 0 < len(word) <= 100 and word.isprintable()
 
 
 def _number(value: object) -> float | None:
-    """Value of a number, or of a stand-in for a numpy scalar; None for others."""
+    """Return the value of a number, or of a stand-in for a numpy scalar; None for others."""
     if isinstance(value, (int, float)):
         return float(value)
     if isinstance(value, Inert) and value.name == "scalar" and len(value.args) == 2:
@@ -406,7 +400,7 @@ def _number(value: object) -> float | None:
 
 
 def _numbers(value: object) -> list[float] | None:
-    """Values of a list of numbers, or of a stand-in for a numpy array of one dimension; None for others."""
+    """Return the values of a list of numbers, or of a stand-in for a one-dimensional numpy array; None for others."""
     if isinstance(value, (list, tuple)):
         found = [_number(one) for one in value]
         return [one for one in found if one is not None] if None not in found else None
@@ -448,7 +442,7 @@ _LETTERS = {
 
 
 def _recipe(value: object, count: int) -> dict[str, object]:
-    """Say what it takes to write an index again: its members in order, and hashes of those that come from texts."""
+    """Describe how to write an index again: its members in order, and hashes of those that are computed from texts."""
     fields, kind = _fields(value)
     module = getattr(value, "module", "")
     if isinstance(value, Inert) and kind != value.name and value.args:
@@ -460,7 +454,7 @@ def _recipe(value: object, count: int) -> dict[str, object]:
 
 
 def _member(name: str, value: object, count: int) -> list[object]:
-    """Describe a member: its kind, and its value or a hash of it."""
+    """Describe a member: its type, and its value or a hash of it."""
     said: list[object] | None = ["none"] if value is None else _stated_number(value)
     if said is None and name in _DESCRIBED:
         said = _DESCRIBED[name](value, count)
@@ -497,7 +491,7 @@ _DESCRIBED = {"doc_len": _lengths, "doc_freqs": _frequencies, "idf": _weights, "
 
 
 def _documents(index: dict[Any, Any], count: int) -> list[dict[str, int]] | None:
-    """Turn postings, from words to documents to numbers, into the words of each document."""
+    """Turn postings (from words to documents to frequencies) into the words of each document."""
     documents: list[dict[str, int]] = [{} for _ in range(count)]
     for word, postings in index.items():
         if type(word) is not str or type(postings) is not dict:
@@ -514,7 +508,7 @@ def _is_counts(value: object) -> bool:
 
 
 def _stated_number(value: object) -> list[object] | None:
-    """Describe a number of Python, or the stand-in for one of numpy."""
+    """Describe a Python number, or the stand-in for a numpy number."""
     if type(value) in (int, float):
         return [type(value).__name__, repr(value)]
     code, data = _scalar(value)
@@ -524,7 +518,7 @@ def _stated_number(value: object) -> list[object] | None:
 
 
 def digests(documents: Iterable[Mapping[str, int]]) -> tuple[str, str]:
-    """Hash how often each word is in each document: of the first documents, and of all."""
+    """Hash the word frequencies of the first documents, and of all."""
     whole = hashlib.sha256()
     head = whole.hexdigest()
     for number, words in enumerate(documents, start=1):

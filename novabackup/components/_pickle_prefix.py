@@ -1,4 +1,4 @@
-"""Reads ``corpus_size`` off the first bytes of a pickled rank_bm25 object, without unpickling anything."""
+"""Reads ``corpus_size`` from the first bytes of a pickled rank_bm25 object, without unpickling anything."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def corpus_size(head: bytes) -> tuple[str, int] | None:
     """Find the class and the number of documents of a pickled rank_bm25 object.
 
     The object's attributes are a dict whose first entries are plain numbers, ``corpus_size`` among them. Anything else
-    before it, such as a list or a call, ends the search: this is a short cut for the well-known case, and everything
-    else has to be read in full.
+    before it, such as a list or a call, ends the search: this is a short cut for the common case, and any other pickle
+    has to be read in full.
 
     Args:
         head: The first bytes of the pickle, protocol 2 or later.
 
     Returns:
-        Name of the class and the number, or None when it is not found there.
+        Name of the class and the number, or None if they are not found there.
     """
     texts: list[str] = []
     kind: str | None = None
@@ -53,11 +53,11 @@ def corpus_size(head: bytes) -> tuple[str, int] | None:
 
 
 def _opcodes(head: bytes) -> list[tuple[str, object]]:
-    """Take the first opcodes apart, as many as are there in whole."""
+    """Decode the first opcodes, as far as they are complete."""
     found: list[tuple[str, object]] = []
     try:
         for opcode, argument, _ in islice(pickletools.genops(head), _OPCODES):
             found.append((opcode.name, argument))
-    except Exception:  # noqa: BLE001, S110 - pickletools raises anything at an end in the middle of an opcode
+    except Exception:  # noqa: BLE001, S110 - pickletools raises anything if an opcode is incomplete
         pass
     return found

@@ -1,7 +1,7 @@
-"""First thing that runs in a child process: limits itself, then hands an untrusted file to one reading script.
+"""Entry point of child processes: sets its own limits, then runs one parser on an untrusted file.
 
 Started by ``_child.py`` as ``python -I -S _sandbox.py <request as JSON>``. It imports nothing of novabackup, since
-without ``site`` (``-S``) there is no path to it and the start takes a tenth of the time.
+without ``site`` (``-S``) it is not on the path, and the start takes a tenth of the time.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def _limit(kind: int, wanted: int) -> None:
-    """Lower a limit of this process for good; one that is lower already stays."""
+    """Lower a limit of this process for good; a limit that is lower already stays."""
     hard = resource.getrlimit(kind)[1]
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
@@ -27,7 +27,7 @@ def main() -> None:
     _limit(resource.RLIMIT_FSIZE, request["written"])
     _limit(resource.RLIMIT_CPU, request["cpu"])
     _limit(resource.RLIMIT_AS, request["memory"])
-    # The stdlib stays in front, so that nothing beside the indexes can stand in for one of its modules.
+    # The stdlib stays first, so that no file next to the indexes can replace one of its modules.
     sys.path.extend(request["path"])
     try:
         script = runpy.run_path(request["script"])
@@ -41,12 +41,12 @@ def main() -> None:
             answer = {"error": "it asks for more memory than a file of its size can need", "memory": True}
         except RecursionError:
             answer = {"error": "it is nested more deeply than any such file"}
-        except Exception as error:  # noqa: BLE001 - whatever a damaged file provokes is the finding
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file raises is the result
             answer = {"error": f"{type(error).__name__}: {str(error)[:1000]}"}
     data = json.dumps(answer).encode()
     while data:
         data = data[os.write(1, data) :]
-    # Not through the interpreter's own end: taking apart what a hostile file built can take long, or crash.
+    # Skip the interpreter's shutdown: freeing what a hostile file built can take long, or crash.
     os._exit(0)
 
 

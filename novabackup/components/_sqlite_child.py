@@ -1,8 +1,8 @@
-"""Copies an SQLite database that others may be writing to, and checks the copy; runs in a child process only.
+"""Copies an SQLite database that other processes may be writing to, and checks the copy; runs only in a child process.
 
-In a process of its own for two reasons. A hostile file can take SQLite down. And SQLite excludes others by locks that a
-process loses when it closes *any* descriptor of the file: a copy taken within the program that uses the database would
-take that program's locks away.
+There are two reasons for the child process. A hostile file can crash SQLite. And SQLite's locks are lost when a process
+closes *any* descriptor of the file: a copy taken within the program that uses the database would drop that program's
+locks.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 from urllib.parse import quote
 
 _TICK_NS = 20_000_000
-"""Longer than the tick by which the times of files move."""
+"""Longer than the resolution of file times."""
 _PAUSE = 0.05
 _BUSY_WAIT = 0.2
 _BESIDE = ("", "-wal", "-journal")
 _MOST_FINDINGS = 5
 _FOREIGN = ("no such function", "no such collation", "no such module")
-"""What SQLite says of databases that need extensions; these are not here, and no damage."""
+"""Errors of SQLite for databases that need extensions: these are missing here, which is no damage."""
 
 
 def look(arguments: dict[str, Any]) -> dict[str, Any]:
     """Copy the database ``source`` to ``copy``, unless there is a copy already, and check it.
 
     Args:
-        arguments: ``source`` (a path, or None), ``copy`` (a path), ``seconds`` to wait for those who hold locks.
+        arguments: ``source`` (a path, or None), ``copy`` (a path), ``seconds`` to wait for locks.
 
     Returns:
-        ``wrong``: what is wrong with the copy. Instead: ``busy``, when the database stays locked; ``damaged``, when
-        there is no copy, since it is no database.
+        ``wrong``: what is wrong with the copy. Instead: ``busy`` if the database stays locked; ``damaged`` if it could
+        not be copied, since it is no database.
     """
     source, copy = arguments["source"], arguments["copy"]
     try:
@@ -50,7 +50,7 @@ def look(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _copy(source: str, copy: str, deadline: float) -> None:
     while _is_closed(source):
-        # To open it would leave files beside it, and nobody is at work on it.
+        # Opening it would leave files beside it, and no process is using it.
         if _copy_still(source, copy):
             return
         _wait(deadline)
@@ -60,7 +60,7 @@ def _copy(source: str, copy: str, deadline: float) -> None:
     except sqlite3.OperationalError as error:
         if not _name_of(error).startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
             raise
-        # A writer died in the middle, and what it left can only be put in order by writing: done with a copy.
+        # A writer died in the middle; only writing can recover its files, so that is done on a copy.
         while not _copy_still(source, f"{copy}.left"):
             _wait(deadline)
         with contextlib.closing(sqlite3.connect(f"{copy}.left")) as left:
@@ -68,7 +68,7 @@ def _copy(source: str, copy: str, deadline: float) -> None:
 
 
 def _is_closed(source: str) -> bool:
-    """Tell whether nobody has a database open that cannot be read without files beside it, or that has no content."""
+    """Return whether a database in WAL mode is not open in any process, or has no content."""
     with open(source, "rb") as file:  # noqa: PTH123 - starts quickly
         head = file.read(20)
     return not head or (head[18:20] == b"\2\2" and not any(os.path.exists(source + end) for end in _BESIDE[1:]))  # noqa: PTH110
@@ -80,15 +80,15 @@ def _back_up(live: sqlite3.Connection, copy: str, deadline: float) -> None:
             raise TimeoutError(f"it is locked (status {status})")
 
     with contextlib.closing(sqlite3.connect(copy)) as target:
-        # Only a copy: if anything goes wrong it is thrown away.
+        # Only a copy: if anything goes wrong it is discarded.
         target.execute("PRAGMA journal_mode=OFF")
         target.execute("PRAGMA synchronous=OFF")
-        # All pages in one step, so that it is one state and no writer can make it start over.
+        # All pages in one step, so that the copy is one state and no writer can make the backup start over.
         live.backup(target, pages=-1, progress=check_time, sleep=_PAUSE)
 
 
 def _copy_still(source: str, copy: str) -> bool:
-    """Copy a database and what is beside it; say whether nobody changed any of it meanwhile."""
+    """Copy a database and the files beside it; return whether they stayed unchanged meanwhile."""
     before = [_state(source + end) for end in _BESIDE]
     if before[0] is None:
         raise FileNotFoundError(source)
@@ -114,7 +114,7 @@ def _name_of(error: sqlite3.Error) -> str:
 
 
 def _state(path: str) -> tuple[int, ...] | None:
-    """Give what differs whenever a file may have changed, once its times move with the next change."""
+    """Return a state that differs after each change of a file; wait until the next change would get a new time."""
     while True:
         try:
             status = os.stat(path)  # noqa: PTH116
@@ -126,7 +126,7 @@ def _state(path: str) -> tuple[int, ...] | None:
 
 
 def _check(copy: str) -> list[str]:
-    """Let SQLite go through all pages, running nothing that is in them."""
+    """Let SQLite check all pages, without running any code in them."""
     try:
         with contextlib.closing(sqlite3.connect(_uri(copy, "mode=ro&immutable=1"), uri=True)) as database:
             for pragma in ("trusted_schema=OFF", "ignore_check_constraints=ON", "cell_size_check=ON"):

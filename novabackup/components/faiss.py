@@ -113,7 +113,7 @@ class Faiss(Isolated):
         size = reader.entry.size
         limits = _child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
         binary = reader.read(0, min(4, size)) in BINARY
-        return _child.run("_faiss_child.py", reader, {"size": size, "binary": binary, **more}, limits)
+        return _child.run("_faiss_child.py", reader.file(), {"size": size, "binary": binary, **more}, limits)
 
 
 def _numbers(code: bytes, head: bytes) -> tuple[int, int] | None:

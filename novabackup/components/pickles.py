@@ -115,7 +115,7 @@ class _Pickle(Isolated):
         size = reader.entry.size
         limits = _child.Limits(memory=_MEMORY + _MEMORY_FACTOR * size, seconds=seconds)
         arguments = {"size": size, "start": start.offset, "shape": self._shape, **more}
-        return _child.run("_pickle_child.py", reader, arguments, limits)
+        return _child.run("_pickle_child.py", reader.file(), arguments, limits)
 
     def _counted(self, report: Report, kind: str, count: int | None) -> Report:
         """Add kind and count to the report; every entry takes a byte at least, so a larger number is false."""

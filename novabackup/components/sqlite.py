@@ -126,7 +126,7 @@ class Sqlite(Isolated):
         limits = _child.Limits(memory=_MEMORY, seconds=seconds + 5, written=2 * size + _SLACK)
         arguments = {"source": source, "copy": str(copy), "seconds": seconds}
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a file of no bytes
-            return _child.run_on("_sqlite_child.py", nothing, arguments, limits)
+            return _child.run("_sqlite_child.py", nothing, arguments, limits)
 
     def _findings(self, result: _child.Result) -> tuple[Problem, ...]:
         wrong = [result.failure] if result.failure is not None else [str(text) for text in result.answer["wrong"]]

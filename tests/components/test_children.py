@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
         script = tmp_path / "script.py"
         script.write_text("import os, signal, sys\ndef look(arguments):\n    " + body.replace("\n", "\n    "))
         with NotingReader(data, "x") as reader:
-            return _child.run(str(script), reader, {"word": "hello"}, limits)
+            return _child.run(str(script), reader.file(), {"word": "hello"}, limits)
 
     return run
 
@@ -100,19 +100,19 @@ def test_a_missing_package_is_an_error_and_no_damage(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import a_package_that_is_not_there\n")
     with NotingReader(b"", "x") as reader, pytest.raises(ConfigurationError, match="a_package_that_is_not_there"):
-        _child.run(str(script), reader, {}, LIMITS)
+        _child.run(str(script), reader.file(), {}, LIMITS)
 
 
 def test_an_interpreter_that_is_not_known_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
     with NotingReader(b"", "x") as reader, pytest.raises(ConfigurationError, match=r"sys\.executable"):
-        _child.run("_pickle_child.py", reader, {}, LIMITS)
+        _child.run("_pickle_child.py", reader.file(), {}, LIMITS)
 
 
 def test_a_frozen_program_is_not_started_a_second_time(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with NotingReader(b"", "x") as reader, pytest.raises(ConfigurationError, match="interpreter"):
-        _child.run("_pickle_child.py", reader, {}, LIMITS)
+        _child.run("_pickle_child.py", reader.file(), {}, LIMITS)
 
 
 def test_no_child_is_left_behind_when_the_parent_is_interrupted(run, monkeypatch):

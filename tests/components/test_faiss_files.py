@@ -130,7 +130,7 @@ def test_a_whole_index_passes_the_thorough_look(factory, files):
 EVERY_BYTE = """
 import json, os, runpy, sys, tempfile
 sys.path[:0] = json.loads(sys.argv[1])
-check = runpy.run_path(sys.argv[2])["check"]
+read = runpy.run_path(sys.argv[2])["read"]
 bad = []
 with tempfile.TemporaryFile(buffering=0) as file:
     def verdict(data, binary):
@@ -138,7 +138,7 @@ with tempfile.TemporaryFile(buffering=0) as file:
         os.pwrite(file.fileno(), data, 0)
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         try:
-            return check(file.fileno(), len(data), binary=binary)["wrong"]
+            return read(file.fileno(), len(data), binary=binary)[-1]["wrong"]
         except Exception as error:
             return [repr(error)]
     for name, binary, text in json.load(sys.stdin):

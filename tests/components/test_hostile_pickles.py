@@ -88,12 +88,12 @@ def test_nothing_that_a_pickle_names_runs(name, component, tmp_path):
 
 IMPORTS = """
 import json, os, runpy, sys
-check = runpy.run_path(sys.argv[1])["check"]
+read = runpy.run_path(sys.argv[1])["read"]
 before = set(sys.modules)
 for path in sys.argv[2:]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        check(descriptor, 0, os.fstat(descriptor).st_size, "list")
+        read(descriptor, 0, os.fstat(descriptor).st_size, "list")
     except Exception:
         pass
 print(json.dumps(sorted(set(sys.modules) - before)))
@@ -168,7 +168,7 @@ def test_a_bomb_takes_no_more_memory_than_allowed(name):
     data = BOMBS[name]
     with NotingReader(data, "chunks.pkl") as reader:
         arguments = {"size": len(data), "start": 0, "shape": "list"}
-        outcome = _child.run("_pickle_child.py", reader, arguments, _child.Limits(memory=MEMORY, seconds=3))
+        outcome = _child.run("_pickle_child.py", reader.file(), arguments, _child.Limits(memory=MEMORY, seconds=3))
     assert outcome.failure
     # The system counts the peak of the parent, whose memory the child shares until it is another program, as its own.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -156,7 +156,7 @@ def test_what_has_no_content_is_skipped_and_named(folder, store, repo, caplog):
     skipped = {problem.paths[0]: problem.message for problem in point.skipped}
     assert "a named pipe" in skipped["config/pipe"]
     assert "a socket" in skipped["config/socket"]
-    assert "/etc/passwd is kept" in skipped["config/passwd"]
+    assert "/etc/passwd is backed up" in skipped["config/passwd"]
     assert set(skipped) == {"config/pipe", "config/socket", "config/passwd", "config/up"}
     assert "config/pipe" in caplog.text
     assert not point.problems
@@ -275,7 +275,7 @@ def test_files_that_may_not_be_read_are_all_named(folder, reachable):
     Repository(reachable / "first").backup(store)  # imports what a child without rights cannot
 
     def work() -> None:
-        with pytest.raises(PermissionError, match=r"found 2 that may not: data/one, data/two\. Take the backup as"):
+        with pytest.raises(PermissionError, match=r"found 2 that cannot: data/one, data/two\. Run the backup as"):
             Repository(reachable / "second").backup(store)
 
     if os.geteuid() == 0:

@@ -36,13 +36,13 @@ def probe(*, timeout: Span | None = None, options: Options = BY_DEFAULT) -> Resu
         rows = [("wrong" if wrong else "good", context.store.url, wrong or "no problems")]
         asked = []
         for name, ask in _probes(context, timeout):
-            said, error = None, None
+            response, error = None, None
             try:
-                said = ask()
+                response = ask()
             except (ServiceError, UnhealthyError) as failure:
                 error = str(failure)
-            asked.append({"probe": name, "said": said, "error": error})
-            rows.append(("wrong" if error else "good", name, error or _shown(said)))
+            asked.append({"probe": name, "said": response, "error": error})
+            rows.append(("wrong" if error else "good", name, error or _shown(response)))
         failed = any(one["error"] for one in asked)
         return Result(
             fields={"store": context.store.url, "store_problems": problems, "probes": asked},
@@ -73,9 +73,9 @@ def _probes(context: Context, timeout: float | None) -> list[tuple[str, Callable
     return [*found, *((str(probe), probe) for probe in probes_of(context))]
 
 
-def _shown(said: object) -> str:
+def _shown(response: object) -> str:
     """Format a response for people in one line: the answer alone, where it can be recognized."""
-    answer = said.get("answer", said) if isinstance(said, dict) else said
+    answer = response.get("answer", response) if isinstance(response, dict) else response
     pairs = answer.items() if isinstance(answer, dict) else ()
     text = " ".join((", ".join(f"{key} {value}" for key, value in pairs) or str(answer)).split())
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -41,6 +41,7 @@ _RUNS_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _LINGERING = Path("/var/lib/systemd/linger")
 _SIGNALLED = 128
 _READABLE = 100
+_CHANGED = "The schedule has changed since then: novabackup schedule install"
 
 Kind = Literal["systemd", "cron"]
 _OTHER: Mapping[Kind, Kind] = {"systemd": "cron", "cron": "systemd"}
@@ -49,7 +50,51 @@ _OTHER: Mapping[Kind, Kind] = {"systemd": "cron", "cron": "systemd"}
 def show(*, options: Options = BY_DEFAULT) -> Result:
     """Show the jobs, when each was last done, and what starts them."""
     with options.open() as context:
-        return _shown(context, _checked(context))
+        jobs = _checked(context)
+        now = datetime.now().astimezone()
+        last = _scheduler(context, jobs).last_runs()
+        starters = list(_starters(context, jobs))
+        overdue = {job.name for job in jobs if job.name in last and job.is_due(last[job.name], now)}
+        # Cron also runs jobs that were never run; a timer waits for the time.
+        by_cron = any(kind == "cron" for kind, *_ in starters)
+        rows = [
+            (
+                job.name,
+                str(job.when),
+                local(last[job.name]) if job.name in last else "never",
+                "overdue"
+                if job.name in overdue
+                else "now"
+                if by_cron and job.name not in last
+                else local(job.when.next(now)),
+                _typed(job),
+            )
+            for job in jobs
+        ]
+        path = str(_configuration(context))
+        return Result(
+            fields={
+                "configuration": path,
+                "jobs": [
+                    {
+                        "name": job.name,
+                        "when": str(job.when),
+                        "command": list(job.command),
+                        "last": last.get(job.name),
+                        "next": job.when.next(now),
+                        "overdue": job.name in overdue,
+                    }
+                    for job in jobs
+                ],
+                "started_by": [{"with": kind, "user": user, "current": plan.current} for kind, user, plan in starters],
+            },
+            shown=[
+                table("!Job", "!When", "!Last done", "!Next", "Command", rows=rows, title=f"Schedule of {path}"),
+                *(_told(kind, plan) for kind, _user, plan in starters),
+                *([] if starters else ["Nothing starts these jobs yet: novabackup schedule install"]),
+                *([] if all(plan.current for *_, plan in starters) else [_CHANGED]),
+            ],
+        )
 
 
 def install(
@@ -70,7 +115,28 @@ def install(
         dry_run: Show what would be written and run, and do nothing.
     """
     with options.open() as context:
-        return _installed(context, _checked(context), with_, user=_alone(user), dry_run=dry_run)
+        jobs, user = _checked(context), _alone(user)
+        if context.options.store or context.options.repository or context.options.layout:
+            raise ConfigurationError(
+                "expected a store and a repository that the configuration names, found options or variables, which "
+                f"jobs do not get. Write them into {context.found}"
+            )
+        kind = with_ or _usual(user=user)
+        plan = _plan(context, jobs, kind, user=user)
+        former = _plan(context, (), _OTHER[kind], user=user)
+        plans = [former, plan] if former.installed else [plan]
+        for warning in _warnings(context, kind, user=user):
+            context.terminal.warning(warning)
+        if not dry_run:
+            for one in plans:
+                one.execute()
+        lines = [line for one in plans for line in str(one).splitlines()]
+        fields = {"with": kind, "steps": lines, "files": plan.texts}
+        if dry_run:
+            shown = ["Nothing was done. To be done:", *_listed(lines), "What would be written is shown with --json"]
+            return Result.of_plan(fields, shown, dry_run=True)
+        done = f"{count(len(jobs), 'job')} installed with {plan.where}. What is done when: novabackup schedule show"
+        return Result.of_plan(fields, [done], dry_run=False)
 
 
 def remove(*, user: bool = False, dry_run: bool = False, options: Options = BY_DEFAULT) -> Result:
@@ -86,8 +152,8 @@ def remove(*, user: bool = False, dry_run: bool = False, options: Options = BY_D
             for plan in plans:
                 plan.execute()
         lines = [line for plan in plans for line in str(plan).splitlines()]
-        said = ["Nothing was done. To be done:", *_listed(lines)] if dry_run else ["The schedule is removed"]
-        return Result.of_plan({"steps": lines}, said if plans else ["There is no schedule to remove"], dry_run=dry_run)
+        shown = ["Nothing was done. To be done:", *_listed(lines)] if dry_run else ["The schedule is removed"]
+        return Result.of_plan({"steps": lines}, shown if plans else ["There is no schedule to remove"], dry_run=dry_run)
 
 
 def run(job: str | None = None, /, *, options: Options = BY_DEFAULT) -> Result:
@@ -179,12 +245,12 @@ def _configuration(context: Context) -> Path:
 
 
 def _scheduler(context: Context, jobs: Sequence[Job]) -> Scheduler:
-    said = context.config.schedule
+    settings = context.config.schedule
     path = str(_configuration(context))
-    readable = said.name or path.strip("/").replace("/", "-")[-_READABLE:]
+    readable = settings.name or path.strip("/").replace("/", "-")[-_READABLE:]
     # By the whole path: each configuration has its own record of what was done.
     own = f"{readable}-{blake3(os.fsencode(path)).hexdigest(8)}"
-    return Scheduler(jobs, said.state or state_folder() / "schedule" / own)
+    return Scheduler(jobs, settings.state or state_folder() / "schedule" / own)
 
 
 # -- systemd and cron --------------------------------------------------------------------------------------------------
@@ -230,30 +296,6 @@ def _usual(*, user: bool) -> Kind:
     )
 
 
-def _installed(context: Context, jobs: Sequence[Job], said: Kind | None, *, user: bool, dry_run: bool) -> Result:
-    if context.options.store or context.options.repository or context.options.layout:
-        raise ConfigurationError(
-            "expected a store and a repository that the configuration names, found options or variables, which jobs do "
-            f"not get. Write them into {context.found}"
-        )
-    kind = said or _usual(user=user)
-    plan = _plan(context, jobs, kind, user=user)
-    former = _plan(context, (), _OTHER[kind], user=user)
-    plans = [former, plan] if former.installed else [plan]
-    for warning in _warnings(context, kind, user=user):
-        context.terminal.warning(warning)
-    if not dry_run:
-        for one in plans:
-            one.execute()
-    lines = [line for one in plans for line in str(one).splitlines()]
-    fields = {"with": kind, "steps": lines, "files": plan.texts}
-    if dry_run:
-        shown = ["Nothing was done. To be done:", *_listed(lines), "What would be written is shown with --json"]
-        return Result.of_plan(fields, shown, dry_run=True)
-    done = f"{count(len(jobs), 'job')} installed with {plan.where}. What is done when: novabackup schedule show"
-    return Result.of_plan(fields, [done], dry_run=False)
-
-
 def _listed(lines: Sequence[str]) -> list[str]:
     return [f"  - {line}" for line in lines]
 
@@ -276,53 +318,6 @@ def _warnings(context: Context, kind: Kind, *, user: bool) -> Iterator[str]:
 
 
 # -- output -----------------------------------------------------------------------------------------------------------
-
-
-def _shown(context: Context, jobs: Sequence[Job]) -> Result:
-    now = datetime.now().astimezone()
-    last = _scheduler(context, jobs).last_runs()
-    starters = list(_starters(context, jobs))
-    overdue = {job.name for job in jobs if job.name in last and job.is_due(last[job.name], now)}
-    # Cron also runs jobs that were never run; a timer waits for the time.
-    soon = {job.name for job in jobs if job.name not in last} if any(kind == "cron" for kind, *_ in starters) else set()
-    rows = [
-        (
-            job.name,
-            str(job.when),
-            local(last[job.name]) if job.name in last else "never",
-            "overdue" if job.name in overdue else "now" if job.name in soon else local(job.when.next(now)),
-            _typed(job),
-        )
-        for job in jobs
-    ]
-    title = f"Schedule of {_configuration(context)}"
-    return Result(
-        fields={
-            "configuration": str(_configuration(context)),
-            "jobs": [
-                {
-                    "name": job.name,
-                    "when": str(job.when),
-                    "command": list(job.command),
-                    "last": last.get(job.name),
-                    "next": job.when.next(now),
-                    "overdue": job.name in overdue,
-                }
-                for job in jobs
-            ],
-            "started_by": [{"with": kind, "user": user, "current": plan.current} for kind, user, plan in starters],
-        },
-        shown=[
-            table("!Job", "!When", "!Last done", "!Next", "Command", rows=rows, title=title),
-            *(_told(kind, plan) for kind, _user, plan in starters),
-            *([] if starters else ["Nothing starts these jobs yet: novabackup schedule install"]),
-            *(
-                ["The schedule has changed since then: novabackup schedule install"]
-                if any(not plan.current for _kind, _user, plan in starters)
-                else []
-            ),
-        ],
-    )
 
 
 def _starters(context: Context, jobs: Sequence[Job]) -> Iterator[tuple[Kind, bool, Installation | Crontab]]:

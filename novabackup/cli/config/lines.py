@@ -1,4 +1,4 @@
-"""In which line of a TOML file each setting stands, which Python's own parser does not tell."""
+"""Finds the line of each setting in a TOML file, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lines_of(text: str) -> dict[Path, int]:
 
 
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
-    """Give the line of a setting, or of what it is part of where it has none of its own."""
+    """Return the line of a setting, or of the table that it is part of if it has none of its own."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -58,7 +58,7 @@ class _Inside:
 
     @property
     def here(self) -> Path:
-        """Where the value is that is being read."""
+        """The path of the value that is being read."""
         return (*self.path, *(self.key if self.position is None else (self.position,)))
 
 
@@ -82,7 +82,7 @@ class _Scan:
                 continue
             token = _TOKEN.match(self._text, at)
             if token is None:
-                break  # no TOML: tomllib has said so already
+                break  # not TOML: tomllib has reported it
             if token["key"]:
                 self._begin_value(_parts(token["key"]), line, top=fresh and not self._open)
             elif token["mark"]:

@@ -119,7 +119,7 @@ class Document:
 
 
 def _explained(error: msgspec.ValidationError, kind: type, value: Any) -> WrongValueError:
-    """Say in our words what msgspec found wrong, and where."""
+    """Return the error of msgspec in the words of this package, with the path that it has in its message."""
     found = _ERROR_PATH.search(str(error))
     path: Path = tuple(name or int(number) for name, number in _STEP.findall(found[1] if found else ""))
     cause = error.__cause__
@@ -127,7 +127,7 @@ def _explained(error: msgspec.ValidationError, kind: type, value: Any) -> WrongV
         return WrongValueError(str(cause), (*path, *getattr(cause, "path", ())))
     from msgspec import inspect  # noqa: PLC0415 - only errors need it
 
-    expected, said = _bare(inspect.type_info(kind))
+    expected, description = _bare(inspect.type_info(kind))
     for depth, step in enumerate((*path, None)):
         if isinstance(expected, inspect.StructType) and isinstance(value, dict):
             try:
@@ -141,26 +141,26 @@ def _explained(error: msgspec.ValidationError, kind: type, value: Any) -> WrongV
             expected = next(field.type for field in expected.fields if field.encode_name == step)
         else:
             expected = expected.item_type
-        expected, said = _bare(expected)
+        expected, description = _bare(expected)
     if isinstance(expected, inspect.StructType) and isinstance(value, dict):
         missing = next(field for field in expected.fields if field.required and field.encode_name not in value)
         return WrongValueError(f"expected the key {missing.encode_name}, found none", path)
     if isinstance(expected, inspect.LiteralType):
-        said = f"one of {', '.join(map(str, expected.values))}"
-    elif not said:
-        said = "a table" if isinstance(expected, inspect.StructType) else "true or false"
-    return WrongValueError(str(wrong(said, value)), path)
+        description = f"one of {', '.join(map(str, expected.values))}"
+    elif not description:
+        description = "a table" if isinstance(expected, inspect.StructType) else "true or false"
+    return WrongValueError(str(wrong(description, value)), path)
 
 
 def _bare(kind: Any) -> tuple[Any, str]:
     """Return a type without None and annotations, and the description among its annotations."""
-    said = ""
+    description = ""
     while hasattr(kind, "types") or hasattr(kind, "extra_json_schema"):
         if hasattr(kind, "types"):
             kind = kind.types[0]
         else:
-            kind, said = kind.type, kind.extra_json_schema["description"]
-    return kind, said
+            kind, description = kind.type, kind.extra_json_schema["description"]
+    return kind, description
 
 
 # -- types -------------------------------------------------------------------------------------------------------------
