@@ -17,7 +17,7 @@ from novabackup.format.packs import FRAME_SIZE, Frame, Hashes, Table
 from novabackup.format.records import FileEntry, SnapshotRecord
 from novabackup.objects.condemned import condemned
 from novabackup.objects.known_chunks import NOWHERE, KnownChunks, Places, following
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 
 __all__ = ["MOST_CRUMBS", "Segment", "Stock"]
 

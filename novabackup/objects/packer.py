@@ -41,7 +41,8 @@ from novabackup.format.sealing import PackSeal
 from novabackup.objects.condemned import condemned
 from novabackup.objects.known import Segment, Stock
 from novabackup.objects.known_chunks import NOWHERE, UNKNOWN, Places, Runs, following, split
-from novabackup.objects.packs import MAP_ROW, Objects
+from novabackup.objects.objects import Objects
+from novabackup.objects.packs import MAP_ROW
 from novabackup.storage import Reader
 
 __all__ = ["Location", "Packer", "Stored"]

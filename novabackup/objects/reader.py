@@ -17,7 +17,8 @@ from novabackup.errors import FormatError, IntegrityError
 from novabackup.format.packs import Frame
 from novabackup.format.records import FileEntry, Problem
 from novabackup.objects.known_chunks import NOWHERE, Places, Runs, following, split
-from novabackup.objects.packs import Objects, neighbours
+from novabackup.objects.objects import Objects
+from novabackup.objects.packs import neighbours
 from novabackup.storage import Source, Span
 from novabackup.storage.base import Block
 from novabackup.storage.raw import RawFile

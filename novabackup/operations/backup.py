@@ -30,8 +30,8 @@ from novabackup.format.records import (
     Report,
     SnapshotRecord,
 )
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer, Stored
-from novabackup.objects.packs import Objects
 from novabackup.operations.compatibility import versions
 from novabackup.storage import Reader, Storage
 from novabackup.store import checks

@@ -28,7 +28,8 @@ from novabackup.format.layout import (
 )
 from novabackup.format.readme import readme_intact, script_intact
 from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Problem
-from novabackup.objects.packs import Objects, neighbours
+from novabackup.objects.objects import Objects
+from novabackup.objects.packs import neighbours
 from novabackup.objects.slots import read_config, read_slot
 from novabackup.operations import pins
 from novabackup.operations.drill import drill_keys

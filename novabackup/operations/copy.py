@@ -20,8 +20,9 @@ from novabackup.format.layout import snapshot_key
 from novabackup.format.packs import Codec, Compression, Frame, Piece, Table, opened_frame
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord, snapshot_id
 from novabackup.objects.known_chunks import NOWHERE, UNKNOWN, Places, following, split
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer
-from novabackup.objects.packs import Objects, neighbours
+from novabackup.objects.packs import neighbours
 from novabackup.objects.reader import read_file
 from novabackup.store.secrets import LARGEST, require_accepted, secret_content, secret_name
 

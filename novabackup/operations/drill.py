@@ -19,7 +19,7 @@ from novabackup.errors import ArchivedError, CheckFailedError, IntegrityError, N
 from novabackup.format.layout import DRILL_NAME, DRILLS
 from novabackup.format.records import FAILED_TAG, Drill, Problem, SnapshotRecord
 from novabackup.objects.access import Access
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import thaw
 from novabackup.operations.compatibility import compare, here, versions
 from novabackup.operations.verify import Stopwatch, Trial, open_and_query

@@ -14,7 +14,7 @@ from novabackup._support.text import first_of
 from novabackup.errors import ConfigurationError
 from novabackup.format.layout import SNAPSHOT_NAME, SNAPSHOTS, snapshot_key
 from novabackup.format.records import SIDE_TAGS, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import pins
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
 from novabackup.storage import Lock, Storage

@@ -26,7 +26,7 @@ from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.format.layout import FORGOTTEN, pack_key
 from novabackup.format.records import Forgotten, Problem
 from novabackup.objects.condemned import condemn, condemned, storage_time
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.storage import Entry, Lock
 
 _LOG = logging.getLogger("novabackup")

@@ -23,7 +23,7 @@ from novabackup.format.records import (
     snapshot_id,
 )
 from novabackup.objects import slots
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.copy import Copier, Paces, loose_packs
 
 _LOG = logging.getLogger("novabackup")

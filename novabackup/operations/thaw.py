@@ -15,7 +15,7 @@ from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, ConfigurationError
 from novabackup.format.layout import pack_key
 from novabackup.format.records import Point
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.restore.plan import require_paths
 from novabackup.storage import Frozen
 

@@ -9,7 +9,7 @@ from novabackup._support import html
 from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Workers
 from novabackup.errors import IntegrityError
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 
 
 @attrs.frozen(kw_only=True)

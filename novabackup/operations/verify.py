@@ -16,7 +16,7 @@ from novabackup._support import html
 from novabackup._support.scratch import scratch
 from novabackup.errors import CheckFailedError, ConfigurationError, IntegrityError
 from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations import thaw
 from novabackup.store import checks

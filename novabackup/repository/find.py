@@ -15,7 +15,7 @@ from novabackup._support.text import first_of
 from novabackup.components import Component, Files, Tree
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.records import SIDE_TAGS, Point, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import check as verification
 from novabackup.operations import usage
 from novabackup.operations.usage import Usage

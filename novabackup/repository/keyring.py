@@ -13,7 +13,7 @@ from novabackup.format.records import KeySlot
 from novabackup.format.sealing import OtherKeyError
 from novabackup.keys import Key
 from novabackup.objects import slots
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.slots import Opened
 
 __all__ = ["KeyInfo", "KeyRing"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup.format.records import Problem
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.backup import request
 from novabackup.repository.find import Catalog
 from novabackup.repository.snapshot import Snapshot

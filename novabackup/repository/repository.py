@@ -16,7 +16,7 @@ from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.packs import Compression
 from novabackup.format.records import Pin
 from novabackup.keys import Key
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import backup as _backup
 from novabackup.operations import copy as copying
 from novabackup.operations import forget as forgetting

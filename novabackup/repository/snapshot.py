@@ -18,7 +18,7 @@ from novabackup._support import html as _html
 from novabackup.errors import ConfigurationError, NotFoundError
 from novabackup.format.layout import pin_key
 from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import ContentReader
 from novabackup.operations import compatibility, thaw
 from novabackup.operations import verify as trial

@@ -15,7 +15,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from novabackup._support.threads import uninterrupted
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import Point
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.backup import Request
 from novabackup.store.store import IndexStore
 from novabackup.transaction.session import Call, Opener, Session

@@ -22,7 +22,7 @@ from novabackup.errors import (
     causes,
 )
 from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Point, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import backup, forget, pins
 from novabackup.operations.backup import Request
 from novabackup.operations.restore.execute import Kept, execute

@@ -64,7 +64,7 @@ def test_whenever_it_is_interrupted_nothing_is_lost_and_it_goes_on(tmp_path, sto
         Repository(url, key=Passphrase(SECRET)).reencrypt()
         found = Repository(url, key=Passphrase(SECRET))
         assert contents(found) == before
-        assert len(found._objects.opened.data_keys) == 1
+        assert len(found._objects.access.opened.data_keys) == 1
         assert not found.check(read_data_subset="100%")
 
 

@@ -13,7 +13,8 @@ from fsspec.callbacks import Callback
 
 from novabackup import ConfigurationError, IntegrityError, Repository
 from novabackup.objects.condemned import condemn
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
+from novabackup.objects.records import Records
 from novabackup.operations import backup
 from novabackup.operations.backup import Request
 from plain_store import folder as folder
@@ -155,7 +156,7 @@ def test_what_a_crashed_backup_left_is_collected(repository, store, folder, monk
     def cut(*_arguments: object) -> str:
         raise PowerCutError
 
-    monkeypatch.setattr(Objects, "save", cut)
+    monkeypatch.setattr(Records, "save", cut)
     with pytest.raises(PowerCutError):
         repository.backup(store)
     monkeypatch.undo()
@@ -173,4 +174,4 @@ def test_what_a_killed_prune_left_of_its_clock_is_no_condemnation(repository, or
     assert not repository.check()
     repository.prune(grace=NO_GRACE)
     assert set(repository.prune(grace=NO_GRACE).delete) == orphaned
-    assert "passed over" not in caplog.text
+    assert "is skipped" not in caplog.text

@@ -14,7 +14,7 @@ from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import FileEntry, FolderEntry, LinkEntry, Point, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations.archives.gzip import gzipped
 from novabackup.operations.archives.urls import folder_and_name

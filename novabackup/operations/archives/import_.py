@@ -15,7 +15,7 @@ from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError, IntegrityError
 from novabackup.format.records import Point, Problem
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.archives import staging
 from novabackup.operations.archives.plan import (
     ImportPlan,

@@ -14,7 +14,7 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup.format.records import Point
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations.archives import staging
 from novabackup.operations.archives.plan import ImportPlan, Intake, is_plausible, named_time, place
 from novabackup.operations.archives.staging import IMPORTED_TAG, Contents

@@ -15,7 +15,7 @@ from fsspec.callbacks import Callback
 
 from novabackup.errors import FormatError, IntegrityError, NotFoundError
 from novabackup.format.records import Attributes, Point
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import backup
 from novabackup.operations.archives.plan import ImportPlan, Intake
 from novabackup.operations.backup import Past, Request

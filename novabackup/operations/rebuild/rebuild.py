@@ -32,7 +32,7 @@ from novabackup.errors import (
     printable,
 )
 from novabackup.format.records import FileEntry, Problem
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks, read_file
 from novabackup.operations.rebuild.texts import TOKENIZERS, Tokenize, entries, fields, texts
 from novabackup.operations.rebuild.write import AGAIN, PARAMETERS, require_writable, write

@@ -15,8 +15,8 @@ from novabackup.format.packs import Frame, Piece, Table
 from novabackup.format.records import FileEntry
 from novabackup.objects.condemned import condemned
 from novabackup.objects.known_chunks import UNKNOWN, KnownChunks, Places, Runs, following, split
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer
-from novabackup.objects.packs import Objects
 from novabackup.operations.copy import piece_of
 from novabackup.operations.repair.quarantine import is_damage
 

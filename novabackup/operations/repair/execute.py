@@ -14,8 +14,8 @@ from novabackup.format.layout import PACK_NAME, SNAPSHOT_NAME, pack_key, snapsho
 from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
 from novabackup.format.sealing import OtherKeyError
 from novabackup.objects.condemned import condemn, condemned
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Location
-from novabackup.objects.packs import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations import check
 from novabackup.operations.copy import require_lossless

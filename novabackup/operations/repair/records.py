@@ -10,7 +10,7 @@ from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, PIN_NAME, RE
 from novabackup.format.readme import sealed_readme, sealed_script
 from novabackup.format.records import Drill, Forgotten, Pin, encode
 from novabackup.format.sealing import OtherKeyError
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.slots import read_config, read_slot
 from novabackup.operations import pins
 from novabackup.operations.repair import quarantine

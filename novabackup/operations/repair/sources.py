@@ -14,8 +14,8 @@ from fsspec.callbacks import Callback
 from novabackup.errors import ArchivedError, ChangedError, ConfigurationError, FormatError, IntegrityError
 from novabackup.format.records import FileEntry, SnapshotRecord
 from novabackup.objects.known_chunks import NOWHERE
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Location, Packer
-from novabackup.objects.packs import Objects
 from novabackup.operations.copy import Copier, Paces
 from novabackup.operations.repair.chunks import Salvage, remains_of
 from novabackup.storage import Storage

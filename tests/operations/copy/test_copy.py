@@ -120,7 +120,7 @@ def test_what_went_before_is_not_read_again(both, store):
     source.backup(store)
     for found in (source, target):  # as another program would see them
         found._objects.packs._tables.clear()
-        found._objects._records.clear()
+        found._objects.records._records.clear()
     read = []
     plan = source.plan_copy(to=target)
     copying.execute(source._objects, plan, target._objects, copying.Paces(reading=read.append), Callback())
@@ -276,7 +276,7 @@ def test_packs_that_are_condemned_during_a_copy_are_not_relied_on(tmp_path, stor
             target.prune(grace=timedelta(0))
         protect(packs)
 
-    monkeypatch.setattr(objects, "protect", condemn_first)
+    monkeypatch.setattr(objects.packs, "protect", condemn_first)
     callback = Callback()
     source.copy(to=target, callback=callback)
     target.prune(grace=timedelta(0))

@@ -32,7 +32,7 @@ from novabackup.components.base import Answers
 from novabackup.format.records import Drill
 from novabackup.integrations.metrics import measure
 from novabackup.keys import KeyFile
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import drill as drills
 from novabackup.operations.drill import write_result
 from novabackup.storage import open_storage
@@ -189,7 +189,7 @@ class TestFailures:
         def refuse(*_arguments):
             raise PermissionError(13, "read-only")
 
-        monkeypatch.setattr(Objects, "note_drill", refuse)
+        monkeypatch.setattr(drills, "write_result", refuse)
         assert repository.drill().good
         assert "could not be recorded" in caplog.text
 
@@ -313,7 +313,7 @@ class TestNotes:
         (path,) = (tmp_path / "backups" / "drills").iterdir()
         path.write_bytes(path.read_bytes().replace(b"restore", b"restorx"))
         assert repository.drills() == ()
-        assert "passed over" in caplog.text
+        assert "is skipped" in caplog.text
         (problem,) = repository.check()
         assert problem.paths == (f"drills/{path.name}",)
 

@@ -268,7 +268,7 @@ def test_damaged_snapshots_come_back_from_a_copy(case, copied):
     case.is_whole()
     check_nothing_is_deleted(case, damaged)
     assert "damaged/snapshots" in " ".join(tree(case.url))
-    if case.secret is None and copied._objects.encrypted is False:
+    if case.secret is None and copied._objects.access.encrypted is False:
         assert sum(path.stat().st_size for path in objects(case.url, "packs")) == size, "content that is here is shared"
 
 
