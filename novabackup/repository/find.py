@@ -44,8 +44,6 @@ def resolve(objects: Objects, name: str) -> str:
 
 def taken_by(url: str, snapshots: Sequence[Snapshot], time: datetime) -> Snapshot:
     """Return the newest of some snapshots, oldest first, that was taken by a time and holds what a store kept."""
-    if time.tzinfo is None:
-        raise ConfigurationError(f"{time} has no time zone, so it names no moment: use time.astimezone()")
     found = [snapshot for snapshot in snapshots if was_meant(snapshot.tags)]
     stores = sorted({snapshot.store for snapshot in found})
     if len(stores) > 1:

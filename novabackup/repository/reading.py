@@ -127,6 +127,8 @@ class ReadableRepository:
             NotFoundError: There is no repository, or no snapshot that old.
             ConfigurationError: The time has no zone, or there are snapshots of several stores and none is named.
         """
+        if time.tzinfo is None:
+            raise ConfigurationError(f"{time} has no time zone, so it names no moment: use time.astimezone()")
         return taken_by(self.url, self.snapshots(store=store), time)
 
     def __contains__(self, name: object) -> bool:
