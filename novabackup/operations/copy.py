@@ -13,9 +13,17 @@ import numpy as np
 from fsspec.callbacks import Callback
 
 from novabackup._support import html
+from novabackup._support.rate import RateLimit
 from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Workers, cores
-from novabackup.errors import ArchivedError, ChangedError, FormatError, IntegrityError, NotFoundError
+from novabackup.errors import (
+    ArchivedError,
+    ChangedError,
+    ConfigurationError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+)
 from novabackup.format.layout import snapshot_key
 from novabackup.format.packs import Codec, Compression, Frame, Piece, Table, opened_frame
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord, snapshot_id
@@ -90,6 +98,17 @@ class Paces:
 
     reading: Callable[[int], object] = int
     sending: Callable[[int], object] = int
+
+    @classmethod
+    def of(cls, limit: float | None) -> Paces:
+        """Limit reading and sending to some bytes per second each; None does not limit."""
+        if limit is None:
+            return cls()
+        if not limit > 0:
+            raise ConfigurationError(
+                f"expected a limit of more than 0 bytes a second, or None for no limit, found {limit}"
+            )
+        return cls(reading=RateLimit(limit), sending=RateLimit(limit))
 
 
 def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:

@@ -20,14 +20,8 @@ from novabackup.format.layout import pin_key
 from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
 from novabackup.objects.objects import Objects
 from novabackup.objects.reader import ContentReader
-from novabackup.operations import compatibility, thaw
-from novabackup.operations import verify as trial
 from novabackup.operations.backup import Request
-from novabackup.operations.compatibility import Compatibility, Severity, here
-from novabackup.operations.diff import Diff, compare
 from novabackup.operations.restore.plan import RestorePlan
-from novabackup.operations.thaw import ThawPlan
-from novabackup.operations.verify import Level, Verification
 from novabackup.storage import Storage
 from novabackup.store.reports import snapshot_html, snapshots_html
 from novabackup.store.store import IndexStore
@@ -37,8 +31,10 @@ from novabackup.transaction.session import Call, Opener
 
 if TYPE_CHECKING:
     from novabackup.operations.archives.export import Exported
-
-__all__ = ["Diff", "Snapshot", "Snapshots"]
+    from novabackup.operations.compatibility import Compatibility
+    from novabackup.operations.diff import Diff
+    from novabackup.operations.thaw import ThawPlan
+    from novabackup.operations.verify import Level, Verification
 
 _LOG = logging.getLogger("novabackup")
 
@@ -204,7 +200,7 @@ class Snapshot:
 
     def verify(
         self,
-        level: Level | str = Level.HASHES,
+        level: Level | str = "hashes",
         *,
         folder: str | os.PathLike[str] | None = None,
         callback: Callback = DEFAULT_CALLBACK,
@@ -226,7 +222,9 @@ class Snapshot:
             CheckFailedError: The files are whole, and do not open here, do not agree, or answer otherwise.
             OSError: There is no room to restore to.
         """
-        return trial.execute(
+        from novabackup.operations import verify  # noqa: PLC0415
+
+        return verify.execute(
             self._origin.objects, self._point, level, functools.partial(self._restored, callback), folder, callback
         )
 
@@ -242,9 +240,11 @@ class Snapshot:
             store: Where they are to go: the dimension of the index that is there now, and the embedding model, are
                 compared, too.
         """
+        from novabackup.operations import compatibility  # noqa: PLC0415
+
         paths = [path for path, entry in self.files.items() if entry.report and entry.report.dimension is not None]
         live = store.inspect_existing(paths) if store else ()
-        return compatibility.compare(self._record, here(), live, store.embedding_model if store else "")
+        return compatibility.compare(self._record, compatibility.here(), live, store.embedding_model if store else "")
 
     def export(
         self,
@@ -281,6 +281,8 @@ class Snapshot:
         Args:
             other: The later one, from this or another repository: what it has and this one has not counts as added.
         """
+        from novabackup.operations.diff import compare  # noqa: PLC0415
+
         return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------
@@ -326,7 +328,7 @@ class Snapshot:
         """
         store = self._target(to)
         for concern in self.compatibility(store):
-            level = logging.INFO if concern.severity is Severity.NOTE else logging.WARNING
+            level = logging.INFO if concern.severity == "note" else logging.WARNING
             _LOG.log(level, "snapshot %s, restored to %s: %s", self.id, store.url, concern)
         return session.restore(
             store,
@@ -346,6 +348,8 @@ class Snapshot:
         Raises:
             NotFoundError: A path is not in the snapshot.
         """
+        from novabackup.operations import thaw  # noqa: PLC0415
+
         return thaw.plan(self._origin.objects, self._point, _several(paths))
 
     def thaw(
@@ -374,6 +378,8 @@ class Snapshot:
             ConfigurationError: It cannot be asked for like this.
             ArchivedError: It cannot be read yet when the time is over; it goes on all the same.
         """
+        from novabackup.operations import thaw  # noqa: PLC0415
+
         todo = self.plan_thaw(paths)
         thaw.execute(self._origin.objects, todo, self._point, days=days, tier=tier, timeout=timeout, callback=callback)
         return todo

@@ -23,7 +23,7 @@ from novabackup.errors import (
 )
 from novabackup.format.records import FAILED_TAG, REPLACED_TAG, Point, SnapshotRecord
 from novabackup.objects.objects import Objects
-from novabackup.operations import backup, forget, pins
+from novabackup.operations import backup, pins
 from novabackup.operations.backup import Request
 from novabackup.operations.restore.execute import Kept, execute
 from novabackup.operations.restore.plan import RestorePlan, Step, plan
@@ -307,6 +307,8 @@ def _keep(store: IndexStore, objects: Objects, tag: str) -> str:
 
 def _forget_old_failures(objects: Objects, url: str) -> None:
     """Keep only the newest of the snapshots of what failed blocks left behind."""
+    from novabackup.operations import forget  # noqa: PLC0415 - most blocks end well
+
     try:
         points = objects.records.newest_first()
         failed = [point.id for point in points if point.record.store == url and FAILED_TAG in point.record.tags]
