@@ -7,8 +7,6 @@ import re
 from novabackup.errors import ConfigurationError
 from novabackup.repository.snapshot import Snapshot
 
-__all__ = ["id_of", "told", "without_secrets"]
-
 _USER_IN_URL = re.compile(r"(?<=://)[^\s/@]*@")
 _QUERY_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _MOST = 4000

@@ -15,8 +15,6 @@ import attrs
 
 from novabackup.errors import ConfigurationError
 
-__all__ = ["MOST", "Answer", "checked_headers", "checked_url", "request", "shown"]
-
 MOST = 1 << 20
 """Bytes of the longest answer that is read."""
 
@@ -29,7 +27,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
+class Response:
     """What a server answered.
 
     Attributes:
@@ -120,7 +118,7 @@ def request(
     timeout: float,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
-) -> Answer:
+) -> Response:
     """Send one request.
 
     Args:
@@ -161,16 +159,16 @@ def request(
         raise OSError(f"{shown(url)}: expected an answer in HTTP, found {type(error).__name__}") from error
 
 
-def _read(response: Any, deadline: float, url: str) -> Answer:
+def _read(response: Any, deadline: float, url: str) -> Response:
     pieces: list[bytes] = []
     size = 0
     status = int(response.status)
     while size < MOST:
         piece = response.read1(min(_PIECE, MOST - size))
         if not piece:
-            return Answer(status=status, body=b"".join(pieces))
+            return Response(status=status, body=b"".join(pieces))
         pieces.append(piece)
         size += len(piece)
         if time.monotonic() > deadline:  # a server that sends a byte now and then never runs into a socket's timeout
             raise TimeoutError(f"{shown(url)}: expected the whole answer in time, found {size} bytes of it")
-    return Answer(status=status, body=b"".join(pieces), complete=False)
+    return Response(status=status, body=b"".join(pieces), complete=False)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError
 from novabackup.integrations._about import id_of, told
 from novabackup.integrations.errors import HookError
@@ -18,7 +18,7 @@ from novabackup.repository.repository import Repository
 from novabackup.repository.snapshot import Snapshot
 from novabackup.store.store import IndexStore
 
-__all__ = ["Event", "Hook", "Hooks", "Occasion"]
+__all__ = ["Event", "Hook", "Hooks", "Work"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -51,7 +51,7 @@ Hook = Sequence[str] | Callable[[Event], object]
 
 
 @attrs.define
-class Occasion:
+class Work:
     """One time that work is done between hooks.
 
     Attributes:
@@ -66,7 +66,7 @@ class Occasion:
 def _hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     if isinstance(hooks, str) or callable(hooks):
         raise ConfigurationError("expected a list of hooks, found a single one. Put it into a list")
-    return tuple(hook if callable(hook) else _commands.arguments(hook) for hook in hooks)
+    return tuple(hook if callable(hook) else commands.arguments(hook) for hook in hooks)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,11 +94,11 @@ class Hooks:
     @contextlib.contextmanager
     def around(
         self, store: IndexStore | str = "", repository: Repository | str = "", *, work: str = ""
-    ) -> Iterator[Occasion]:
+    ) -> Iterator[Work]:
         """Run the hooks around a block.
 
         A hook behind the block that fails makes no failure of work that went well: it is logged as an error, kept in
-        `Occasion.failures`, and the hooks after it run all the same. What has to succeed for a backup to be good, such
+        `Work.failures`, and the hooks after it run all the same. What has to succeed for a backup to be good, such
         as a copy to another place, belongs into the block.
 
         Args:
@@ -107,12 +107,12 @@ class Hooks:
             work: What it is, for the hooks.
 
         Yields:
-            The occasion; set its ``snapshot``.
+            The work; set its ``snapshot``.
 
         Raises:
             HookError: A hook before the block failed; the block has not run.
         """
-        occasion = Occasion()
+        current = Work()
         event = Event(
             name="before",
             work=work,
@@ -122,32 +122,32 @@ class Hooks:
         try:
             for hook in self.before:
                 self._run(hook, event)
-            yield occasion
+            yield current
         except BaseException as failure:
             failed = attrs.evolve(event, name="failure", error=told(failure))
-            self._behind(self.failure, failed, occasion)
-            self._behind(self.after, attrs.evolve(failed, name="after"), occasion)
-            for text in occasion.failures:
+            self._behind(self.failure, failed, current)
+            self._behind(self.after, attrs.evolve(failed, name="after"), current)
+            for text in current.failures:
                 failure.add_note(f"Besides, {text}")
             raise
-        self._behind(self.success, attrs.evolve(event, name="success"), occasion)
-        self._behind(self.after, attrs.evolve(event, name="after"), occasion)
+        self._behind(self.success, attrs.evolve(event, name="success"), current)
+        self._behind(self.after, attrs.evolve(event, name="after"), current)
 
-    def _behind(self, hooks: Sequence[Hook], event: Event, occasion: Occasion) -> None:
-        event = attrs.evolve(event, snapshot=id_of(occasion.snapshot))
+    def _behind(self, hooks: Sequence[Hook], event: Event, work: Work) -> None:
+        event = attrs.evolve(event, snapshot=id_of(work.snapshot))
         for hook in hooks:
             try:
                 self._run(hook, event)
             except Exception as failure:  # noqa: BLE001 - told to people; the work is done and stays what it is
                 text = f"a hook failed: {told(failure)}"
                 _LOG.error("%s", text)
-                occasion.failures.append(text)
+                work.failures.append(text)
 
     def _run(self, hook: Hook, event: Event) -> None:
         if callable(hook):
             hook(event)
             return
-        done = _commands.run(hook, timeout=self.timeout, environment=_environment(event))
+        done = commands.run(hook, timeout=self.timeout, environment=_environment(event))
         if not done.good:
             raise HookError(
                 f"{hook[0]}: expected that this hook ({event.name}) ends well, found {done}\nMend the command"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import Attributes
 from novabackup.integrations.errors import ServiceError
@@ -253,7 +253,7 @@ class Installation:
 
 
 def _call(command: Sequence[str]) -> None:
-    outcome = _commands.run(command, timeout=_TIMEOUT)
+    outcome = commands.run(command, timeout=_TIMEOUT)
     if not outcome.good:
         raise ServiceError(f"{shlex.join(command)}: expected it to end well, found {outcome}. Run it by hand")
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from novabackup.integrations import _http
-from novabackup.integrations._http import Answer
+from novabackup.integrations._http import Response
 from novabackup.integrations.errors import UnhealthyError
 
 __all__ = ["HealthCheck", "Query", "healthy"]
@@ -152,7 +152,7 @@ class Query:
         return isinstance(text, str) and re.search(self.expect, text, re.IGNORECASE) is not None
 
 
-def _parsed(answer: Answer) -> Any:
+def _parsed(answer: Response) -> Any:
     """Read an answer as JSON; as text if it is none."""
     try:
         return json.loads(answer.body)

@@ -25,7 +25,7 @@ from pathlib import Path
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError, StoreBusyError
 from novabackup.integrations._about import told, without_secrets
 from novabackup.integrations.errors import RecoveryError
@@ -50,7 +50,7 @@ class RecoveryStep(enum.StrEnum):
     VERIFY = "verify"
     """Every byte of the snapshot is read and checked, before anything is touched."""
     STOP = "stop"
-    ASIDE = "set aside"
+    SET_ASIDE = "set aside"
     """What is there is renamed, never deleted."""
     RESTORE = "restore"
     OWNER = "owner"
@@ -177,7 +177,7 @@ class FullRecovery:
         self._to = Path(to).absolute()
         self._service = service
         self._owner = owner
-        self._commands = [_commands.arguments(command) for command in self._environment(environment)]
+        self._commands = [commands.arguments(command) for command in self._environment(environment)]
         self._probes = tuple(probes)
         self._callback = callback
         if self._to.parent == self._to:
@@ -219,7 +219,7 @@ class FullRecovery:
         return {
             RecoveryStep.VERIFY: f"{len(self._snapshot.files)} files, {self._snapshot.size:,} bytes",
             RecoveryStep.STOP: service,
-            RecoveryStep.ASIDE: aside,
+            RecoveryStep.SET_ASIDE: aside,
             RecoveryStep.RESTORE: f"to {self._to}",
             RecoveryStep.OWNER: _owner_says(self._owner),
             RecoveryStep.ENVIRONMENT: "; ".join(map(_shown, self._commands)) or f"there is no {_REQUIREMENTS}",
@@ -282,7 +282,7 @@ class FullRecovery:
             self._snapshot.verify(callback=self._callback)
         elif step is RecoveryStep.STOP and self._service:
             self._service.stop()
-        elif step is RecoveryStep.ASIDE:
+        elif step is RecoveryStep.SET_ASIDE:
             return self._set_aside(state)
         elif step is RecoveryStep.RESTORE:
             self._snapshot.restore(to=self._to, callback=self._callback)
@@ -318,7 +318,7 @@ class FullRecovery:
 
     def _make_environment(self) -> None:
         for command in self._commands:
-            outcome = _commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
+            outcome = commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
             if not outcome.good:
                 raise RecoveryError(f"{_shown(command)}: expected it to end well, found {outcome}")
 

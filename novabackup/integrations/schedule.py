@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError
 from novabackup.storage import open_storage
 
@@ -133,7 +133,7 @@ class Job:
     """
 
     name: str = attrs.field(validator=_is_a_name)
-    command: tuple[str, ...] = attrs.field(converter=_commands.arguments)
+    command: tuple[str, ...] = attrs.field(converter=commands.arguments)
     when: When
 
     def is_due(self, last_run: datetime | None, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup._support.commands import Outcome
 from novabackup.errors import ConfigurationError
 from novabackup.integrations._about import told
@@ -75,7 +75,7 @@ class SystemdUnit(Service):
     unit: str = attrs.field()
     manager: str = attrs.field(default="system", kw_only=True, validator=attrs.validators.in_(("system", "user")))
     timeout: float = attrs.field(default=90.0, kw_only=True, validator=_seconds)
-    systemctl: Sequence[str] = attrs.field(default=("systemctl",), kw_only=True, converter=_commands.arguments)
+    systemctl: Sequence[str] = attrs.field(default=("systemctl",), kw_only=True, converter=commands.arguments)
 
     @unit.validator
     def _is_a_name(self, _field: object, value: str) -> None:
@@ -119,13 +119,13 @@ class SystemdUnit(Service):
 
     def _call(self, *words: str) -> Outcome:
         manager = ("--user",) if self.manager == "user" else ()
-        return _commands.run((*self.systemctl, *manager, *words, "--", self.unit), timeout=self.timeout)
+        return commands.run((*self.systemctl, *manager, *words, "--", self.unit), timeout=self.timeout)
 
     def _journal(self) -> str:
         which = "--user-unit" if self.manager == "user" else "--unit"
         before = self.systemctl[:-1]  # rights are needed to read the journal, too
         command = (*before, "journalctl", "--no-pager", "--quiet", f"--lines={_JOURNAL_LINES}", f"{which}={self.unit}")
-        done = _commands.run(command, timeout=_JOURNAL_SECONDS)
+        done = commands.run(command, timeout=_JOURNAL_SECONDS)
         return (done.output or "(none)") if done.good else f"(journalctl: {done})"
 
 
@@ -141,10 +141,10 @@ class Command(Service):
         label: What to call it in messages; by default the program that starts it.
     """
 
-    stop_command: Sequence[str] = attrs.field(alias="stop", converter=_commands.arguments)
-    start_command: Sequence[str] = attrs.field(alias="start", converter=_commands.arguments)
+    stop_command: Sequence[str] = attrs.field(alias="stop", converter=commands.arguments)
+    start_command: Sequence[str] = attrs.field(alias="start", converter=commands.arguments)
     running_command: Sequence[str] | None = attrs.field(
-        default=None, alias="running", converter=attrs.converters.optional(_commands.arguments)
+        default=None, alias="running", converter=attrs.converters.optional(commands.arguments)
     )
     timeout: float = attrs.field(default=90.0, validator=_seconds)
     label: str = ""
@@ -166,7 +166,7 @@ class Command(Service):
         """Run the command that tells whether it runs."""
         if self.running_command is None:
             return True
-        done = _commands.run(self.running_command, timeout=self.timeout)
+        done = commands.run(self.running_command, timeout=self.timeout)
         if done.status is None:
             raise ServiceError(
                 f"{self.running_command[0]}: expected a command that tells whether the service runs, found that {done}"
@@ -174,7 +174,7 @@ class Command(Service):
         return done.good
 
     def _do(self, verb: str, command: Sequence[str]) -> None:
-        done = _commands.run(command, timeout=self.timeout)
+        done = commands.run(command, timeout=self.timeout)
         if not done.good:
             raise ServiceError(
                 f"{command[0]}: expected that this command can {verb} the service, found {done}\n"

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from novabackup.integrations.report.judging import Finding, Light, judge, summary
+from novabackup.integrations.report.evidence import Copy, Limits, Live, Point, Seen, facts, survey
+from novabackup.integrations.report.findings import Finding, Light, judge, summary
 from novabackup.integrations.report.page import page
-from novabackup.integrations.report.seen import Copy, Limits, Live, Point, Seen, facts, survey
 from novabackup.integrations.runs import Run
 from novabackup.repository.repository import Repository
 from novabackup.retention import DEFAULT, Policy

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup._support.text import count
 from novabackup.errors import printable
 from novabackup.format.records import Problem
-from novabackup.integrations.report.judging import Light, ago, judge, seconds, summary
+from novabackup.integrations.report.evidence import Copy, Point, Seen
+from novabackup.integrations.report.findings import Light, ago, judge, seconds, summary
 from novabackup.integrations.report.plot import plot
-from novabackup.integrations.report.seen import Copy, Point, Seen
-
-__all__ = ["page"]
 
 _MARKS = {Light.GOOD: "✓", Light.SOON: "!", Light.NOW: "✗"}
 _CLASSES = {Light.GOOD: "good", Light.SOON: "soon", Light.NOW: "now"}
@@ -139,7 +137,7 @@ def _numbers(seen: Seen) -> str:
 def _backup_numbers(seen: Seen) -> Iterator[tuple[str, str]]:
     healthy, drill, run = seen.healthy, seen.drill, seen.verified
     yield "Newest healthy snapshot", _text(f"{ago(healthy.time, seen.time)}, {healthy.id}" if healthy else "none")
-    yield "Snapshots", f"{count(len(seen.points), 'snapshot')}, {_html.size(seen.stored)} stored" + _others(seen)
+    yield "Snapshots", f"{count(len(seen.points), 'snapshot')}, {html.size(seen.stored)} stored" + _others(seen)
     if run:
         how = f"failed: {run.error}" if run.error else "all was right"
         yield "Last verification", _text(f"{ago(run.ended, seen.time)}, {how}")
@@ -211,8 +209,8 @@ def _snapshots(seen: Seen) -> str:
             _text(", ".join(point.tags))
             + (f'<div class="faint">{_text(point.message)}</div>' if point.message else ""),
             "" if point.vectors is None else f"{point.vectors:,}",
-            _html.size(point.size),
-            _html.size(point.added),
+            html.size(point.size),
+            html.size(point.added),
             _health(point),
             _fate(point),
         ]
@@ -259,7 +257,7 @@ def _drills(seen: Seen) -> str:
         (
             _when(drill.time),
             f"<code>{_text(drill.snapshot.rpartition('-')[2][:8])}</code>",
-            _html.size(drill.size),
+            html.size(drill.size),
             seconds(drill.recovery_milliseconds),
             seconds(drill.rto_milliseconds) if drill.rto_milliseconds is not None else "",
             f'<span class="good">{_MARKS[Light.GOOD]} passed</span>'

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from html import escape
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup.errors import printable
-from novabackup.integrations.report.seen import Point
-
-__all__ = ["plot"]
+from novabackup.integrations.report.evidence import Point
 
 _WIDTH, _LEFT, _RIGHT = 720, 84, 16
 _PANEL, _HEAD, _FOOT, _GAP = 96, 22, 22, 14
@@ -33,8 +31,8 @@ def _number(value: int) -> str:
 
 _PANELS: tuple[_Panel, ...] = (
     ("Vectors", lambda point: point.vectors, _number, "line"),
-    ("Size of the files", lambda point: point.size, _html.size, "line"),
-    ("New bytes in the repository", lambda point: point.added, _html.size, "bars"),
+    ("Size of the files", lambda point: point.size, html.size, "line"),
+    ("New bytes in the repository", lambda point: point.added, html.size, "bars"),
 )
 
 
@@ -95,7 +93,7 @@ class _Times:
 def _panel(panel: _Panel, points: Sequence[Point], scale: _Times, top: int) -> Iterator[str]:
     name, value_of, shown, kind = panel
     values = [(point, value) for point in points if (value := value_of(point)) is not None]
-    most = _nice(max(value for _point, value in values), binary=shown is _html.size)
+    most = _nice(max(value for _point, value in values), binary=shown is html.size)
     base = top + _HEAD + _PANEL
 
     def y(value: int) -> float:

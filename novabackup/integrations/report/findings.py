@@ -10,9 +10,7 @@ import attrs
 
 from novabackup._support.text import count
 from novabackup.format.records import Drill, Problem
-from novabackup.integrations.report.seen import Live, Point, Seen
-
-__all__ = ["Finding", "Light", "ago", "judge", "seconds", "span", "summary"]
+from novabackup.integrations.report.evidence import Live, Point, Seen
 
 _SKEW = timedelta(minutes=5)
 """How far the clocks of hosts may be apart."""

@@ -18,8 +18,6 @@ from novabackup.repository.snapshot import Snapshot, Snapshots
 from novabackup.retention import DEFAULT, ForgetPlan, Policy, Verdict
 from novabackup.store.store import IndexStore
 
-__all__ = ["Copy", "Limits", "Live", "Point", "Seen", "facts", "survey"]
-
 _DAMAGED_PIN = "the pin is damaged"
 
 
