@@ -61,7 +61,7 @@ class NovaBackupError(Exception):
 
 
 class ConfigurationError(NovaBackupError, ValueError):
-    """What was asked for cannot be: mend the call, the URL or the list of components."""
+    """What was asked for cannot be: fix the call, the URL or the list of components."""
 
 
 class NotFoundError(NovaBackupError, LookupError):
@@ -73,7 +73,7 @@ class StoreBusyError(NovaBackupError):
 
 
 class ChangedError(NovaBackupError):
-    """Somebody else changed a file or object in the middle of the operation: stop the other writer, then try again."""
+    """Another process changed a file or object during the operation: stop the other writer, then try again."""
 
 
 class _ProblemsError(NovaBackupError):

@@ -14,8 +14,8 @@ overwritten. Exit code: 0 all went well, 1 something is damaged or missing, 2 it
 An encrypted repository needs the package cryptography, and a key: the file that is named by --key-file, or the
 passphrase in NOVABACKUP_PASSPHRASE, which is asked for if that is not set.
 
-A copy of this script lies in every repository. Whoever can write there can alter it, and it is told your passphrase:
-unless you trust all of them, take it from the package novabackup instead, where it is novabackup/extract.py.
+A copy of this script lies in every repository. Anyone who can write there can alter it, and you enter
+your passphrase into it: unless you trust all of them, take it from the package novabackup instead, where it is novabackup/extract.py.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def read_snapshot(path: Path, keys: Keys | None) -> dict[str, Any]:
 
 
 def unzipped_size(data: bytes) -> int:
-    """Tell what the header of a zstandard frame says that comes out (RFC 8878, 3.1.1.1)."""
+    """Return what the header of a zstandard frame says that comes out (RFC 8878, 3.1.1.1)."""
     flags = data[4]
     single = flags >> 5 & 1
     start = 6 - single + (0, 1, 2, 4)[flags & 3]
@@ -234,7 +234,7 @@ class Keys:
         self._keys = {ciphers.derive(key, "novabackup key id", length=8): key for key in keys}
 
     def unseal(self, path: Path) -> bytes:
-        """Read a record that is sealed; give its bytes."""
+        """Read a record that is sealed; return its bytes."""
         sealed = read_record(path, "sealed")
         data = base64.b64decode(sealed["data"])
         place = f"{path.parent.name}/{path.name}\n{sealed['previous']}".encode()
@@ -247,7 +247,7 @@ class Keys:
         return find_unzip()(packed, unzipped_size(packed))
 
     def pack(self, mark: bytes, salt: bytes) -> Seal:
-        """Give what opens a pack."""
+        """Return what opens a pack."""
         derive = functools.partial(self._ciphers.derive, self._key(mark[:8]))
         return Seal(self._ciphers, derive("novabackup pack", salt), derive("novabackup chunk ids"))
 
@@ -295,7 +295,7 @@ def open_keys(repository: Path, name: str, key_file: Path | None) -> Keys:
             context = "novabackup key\n{}\n{}\n{} {} {}".format(slot["repository"], kind, *costs)
             return Keys(ciphers, ciphers.decrypt(wrapping, data[:12], data[12:], context.encode()))
         except (DamagedError, ValueError, LookupError, TypeError):
-            continue  # that of somebody else, or damaged
+            continue  # that of another process, or damaged
     give_up(f"this {kind} opens none of the {len(slots)} keys of {repository}")
 
 
@@ -374,7 +374,7 @@ class Packs:
         if (magic, version) != (b"NOVATAIL", 1) or max(stored, size) > LARGEST_TABLE:
             raise DamagedError(f"pack {pack} has a damaged end, or is of a newer format")
         if encryption != int(self._keys is not None) or any(mark[8:] if self._keys else mark):
-            raise DamagedError(f"pack {pack} is not sealed as the repository is: somebody put it there")
+            raise DamagedError(f"pack {pack} is not sealed as the repository is: someone else put it there")
         data = check(self._read(pack, -32 - stored, stored) + footer, pack, f"the table of pack {pack}")[:stored]
         seal = Seal()
         if self._keys:
@@ -474,7 +474,7 @@ def open_repository(repository: Path, key_file: Path | None) -> Keys | None:
     if encrypted or config.get("encryption"):
         return open_keys(repository, config.get("id", ""), key_file)
     if key_file:
-        give_up(f"{repository} is not encrypted, although a key was given. Somebody may have put another one there")
+        give_up(f"{repository} is not encrypted, although a key was given. Someone may have put another one there")
     return None
 
 
@@ -515,7 +515,7 @@ def shown(path: str) -> str:
 
 
 def line_of_b3sum(digits: str, path: str) -> bytes:
-    """Give the line that b3sum prints for a file, and understands."""
+    """Return the line that b3sum prints for a file, and understands."""
     escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
     return b"%s%s  %s\n" % (b"\\" * (escaped != path), digits.encode(), os.fsencode(escaped))
 
@@ -538,7 +538,7 @@ def write_file(packs: Packs, file: dict[str, Any], folder: Path) -> None:
     path = name_of(file["path"])
     to = place(folder, path)
     if to.exists() or to.is_symlink():
-        raise DamagedError(f"{shown(str(to))} is there already: choose another folder")
+        raise DamagedError(f"{shown(str(to))} exists already: choose another folder")
     runs = file["runs"]
     if file["depth"]:  # these are a list of runs, since there are many
         runs = struct.iter_unpack("<III", b"".join(packs.chunks(file["packs"], runs)))

@@ -46,7 +46,7 @@ def snapshot(
         tags: Labels of the snapshot.
         message: Free text.
         timeout: Seconds to wait for another writer; None does not wait.
-        callback: Told of the bytes of the snapshot.
+        callback: Progress in bytes of the snapshot.
 
     Returns:
         The snapshot, which is taken when the block is entered.
@@ -76,7 +76,7 @@ def recover(
         repository: The repository, if it needs other ``storage_options`` than the store; by default the one that the
             journal names.
         timeout: Seconds to wait for a writer that is alive.
-        callback: Told of the bytes written.
+        callback: Progress in bytes written.
 
     Returns:
         What was done; None when there was nothing to do.
@@ -92,7 +92,7 @@ def recover(
 def plan_recover(
     store: IndexStore, repository: Repository | str | os.PathLike[str] | Storage | None = None
 ) -> Recovery | None:
-    """Say what `recover` would do, and do nothing.
+    """Return what `recover` would do, and do nothing.
 
     Args:
         store: Where a writer was at work.

@@ -35,7 +35,7 @@ REPLACED_TAG = "before-restore"
 """Tag of the snapshots of what a restore replaced."""
 
 SIDE_TAGS = frozenset({FAILED_TAG, REPLACED_TAG})
-"""Tags of the snapshots of what was in the way: nobody wanted a store to be like that."""
+"""Tags of snapshots of what a rollback or restore replaced: not what the store was meant to hold."""
 
 HASH_DIGITS = 64
 _HASH = re.compile(f"[0-9a-f]{{{HASH_DIGITS}}}")
@@ -59,7 +59,7 @@ def hex_hashes(instance: object, field: attrs.Attribute[Any], values: Sequence[s
 
 
 _LARGEST = (1 << 63) - 1
-"""What JSON calls a number has no end; whoever shows, adds or divides such numbers relies on one."""
+"""JSON numbers are unbounded; code that shows, adds or divides them relies on a bound."""
 
 natural = attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(_LARGEST))
 _LATEST = 1 << 80
@@ -125,8 +125,8 @@ class FileEntry:
         depth: 0 if the runs hold the content; 1 if there are so many that they are content themselves, and ``runs``
             holds their list.
         attributes: None for files that come from an object store.
-        identity: How the storage told this very version apart; empty when it could not vouch for it.
-        report: What the component said of it.
+        identity: How the storage identified this version; empty if it could not.
+        report: What the component reported about it.
     """
 
     path: str = attrs.field(validator=safe_path)

@@ -50,7 +50,7 @@ def _names(_instance: object, field: attrs.Attribute[Any], values: Sequence[int 
 
 def _duration(_instance: object, field: attrs.Attribute[Any], value: int | None) -> None:
     if value is not None and not 0 <= value <= _LONGEST:
-        raise ValueError(f"{field.name} is {value} ms, which nobody has waited for")
+        raise ValueError(f"{field.name} is {value} ms, which is impossible")
 
 
 def _durations(instance: object, field: attrs.Attribute[Any], values: Mapping[str, int]) -> None:
@@ -100,7 +100,7 @@ class Drill:
         versions: Versions of Python and of the packages that read such files, there.
         size: Bytes that were restored.
         milliseconds: How long each step took: ``restore``, ``open``, ``queries``, ``command``.
-        rto_milliseconds: How long restoring, opening and the queries may take; None if nobody said.
+        rto_milliseconds: How long restoring, opening and the queries may take; None if it was not given.
         queries: How many recorded queries were repeated.
         command: The user's own command and its arguments; empty if there was none.
         status: Exit status of the command; None if there was none, or it did not come to that.

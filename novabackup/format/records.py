@@ -1,7 +1,7 @@
 """The records that are written to disk, and the only code that turns them into bytes and back.
 
 Every record is a frozen attrs class. They are written as JSON inside of an envelope that carries the BLAKE3 hash of
-the very bytes that follow, so that a change of any single byte is noticed before a field is believed::
+the very bytes that follow, so that a change of any single byte is noticed before a field is used::
 
     {"blake3":"<64 hexadecimal digits>","<kind>":{…}}
 
@@ -102,7 +102,7 @@ class SnapshotRecord:
             to.
         probes: Questions that were put to the indexes, and their answers; empty where none were put.
         classes: Names of the classes and functions that each pickle asks for, by path, as far as they are known.
-        embedding_model: What made the vectors; empty if nobody said.
+        embedding_model: What made the vectors; empty if it is unknown.
     """
 
     version: int = FORMAT_VERSION
@@ -136,7 +136,7 @@ class SnapshotRecord:
         if any(path.startswith(RESERVED) and path.partition("/")[0] == RESERVED for path in paths):
             raise ValueError(f"a file is in {RESERVED}, where only journals are")
         if self.links:
-            # Otherwise whoever forged the record could write through a link that the restore itself made.
+            # Otherwise a forged record could write through a link that the restore itself made.
             links = {entry.path for entry in self.links}
             if any(folder in links for path in paths for folder in above(path)):
                 raise ValueError("a file is in a folder that is a link")
@@ -215,7 +215,7 @@ class Sealed:
 
 @attrs.frozen(kw_only=True)
 class Forgotten:
-    """Snapshots of an encrypted repository that were forgotten on purpose, and not taken away by somebody else.
+    """Snapshots of an encrypted repository that were forgotten on purpose, and not taken away by another process.
 
     Attributes:
         snapshots: Their ids.
@@ -259,7 +259,7 @@ class KeySlot:
 
 @attrs.frozen(kw_only=True)
 class Pin:
-    """That a snapshot stays, whatever a policy says, until somebody takes the pin away.
+    """A snapshot is kept under every policy until its pin is removed.
 
     Attributes:
         version: Format version.
@@ -274,7 +274,7 @@ class Pin:
 
 @attrs.frozen(kw_only=True)
 class Owner:
-    """Who holds a journal, told so that its death can be known and not guessed.
+    """The holder of a journal, described so that its death can be known and not guessed.
 
     Attributes:
         token: Random; one for each acquisition.
@@ -297,14 +297,14 @@ class Owner:
 
 @attrs.frozen(kw_only=True)
 class Journal:
-    """The one small file that stands in a store while somebody may be changing it.
+    """The one small file in a store while a process may be changing it.
 
     Attributes:
         version: Format version.
         owner: Who wrote it.
         repository: URL of the repository, without credentials.
         phase: ``backup`` (nothing has been touched yet), ``block`` (the block runs), ``rollback`` (files are being put
-            back), ``restore`` (a restore is under way) or ``released`` (nobody holds it).
+            back), ``restore`` (a restore is under way) or ``released`` (no process holds it).
         snapshot: Id of the snapshot to go back to, or to go to; empty while there is none.
         paths: Files that a restore was limited to; empty for all.
         kept: Id of the snapshot that holds what the files were before they are put back; empty if there is none.
@@ -338,7 +338,7 @@ _KINDS: dict[type, str] = {
 
 
 class _Versioned(msgspec.Struct, gc=False):
-    """Any record, to look at its version before the rest is believed."""
+    """Any record, to check its version before the rest is used."""
 
     version: msgspec.Raw = msgspec.Raw(b"0")
 

@@ -75,11 +75,11 @@ class Stock:
         self._avoided = {*avoid, *(pack for _entry, record in condemned(objects.access) for pack in record.packs)}
 
     def has(self, packs: Iterable[str]) -> bool:
-        """Tell whether packs of the recent snapshots are there and not condemned."""
+        """Return whether packs of the recent snapshots are there and not condemned."""
         return self._usable.issuperset(packs)
 
     def number(self, pack: str) -> int:
-        """Give the number that places count a pack by."""
+        """Return the number that places count a pack by."""
         if pack not in self._numbers:
             self._numbers[pack] = len(self.packs)
             self.packs.append(pack)
@@ -90,7 +90,7 @@ class Stock:
         return self._known.find(hashes)
 
     def shares(self, pack: str) -> bool:
-        """Tell whether new files may name chunks of a pack."""
+        """Return whether new files may name chunks of a pack."""
         return pack in self._tables
 
     def note(self, hashes: Hashes, places: Places) -> None:
@@ -139,7 +139,7 @@ class Stock:
 
     @functools.cached_property
     def _crumbs(self) -> frozenset[str]:
-        """The packs of which the last snapshot needs little, once they are many: that content is stored anew, together.
+        """Return the packs of which the last snapshot needs little, once they are many: their content is stored again.
 
         Otherwise a store that grows by a little every hour would be scattered over thousands of packs.
         """

@@ -29,7 +29,7 @@ _EMPTY = -1
 
 
 def following(pack: int, first: int, count: int) -> Places:
-    """Give the places of chunks of a pack that follow each other."""
+    """Return the places of chunks of a pack that follow each other."""
     place = (pack << _PACK) + first
     return np.arange(place, place + count)
 
@@ -103,7 +103,7 @@ class KnownChunks:
         return (rows[:, 0] & np.uint64(len(self._slots) - 1)).astype(np.int64)
 
     def _settle(self, entries: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
-        """Give each entry a slot; where several want one, the last to be written there stays and the others go on."""
+        """Return each entry a slot; where several want one, the last to be written there stays and the others go on."""
         mask = len(self._slots) - 1
         slots = self._first_slots(self._hashes[entries])
         while len(entries):

@@ -54,7 +54,7 @@ COMMIT_WITHIN = 600.0
 """Seconds between reading what is condemned and the commit; much less than the shortest grace period of `prune`."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
+"""A clock that cannot be set and that continues while the machine sleeps, where the system has one."""
 
 _BLOCKS_AHEAD = 2
 _PACKS_AHEAD = 1
@@ -86,11 +86,11 @@ class Location:
 
     @classmethod
     def of(cls, entry: FileEntry) -> Location:
-        """Tell where the content of a file is."""
+        """Return where the content of a file is."""
         return cls(packs=entry.packs, runs=entry.runs, depth=entry.depth)
 
     def noted_in(self, entry: FileEntry) -> FileEntry:
-        """Give the file as its entry is when its content is here."""
+        """Return the file as its entry is when its content is here."""
         return attrs.evolve(entry, packs=self.packs, runs=self.runs, depth=self.depth)
 
 
@@ -164,7 +164,7 @@ class Packer:
         self._exit.close()
 
     def can_share(self, entry: FileEntry) -> bool:
-        """Tell whether the content of a file of an older snapshot can be named again, without reading it."""
+        """Return whether the content of a file of an older snapshot can be named again, without reading it."""
         usable = self._stock.has(entry.packs)
         if usable:
             self._named.update(entry.packs)
@@ -178,7 +178,7 @@ class Packer:
         block: int,
         parallel: int,
         before: FileEntry | None,
-        told: Callable[[int], object],
+        progress: Callable[[int], object],
     ) -> Stored:
         """Store the content of a file.
 
@@ -187,7 +187,7 @@ class Packer:
             block: Bytes to read at once.
             parallel: How many reads to have under way at once.
             before: The same file in a recent snapshot: files mostly grow at their end, so what was there may still be.
-            told: Told of the bytes that have been dealt with.
+            progress: Called with numbers of processed bytes.
 
         Returns:
             What `finish` needs to say where it is.
@@ -226,7 +226,7 @@ class Packer:
                         begin = segment.start - part[0].start
                         places.append(self.place(list(chunker.feed(data[begin : begin + segment.length]))))
                 self._whole.hand_over(functools.partial(take_in, buffer, data))
-                told(len(data))
+                progress(len(data))
         places.append(self.place(list(chunker.skip(0))))
         self._whole.drain()
         proof.confirm()
@@ -237,15 +237,15 @@ class Packer:
         return self._stock.find(hashes)
 
     def shares(self, pack: str) -> bool:
-        """Tell whether new files may name chunks of a pack that was there before."""
+        """Return whether new files may name chunks of a pack that was there before."""
         return self._stock.shares(pack)
 
     def keep(self, pack: str, first: int, count: int) -> Places:
-        """Name chunks of a pack that is there, whatever else is known of it; give their places."""
+        """Reuse chunks of an existing pack; return their places."""
         return following(self._stock.number(pack), first, count)
 
     def place_frame(self, frame: Frame, packed: bytes | memoryview, sizes: Sizes, hashes: Hashes) -> Places | None:
-        """Store a frame of another pack as it is, if none of its chunks is there yet.
+        """Store a frame of another pack as it is, if none of its chunks is stored yet.
 
         Args:
             frame: What the table of that pack says of it; the pack has the same key as those that are built here.
@@ -266,7 +266,7 @@ class Packer:
         return places
 
     def place(self, pieces: list[Piece]) -> Places:
-        """Find chunks, or put them into the pack that is being built; give the place of each."""
+        """Find chunks, or put them into the pack that is being built; return the place of each."""
         digests = [digest for piece in pieces for digest in self._digests(piece)]
         if not digests:
             return NOWHERE
@@ -381,12 +381,12 @@ class Packer:
         return self._named - {pack.id for pack in self._new}
 
     def condemned_meanwhile(self) -> bool:
-        """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
+        """Return whether a pack of the snapshot was condemned since; if so, its content must be stored again."""
         self._looked = time.clock_gettime(_CLOCK)
         return any(not self._named.isdisjoint(record.packs) for _entry, record in condemned(self._objects.access))
 
     def too_late(self) -> bool:
-        """Tell whether it is too long ago that this was looked at; if so, the snapshot must not be committed.
+        """Return whether it is too long ago that this was looked at; if so, the snapshot must not be committed.
 
         A process that stood still for hours just there could commit content that `prune` has deleted by now.
         """
@@ -412,7 +412,7 @@ class Packer:
         return self._new[number - _NEW].id if number >= _NEW else self._stock.packs[number]
 
     def _by_first_use(self, rows: Runs) -> tuple[tuple[str, ...], Runs]:
-        """Number the packs of one file anew, in the order in which it needs them."""
+        """Renumber the packs of one file, in the order in which it needs them."""
         used, firsts, inverse = np.unique(rows[:, 0], return_index=True, return_inverse=True)
         order = np.argsort(firsts)
         rank = np.empty(len(order), np.int64)
@@ -422,7 +422,7 @@ class Packer:
         return tuple(map(self._id, used[order].tolist())), numbered
 
     def _list(self, rows: Runs) -> Places:
-        """Store the list of a file's runs as content; give its places."""
+        """Store the list of a file's runs as content; return its places."""
         _packs, numbered = self._by_first_use(rows)
         data = numbered.astype(MAP_ROW).tobytes()
         chunker = Chunker(len(data), find_regions(0, lambda start, length: b""))

@@ -52,7 +52,7 @@ class _Tables:
         self._mutex = threading.Lock()
 
     def get(self, pack_id: str) -> Table | None:
-        """Give a table if it is here."""
+        """Return a table if it is here."""
         with self._mutex:
             if pack_id in self._tables:
                 self._tables.move_to_end(pack_id)
@@ -131,12 +131,12 @@ class Packs:
                 yield found[1], entry
 
     def present(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs are there to be shared."""
+        """Return which packs are there to be shared."""
         keys = {pack_key(pack): pack for pack in packs if pack not in self._avoided}
         return {keys[key] for key in self._access.storage.present(keys)}
 
     def frozen(self, packs: Iterable[str]) -> set[str]:
-        """Tell which packs lie in an archive and cannot be read before they have been thawed."""
+        """Return which packs lie in an archive and cannot be read before they have been thawed."""
         keys = {pack_key(pack): pack for pack in packs}
         return {keys[found.key] for found in self._access.storage.frozen(keys)}
 
@@ -164,7 +164,7 @@ class Packs:
         self._access.storage.delete(pack_key(pack_id))
 
     def forget_table(self, pack_id: str) -> None:
-        """Read the table of a pack anew when it is asked for again."""
+        """Read the table of a pack again at the next request."""
         self._tables.drop(pack_id)
 
     def table(self, pack_id: str, *, reaching: int = 0) -> Table:
@@ -210,8 +210,8 @@ class Packs:
             frames: Frames of its table that follow each other.
 
         Returns:
-            The content of each. The stored bytes have been checked; whoever does not check the hash of a whole file
-            calls `proved` instead.
+            The content of each. The stored bytes have been checked; a caller that does not check the hash of a whole
+            file calls `proved` instead.
 
         Raises:
             IntegrityError: The pack is gone or damaged.
@@ -219,7 +219,7 @@ class Packs:
         return _twice(lambda: [open_frame(pack_id, frame, packed) for frame, packed in self._unsealed(pack_id, frames)])
 
     def words(self, pack_id: str, frames: Sequence[Frame]) -> list[tuple[memoryview, int]]:
-        """Read neighbouring frames as `proved` does; give the width of the words in each, too, or 1."""
+        """Read neighbouring frames as `proved` does; return the width of the words in each, too, or 1."""
         return _twice(
             lambda: [
                 opened_frame(pack_id, self.table(pack_id).seal, frame, packed)

@@ -30,7 +30,7 @@ _LOADS_KEPT = 3
 """Runs go to and fro between frames of different kinds, and between old packs and new ones."""
 _HASHED_AT_ONCE = 1 << 20
 _SHORTEST_SPAN = 16 << 10
-"""Less than that is had sooner from a frame that is at hand than by a call for each."""
+"""Shorter pieces are copied faster from a frame in memory than by a call for each."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +70,7 @@ class _Load:
 def blocks(objects: Objects, entry: FileEntry, base: Base | None = None) -> Iterator[Block]:
     """Read a file.
 
-    Whoever writes what this yields must not let it be seen before the last block has been had: only then is the whole
+    A caller that writes what this yields must not make it visible before the last block: only then is the whole
     known to be right.
 
     Args:
@@ -186,7 +186,7 @@ def _overlap(objects: Objects, entry: FileEntry, runs: Runs, base: FileEntry) ->
 
 
 def _chunks(objects: Objects, entry: FileEntry, runs: Runs, packs: dict[str, int]) -> tuple[Places, Places]:
-    """Give the place and the size of every chunk of a file."""
+    """Return the place and the size of every chunk of a file."""
     places, sizes = [NOWHERE], [np.empty(0, np.int64)]
     for pack, first, count in runs.tolist():
         table = objects.packs.table(entry.packs[pack], reaching=first + count)
@@ -199,7 +199,7 @@ def _chunks(objects: Objects, entry: FileEntry, runs: Runs, packs: dict[str, int
 
 
 def _fetched(objects: Objects, plan: list[_Slice | Span]) -> Iterator[Block]:
-    """Read what is planned, ahead of whoever takes it."""
+    """Read what is planned, ahead of the consumer."""
     loads = _loads(plan, objects.storage.block)
     ahead = max(_LOADS_AHEAD, objects.storage.parallel)
     kept: OrderedDict[_Load, Future[list[memoryview]]] = OrderedDict()
@@ -292,7 +292,7 @@ class ContentReader(RawFile):
         return len(piece)
 
     def _load(self, position: int) -> tuple[int, memoryview]:
-        """Read the part of one frame that holds a position; give where it begins in the file, and its content."""
+        """Read the part of one frame that holds a position; return where it begins in the file, and its content."""
         number = bisect_right(self._starts, position) - 1
         piece = self._slices[number]
         key = (piece.pack, piece.frame.number)

@@ -41,7 +41,7 @@ class KeyInfo:
 class KeyRing:
     """All keys that open a repository.
 
-    Each key can read and write everything. To remove one does not change the data key, which whoever had the key may
+    Each key can read and write everything. Removing one does not change the data key, which anyone who had the key may
     have kept: for that there is `Repository.reencrypt`.
     """
 
@@ -82,7 +82,7 @@ class KeyRing:
         Raises:
             NotFoundError: There is none.
             ConfigurationError: It is the last one, or the only one that is known to open everything: without it,
-                nobody could read that any more.
+                it could no longer be read.
         """
         opened = self._opened()
         there = {key.id for key in self}
@@ -100,7 +100,7 @@ class KeyRing:
         if id != opened.slot and (name := self._not_opened()):
             raise ConfigurationError(
                 f"{self._objects.url}: {name} is sealed with a data key that this key does not open, and {id} may be "
-                "the only one that does. If somebody is replacing the data key, let reencrypt() be finished first"
+                "the only one that does. If the data key is being replaced, let reencrypt() finish first"
             )
         slots.remove_slot(self._objects.storage, id)
 
@@ -128,7 +128,7 @@ class KeyRing:
         opened = self._opened()
         assert opened.wrapped is not None
         new, slot = self._add(key, opened.wrapped.label if label is None else label)
-        # The new one is there before the old one goes: a crash in between leaves both.
+        # The new one is written before the old one is removed: a crash in between leaves both.
         slots.remove_slot(self._objects.storage, opened.slot)
         self._objects.access.reopen(key, new, slot)
         return new
@@ -138,7 +138,7 @@ class KeyRing:
         return slots.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)
 
     def _opened(self) -> Opened:
-        self._objects.access.require()  # somebody may have replaced the data key since
+        self._objects.access.require()  # the data key may have been replaced since
         opened = self._objects.access.opened
         if not opened.slot:
             raise ConfigurationError(

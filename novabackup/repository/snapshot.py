@@ -131,7 +131,7 @@ class Snapshot:
 
     @property
     def message(self) -> str:
-        """What was said of it."""
+        """Its message."""
         return self._record.message
 
     @property
@@ -205,13 +205,13 @@ class Snapshot:
         folder: str | os.PathLike[str] | None = None,
         callback: Callback = DEFAULT_CALLBACK,
     ) -> Verification:
-        """Make sure that the snapshot can be restored.
+        """Check that the snapshot can be restored.
 
         Args:
             level: How thoroughly: ``structure``, ``hashes`` (every byte), ``open`` (restored elsewhere and opened) or
                 ``queries`` (asked again what it was asked when it was taken).
             folder: Where it is restored to for a while; by default the system's folder for temporary files.
-            callback: Told of the bytes read.
+            callback: Progress in bytes read.
 
         Returns:
             What was done, and how long it took.
@@ -234,10 +234,10 @@ class Snapshot:
         return store
 
     def compatibility(self, store: IndexStore | None = None) -> Compatibility:
-        """Tell whether the files will load here: compare what wrote them with what is installed.
+        """Return whether the files will load here: compare what wrote them with what is installed.
 
         Args:
-            store: Where they are to go: the dimension of the index that is there now, and the embedding model, are
+            store: Where they are to go: the dimension of its current index, and the embedding model, are
                 compared, too.
         """
         from novabackup.operations import compatibility  # noqa: PLC0415
@@ -256,19 +256,19 @@ class Snapshot:
         """Write it as a plain archive: ``nova-backup-<date>_<time>.tar.gz``, and a ``.sha256`` beside it.
 
         The time in the name is that of the snapshot in UTC. ``sha256sum -c`` and ``tar -xzf`` understand the two, and
-        the same snapshot always gives the same bytes. Nobody sees half an archive. It is not encrypted, even if the
-        repository is.
+        the same snapshot always gives the same bytes. A partial archive is never visible. It is not encrypted, even if
+        the repository is.
 
         Args:
             to: A folder, or a file whose name ends with ``.tar.gz``; a path, any URL, or a storage.
             storage_options: Keyword arguments for the fsspec file system; never written anywhere.
-            callback: Told of the bytes of the files.
+            callback: Progress in bytes of the files.
 
         Returns:
             Where it is, its size and its checksum.
 
         Raises:
-            ConfigurationError: Something else is there under that name; it is not replaced.
+            ConfigurationError: Another file has that name; it is not replaced.
             IntegrityError: Content is damaged; nothing was written.
         """
         from novabackup.operations.archives import export as exporting  # noqa: PLC0415 - only who calls this waits for it
@@ -292,7 +292,7 @@ class Snapshot:
         to: str | os.PathLike[str] | Storage | IndexStore | None = None,
         paths: Collection[str | os.PathLike[str]] = (),
     ) -> RestorePlan:
-        """Say what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
+        """Return what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
         store = self._target(to)
         todo = session.survey(store, self._origin.objects, self._point, _several(paths))
         return attrs.evolve(todo, warnings=tuple(map(str, self.compatibility(store))))
@@ -314,7 +314,7 @@ class Snapshot:
             to: Path, URL or store; by default the store that the snapshot was taken of.
             paths: Files or patterns to limit it to; by default all.
             timeout: Seconds to wait for another writer.
-            callback: Told of the bytes written.
+            callback: Progress in bytes written.
 
         Returns:
             What was done.
@@ -340,7 +340,7 @@ class Snapshot:
         )
 
     def plan_thaw(self, paths: Collection[str | os.PathLike[str]] = ()) -> ThawPlan:
-        """Say which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
+        """Return which packs of the snapshot lie in an archive and cannot be read yet; ask for nothing.
 
         Args:
             paths: Files or patterns to limit it to; by default all.
@@ -368,7 +368,7 @@ class Snapshot:
             days: How long it is to stay readable.
             tier: How fast it is to come, which is a matter of money: ``Bulk``, ``Standard`` or ``Expedited``.
             timeout: Seconds to wait until all can be read; None does not wait.
-            callback: Told of the packs that can be read, while waiting.
+            callback: Progress in packs that can be read, while waiting.
 
         Returns:
             What was asked for.

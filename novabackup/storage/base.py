@@ -46,7 +46,7 @@ class Guarantees:
     """What a storage was seen to do, by trying it.
 
     Attributes:
-        exclusive_create: Of several writers that `create` one key, one wins and the others are told.
+        exclusive_create: Of several writers that `create` one key, exactly one succeeds, and the others know it.
         compare_and_swap: `swap` replaces only the version that was named.
     """
 
@@ -133,19 +133,19 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def confirm(self) -> None:
-        """Make sure that all that was read came from one unchanged version.
+        """Check that all that was read came from one unchanged version.
 
         Raises:
             ChangedError: The object was changed or replaced since it was opened.
         """
 
     def proof(self) -> Proof:
-        """Give what the whole content can be compared with by somebody who reads all of it, in pieces."""
+        """Return what the whole content can be compared with by a caller that reads all of it, in pieces."""
         return Proof()
 
     @abc.abstractmethod
     def file(self) -> BinaryIO:
-        """Give the content as a real file with a descriptor, for a child process to read.
+        """Return the content as a real file with a descriptor, for a child process to read.
 
         The file is at offset 0, read-only, and closed together with the reader. A storage that is not a local file
         system copies the content to an anonymous temporary file first.
@@ -216,7 +216,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def write(self, key: str, blocks: Iterable[Block], attributes: Attributes | None = None) -> Entry:
-        """Create or replace an object: afterwards the new content is there in whole, before it the old.
+        """Create or replace an object: afterwards the object has all of the new content, before it all of the old.
 
         If ``blocks`` raises, nothing is changed.
 
@@ -226,7 +226,7 @@ class Storage(abc.ABC):
             attributes: Permission bits, owner (where permitted) and time to set, where the storage has such.
 
         Returns:
-            What is there now.
+            The object as it is now.
         """
 
     def add(self, key: str, blocks: Iterable[Block]) -> Entry:
@@ -264,7 +264,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def move(self, key: str, to: str) -> None:
-        """Give an object another key; what was at that key before is replaced.
+        """Return an object another key; what was at that key before is replaced.
 
         Where the storage knows other things than objects, such as folders and links, whatever stands under the key is
         moved as it is: this is how something that is in the way is set aside.
@@ -282,12 +282,12 @@ class Storage(abc.ABC):
             The lock, taken already, to be released on exit; None for storages that have nothing of the kind.
 
         Raises:
-            BlockingIOError: Somebody holds it.
+            BlockingIOError: Another process holds it.
         """
 
     @abc.abstractmethod
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
-        """Remove what interrupted writes left behind and nobody can see: temporary files, unfinished uploads.
+        """Remove what interrupted writes left behind invisibly: temporary files, unfinished uploads.
 
         Args:
             older_than: Seconds, by the storage's clock; the remains of writes that may still be running stay.
@@ -316,7 +316,7 @@ class Storage(abc.ABC):
         if part.size > len(part.data):
             part = self.read_part(key, 0, part.size)
         if part.size != len(part.data):
-            raise ChangedError(f"{self.url}/{key}: somebody replaced it while it was read")
+            raise ChangedError(f"{self.url}/{key}: it was replaced while it was read")
         return part.data
 
     def read_part(self, key: str, start: int, length: int) -> Part:
@@ -334,7 +334,7 @@ class Storage(abc.ABC):
             return Part(reader.read(*clipped(start, length, reader.entry.size)), reader.entry.size)
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object under the key."""
+        """Return whether there is an object under the key."""
         try:
             self.entry(key)
         except FileNotFoundError:
@@ -342,7 +342,7 @@ class Storage(abc.ABC):
         return True
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Tell which of these objects are there, with as few requests as may be."""
+        """Return which of these objects are there, with as few requests as may be."""
         return {key for key in keys if self.exists(key)}
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -354,7 +354,7 @@ class Storage(abc.ABC):
         return (entry.key for entry in self.entries(prefix))
 
     def classed(self, storage_class: str) -> Storage:
-        """Give the same place once more; what is written through that one goes into a storage class.
+        """Return the same place once more; what is written through that one goes into a storage class.
 
         Raises:
             ConfigurationError: There are no storage classes here.
@@ -365,21 +365,21 @@ class Storage(abc.ABC):
         )
 
     def frozen(self, keys: Collection[str]) -> list[Frozen]:
-        """Tell which of these objects cannot be read before they have been thawed; a missing key is no error."""
+        """Return which of these objects cannot be read before they have been thawed; a missing key is no error."""
         return []
 
     def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
         """Ask for an object to become readable, which may take hours.
 
         Args:
-            frozen: What `frozen` said of it.
+            frozen: What `frozen` returned for it.
             days: For how long.
             tier: How fast, as the storage names it.
         """
         raise ConfigurationError(f"{self.url}: nothing is ever frozen there")
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
-        """Tell which of these objects may not be deleted yet; a missing key is no error."""
+        """Return which of these objects may not be deleted yet; a missing key is no error."""
         return []
 
     def protect(self, keys: Iterable[str]) -> None:  # noqa: B027 - most have nothing to do
@@ -438,13 +438,13 @@ class Storage(abc.ABC):
             attributes: Owner (where permitted) and time to set.
 
         Raises:
-            FileExistsError: Something else than a link is there.
+            FileExistsError: Something other than a link exists there.
             ConfigurationError: Links cannot be kept here.
         """
         raise ConfigurationError(f"{self.url}: expected objects only, found the link {printable(key)}")
 
     def make_folder(self, key: str, attributes: Attributes | None = None) -> None:
-        """Create a folder and those that it is in; do nothing to one that is there but what is asked for.
+        """Create a folder and those that it is in; an existing one only gets what is asked for.
 
         Args:
             key: Where.
@@ -452,7 +452,7 @@ class Storage(abc.ABC):
                 change what is in it.
 
         Raises:
-            OSError: Something else than a folder is there.
+            OSError: Something other than a folder exists there.
             ConfigurationError: Folders cannot be kept here.
         """
         raise ConfigurationError(f"{self.url}: expected objects only, found the folder {printable(key)}")
@@ -467,6 +467,6 @@ class Storage(abc.ABC):
 
 
 def clipped(start: int, length: int, size: int) -> tuple[int, int]:
-    """Say which offset and how many bytes of an object `Storage.read_part` means."""
+    """Return which offset and how many bytes of an object `Storage.read_part` means."""
     begin = max(0, size + start) if start < 0 else min(start, size)
     return begin, min(length, size - begin)

@@ -57,7 +57,7 @@ def naming(url: str) -> Iterator[None]:
 
 
 def named(error: OSError, url: str) -> OSError:
-    """Give an error of the backend again, of the kind that its number says, with the URL of the object in it."""
+    """Return an error of the backend again, of the kind that its number says, with the URL of the object in it."""
     number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
     text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
     return OSError(number, text, url)
@@ -100,7 +100,7 @@ class ObjectReader(Reader):
         if len(data) != length:
             raise ChangedError(
                 f"{self._storage.locate(key)}: expected {length} bytes at {start}, found {len(data)}. "
-                "Somebody replaced it while it was read"
+                "Another process replaced it while it was read"
             )
         return data
 
@@ -110,7 +110,7 @@ class ObjectReader(Reader):
             data = self._storage.fetch(self.entry, start, length)
         except FileNotFoundError:
             raise ChangedError(
-                f"{self._storage.locate(self.entry.key)}: somebody removed it while it was read"
+                f"{self._storage.locate(self.entry.key)}: another process removed it while it was read"
             ) from None
         self.confirm()
         return data
@@ -121,12 +121,12 @@ class ObjectReader(Reader):
         try:
             found = self._storage.entry(key)
         except FileNotFoundError:
-            raise ChangedError(f"{self._storage.locate(key)}: somebody removed it while it was read") from None
+            raise ChangedError(f"{self._storage.locate(key)}: another process removed it while it was read") from None
         if found != self.entry:
             raise ChangedError(
                 f"{self._storage.locate(key)}: expected the version that was opened ({self.entry.size} bytes, "
                 f"{self.entry.identity!r}), found {found.size} bytes, {found.identity!r}. "
-                "Somebody replaced it while it was read"
+                "Another process replaced it while it was read"
             )
 
     def file(self) -> BinaryIO:
@@ -142,7 +142,7 @@ class ObjectReader(Reader):
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
             file.write(self.read(start, min(_BLOCK, self.entry.size - start)))
-        file.seek(0)  # also flushes, for whoever reads from the descriptor
+        file.seek(0)  # also flushes, for a reader that reads from the descriptor
         return file
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class KeyedStorage(Storage):
         return f"{type(self).__name__}({self.url!r})"
 
     def locate(self, key: str) -> str:
-        """Give the URL of an object, for messages."""
+        """Return the URL of an object, for messages."""
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{key}"
 
     @abc.abstractmethod
@@ -175,7 +175,7 @@ class KeyedStorage(Storage):
         """Read a range of an object, if it is still the version named and the backend can tell."""
 
     def checked(self, key: str) -> str:
-        """Give a key back that is safe to use.
+        """Return a key back that is safe to use.
 
         Raises:
             ConfigurationError: It is not.
@@ -186,7 +186,7 @@ class KeyedStorage(Storage):
         return key
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Do nothing: an object is durable once it is there."""
+        """Do nothing: an object is durable once it exists."""
         for key in keys:
             self.checked(key)
 
@@ -212,7 +212,7 @@ class KeyedStorage(Storage):
     def _changed(self, key: str, identity: str, found: str) -> ChangedError:
         return ChangedError(
             f"{self.locate(key)}: expected the version {identity!r}, found {found!r}. "
-            "Somebody else replaced it meanwhile"
+            "Another process replaced it meanwhile"
         )
 
 
@@ -295,7 +295,7 @@ class ObjectStorage(KeyedStorage):
             return self._entry(key, self._fs.info(path))
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
-        """Replace an object only if it is still the version named: compares first, which excludes nobody."""
+        """Replace an object only if it is still the version named: compares first, which excludes no other writer."""
         path = self._path(key)
         with self._alone():
             try:
@@ -378,7 +378,7 @@ class ObjectStorage(KeyedStorage):
 class MemoryStorage(ObjectStorage):
     """Objects in this process, for tests: ``memory://``, or a `MemoryFileSystem` of one's own.
 
-    Objects are told apart by a hash of their content: the times that the file system keeps may repeat.
+    Versions are identified by a hash of their content: the times that the file system keeps may repeat.
     """
 
     def open(self, key: str) -> Reader:
@@ -426,7 +426,7 @@ class _MemoryReader(ObjectReader):
         super().__init__(storage, entry)
         self._data = data
         if blake3(data).hexdigest() != entry.identity:
-            raise ChangedError(f"{storage.locate(entry.key)}: somebody replaced it while it was opened")
+            raise ChangedError(f"{storage.locate(entry.key)}: another process replaced it while it was opened")
 
     def _fetch(self, start: int, length: int) -> bytes:
         return self._data[start : start + length]

@@ -98,7 +98,7 @@ class Lock:
 
     Attributes:
         key: Key of the object.
-        until: When it ends; None if nobody knows, since somebody has to lift it.
+        until: When it ends; None if it ends only when it is removed.
     """
 
     key: str

@@ -56,7 +56,7 @@ class SealedPack:
         return write_pack(self._seal, frames, self._counts, self._sizes, self._hashes)
 
     def buffers(self) -> Iterator[bytearray]:
-        """Give the buffers that the pack is in, which can be used again once it is stored."""
+        """Return the buffers that the pack is in, which can be used again once it is stored."""
         for frame in self._frames:
             stored = frame.result().stored
             if isinstance(stored, memoryview) and isinstance(stored.obj, bytearray):

@@ -28,7 +28,7 @@ _SAMPLE = 8 << 10
 
 
 def _fast(window: int, table: int) -> zstandard.ZstdCompressionParameters:
-    """Give parameters of the fastest strategy, with a window and a hash table of so many bits."""
+    """Return parameters of the fastest strategy, with a window and a hash table of so many bits."""
     return zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_FAST,
         window_log=window,
@@ -189,7 +189,7 @@ def decompress(codec: int, stored: bytes | memoryview, size: int) -> bytes | mem
 
 
 def word_width(codec: int, stored: bytes | memoryview) -> int:
-    """Tell how wide the words of a frame are, so that it can be compressed again as it was; 1 if unknown."""
+    """Return how wide the words of a frame are, so that it can be compressed again as it was; 1 if unknown."""
     return stored[0] if codec == Codec.PLANES and 1 < stored[0] <= WIDEST else 1
 
 

@@ -128,7 +128,7 @@ class Table:
         return len(self.sizes)
 
     def frames_of(self, first: int, count: int) -> Sequence[Frame]:
-        """Give the frames that hold the chunks ``first`` to ``first + count - 1``."""
+        """Return the frames that hold the chunks ``first`` to ``first + count - 1``."""
         begin = bisect_right(self._starts, first) - 1
         end = bisect_right(self._starts, first + count - 1)
         return self.frames[begin:end]
@@ -346,8 +346,8 @@ def open_frame(pack_id: str, frame: Frame, packed: bytes | memoryview) -> memory
         packed: What `unsealed` gave.
 
     Returns:
-        The content of the frame: its chunks, one after the other. Whoever does not check the hash of the whole file
-        that it belongs to has to call `prove_frame`.
+        The content of the frame: its chunks, one after the other. A caller that does not check the hash of the whole
+        file has to call `prove_frame`.
 
     Raises:
         IntegrityError: The bytes do not give what went in.

@@ -2,7 +2,7 @@
 
 An inverted file moves all of its lists when one of them grows, and a generic chunker finds little of them again. But
 the file says where its lists, codes, links and ids are. The readers here follow the fields that ``faiss.write_index``
-of faiss 1.15 writes (``faiss/impl/index_write.cpp``), skip over the content, and believe nothing: every size has to lie
+of faiss 1.15 writes (``faiss/impl/index_write.cpp``), skip over the content, and trust nothing: every size has to lie
 within the file, and all of them together have to end exactly where the file ends. Otherwise nothing is recognised,
 which costs space and never correctness.
 """

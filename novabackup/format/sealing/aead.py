@@ -1,6 +1,6 @@
 """Sealing with AES-256-GCM: a key of its own for each pack and each kind of record, so that no nonce is used twice.
 
-From each data key (32 random bytes) HKDF with SHA-256 (RFC 5869) derives, told apart by their info::
+From each data key (32 random bytes) HKDF with SHA-256 (RFC 5869) derives, with different info::
 
     novabackup key id      8 bytes that name the key, in packs and records
     novabackup chunk ids   key of the BLAKE3 hashes of chunks and frames
@@ -70,7 +70,7 @@ class DataKey:
         return f"DataKey({self.id})"
 
     def pack(self, salt: bytes) -> PackSeal:
-        """Give the seal of the pack with that salt."""
+        """Return the seal of the pack with that salt."""
         return _SealedPack(self, salt)
 
     def seal(self, data: bytes, context: bytes) -> bytes:
@@ -92,7 +92,7 @@ class DataKey:
 
 
 class Sealing(Protection):
-    """Data keys of one repository: the first seals what is new, all open what is there."""
+    """Data keys of one repository: the first seals new objects, all open existing ones."""
 
     def __init__(self, keys: Sequence[DataKey]) -> None:
         """Use keys.
@@ -105,19 +105,19 @@ class Sealing(Protection):
         self.key = self.newest.id
 
     def new_pack(self) -> PackSeal:
-        """Give the seal of a new pack."""
+        """Return the seal of a new pack."""
         return self.newest.pack(secrets.token_bytes(_SALT))
 
     def digest(self, raw: bytes | memoryview) -> bytes:
-        """Give the hash by which content is found again in new packs."""
+        """Return the hash by which content is found again in new packs."""
         return blake3(raw, key=self.newest.chunk_ids).digest()
 
     def pack_seal(self, pack_id: str, encryption: int, mark: bytes, table: bytes) -> PackSeal:
-        """Give the seal of a pack that is there."""
+        """Return the seal of an existing pack."""
         if encryption != ENCRYPTION or any(mark[_KEY_ID:]) or len(table) < _SALT:
             raise IntegrityError(
                 f"pack {pack_id}: expected one that is encrypted, as all in this repository, found another. "
-                "Somebody put it there"
+                "It was put there by someone else"
             )
         return self.named(mark[:_KEY_ID].hex(), f"pack {pack_id}").pack(table[:_SALT])
 
@@ -142,13 +142,13 @@ class Sealing(Protection):
             return zstandard.ZstdDecompressor().decompress(packed), sealed.previous
         except (IntegrityError, struct.error, zstandard.ZstdError) as error:
             raise IntegrityError(
-                f"{where} is not what was sealed for that place: {error}. Somebody replaced it, or it comes from "
+                f"{where} is not what was sealed for that place: {error}. It was replaced, or comes from "
                 "another repository. Restore this object from another copy of it",
                 [Problem(code="damaged", paths=(where,), message="it is not what was sealed for that place")],
             ) from None
 
     def named(self, key: str, what: str) -> DataKey:
-        """Give a key by its id.
+        """Return a key by its id.
 
         Args:
             key: The id.
@@ -164,7 +164,7 @@ class Sealing(Protection):
                 f"{what}: expected something sealed with one of the data keys {', '.join(self.keys)}, found the key "
                 f"{key[: 2 * _KEY_ID]!r}. It comes from another repository, or was sealed before the data key was "
                 "replaced",
-                [Problem(code="damaged", paths=(what,), message="it is sealed with a data key that is not at hand")],
+                [Problem(code="damaged", paths=(what,), message="it is sealed with another data key")],
             ) from None
 
 

@@ -15,7 +15,7 @@ MARK = 12
 
 
 class OtherKeyError(IntegrityError):
-    """It is sealed with a data key that is not at hand: of no use to whoever reads, and perhaps as it should be."""
+    """It is sealed with another data key: this reader cannot use it, but it may be intact."""
 
 
 class PackSeal(abc.ABC):
@@ -25,7 +25,7 @@ class PackSeal(abc.ABC):
         encryption: Its number in the format.
         key: Id of the data key; empty if there is none.
         mark: What the footer says of it; `MARK` bytes.
-        head: What stands before the table, for whoever opens it.
+        head: What precedes the table, for the reader that opens it.
     """
 
     encryption: int
@@ -35,7 +35,7 @@ class PackSeal(abc.ABC):
 
     @abc.abstractmethod
     def digest(self, raw: bytes | memoryview) -> bytes:
-        """Give the hash by which content is found again; 32 bytes."""
+        """Return the hash by which content is found again; 32 bytes."""
 
     @abc.abstractmethod
     def close(self, number: int, data: bytes | memoryview) -> bytes | memoryview:
@@ -73,7 +73,7 @@ class PackSeal(abc.ABC):
 
     @abc.abstractmethod
     def padding(self, size: int) -> int | None:
-        """Say how many bytes of nothing a pack of so many bytes needs, so that its size says little; None for none."""
+        """Return how many bytes of padding a pack of some size needs to reveal little by its size; None for none."""
 
 
 class Protection(abc.ABC):
@@ -87,15 +87,15 @@ class Protection(abc.ABC):
 
     @abc.abstractmethod
     def new_pack(self) -> PackSeal:
-        """Give the seal of a new pack."""
+        """Return the seal of a new pack."""
 
     @abc.abstractmethod
     def digest(self, raw: bytes | memoryview) -> bytes:
-        """Give the hash by which content is found again in new packs; 32 bytes."""
+        """Return the hash by which content is found again in new packs; 32 bytes."""
 
     @abc.abstractmethod
     def pack_seal(self, pack_id: str, encryption: int, mark: bytes, table: bytes) -> PackSeal:
-        """Give the seal of a pack that is there.
+        """Return the seal of an existing pack.
 
         Args:
             pack_id: For messages.
@@ -114,7 +114,7 @@ class Protection(abc.ABC):
         Args:
             data: The record as `novabackup.format.records.encode` gives it.
             place: The key that it will have.
-            previous: The snapshot that was there before, whose absence will tell that somebody took it away.
+            previous: A snapshot that existed before; if it is missing later, it was deleted.
         """
 
     @abc.abstractmethod
@@ -163,7 +163,7 @@ class _PlainPack(PackSeal):
 
 
 class _Plain(Protection):
-    """No keys, nothing hidden; hashes prove what is there against mishaps."""
+    """No keys, nothing hidden; hashes detect accidents."""
 
     key = ""
     _pack = _PlainPack()

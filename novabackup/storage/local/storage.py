@@ -106,7 +106,7 @@ class LocalStorage(Storage):
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError(
-                    errno.ENOENT, "somebody replaced it by something else meanwhile", self._url(key)
+                    errno.ENOENT, "another process replaced it by something else meanwhile", self._url(key)
                 )
             with tolerate(*UNSYNCABLE):
                 os.fdatasync(descriptor)
@@ -123,7 +123,7 @@ class LocalStorage(Storage):
 
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, int]]:
-        """Open a regular file; give its descriptor and its size."""
+        """Open a regular file; return its descriptor and its size."""
         path = self._path(key)
         self._regular(path, key)
         descriptor = os.open(path, READ)
@@ -131,7 +131,7 @@ class LocalStorage(Storage):
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise FileNotFoundError(
-                    errno.ENOENT, "somebody replaced it by something else meanwhile", self._url(key)
+                    errno.ENOENT, "another process replaced it by something else meanwhile", self._url(key)
                 )
             yield descriptor, status.st_size
         finally:
@@ -201,7 +201,7 @@ class LocalStorage(Storage):
                     wait_until_older(status, TICK_NS)
                     return self._replace(key, path, (data,), None, status)
         raise ChangedError(
-            f"{self._url(key)}: expected the version {identity!r}, found {found!r}. Somebody else replaced it meanwhile"
+            f"{self._url(key)}: expected the version {identity!r}, found {found!r}. Another process replaced it"
         )
 
     def delete(self, key: str) -> None:
@@ -251,7 +251,7 @@ class LocalStorage(Storage):
         except BlockingIOError as error:
             lock.release()
             raise BlockingIOError(
-                error.errno, "expected a free lock, found that somebody holds it", str(path)
+                error.errno, "expected a free lock, found that another process holds it", str(path)
             ) from None
         except BaseException:
             lock.release()
@@ -259,7 +259,7 @@ class LocalStorage(Storage):
         return lock
 
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
-        """Remove temporary files of interrupted writes, and lock files that nobody holds."""
+        """Remove temporary files of interrupted writes, and lock files that no process holds."""
         if not self._root.is_dir():
             return 0
         with Draft(self._root / "clock", secret=True) as draft:
@@ -269,7 +269,7 @@ class LocalStorage(Storage):
             return sum(remove_remains(path, now - older_than) for path in found if path != draft.path)
 
     def probe(self) -> Guarantees:
-        """Say what the kernel promises: links and renames are exclusive, and locks exclude."""
+        """Return what the kernel promises: links and renames are exclusive, and locks exclude."""
         return Guarantees(exclusive_create=True, compare_and_swap=True)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -329,13 +329,13 @@ class LocalStorage(Storage):
         return take_away(self._own(key))
 
     def _own(self, key: str) -> Path:
-        """Give the path of what stands under a key itself; links on the way there are followed if they stay inside."""
+        """Return the path of the object itself; links on the way to it are followed if they stay inside."""
         self._check(key)
         parent, _, name = key.rpartition("/")
         return (self._path(parent) if parent else self._root) / name
 
     def _folders_of(self, keys: Iterable[str]) -> set[Path]:
-        """Give the folders that objects are in, but for those outside, where nothing was ever written."""
+        """Return the folders that objects are in, but for those outside, where nothing was ever written."""
         folders = set()
         for key in keys:
             self._check(key)
@@ -376,7 +376,7 @@ class LocalStorage(Storage):
         return path
 
     def _direct(self, key: str) -> Path | None:
-        """Give the path of a key if no link is on the way from the root, as is nearly always so."""
+        """Return the path of a key if no link is on the way from the root, as is nearly always so."""
         path = self.url
         for part in key.split("/"):
             path = f"{path}/{part}"
@@ -432,7 +432,7 @@ class LocalStorage(Storage):
             return entry_of(key, os.fstat(draft.descriptor))
 
     def _sync_nearest(self, folder: Path) -> None:
-        """Flush the folder that a missing file would be in, or the nearest one above it that is there."""
+        """Flush the folder that a missing file would be in, or the nearest existing one above it."""
         for nearest in (folder, *folder.parents):
             try:
                 return sync_folder(nearest)
@@ -442,7 +442,7 @@ class LocalStorage(Storage):
         return None
 
     def _walk(self, folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Entry]:
-        """Give the files below a folder in the order of their keys.
+        """Return the files below a folder in the order of their keys.
 
         Args:
             folder: Its real path.

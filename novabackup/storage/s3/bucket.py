@@ -36,7 +36,7 @@ class Bucket:
         self.sums = Sums()
 
     def key(self, key: str) -> str:
-        """Give the name that an object has in the bucket."""
+        """Return the name that an object has in the bucket."""
         return f"{self.root}/{key}" if self.root else key
 
     def call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
@@ -126,7 +126,7 @@ def described(key: str, size: int, answer: Mapping[str, Any], modified: float) -
     Args:
         key: Which one.
         size: In bytes.
-        answer: What the server said of it.
+        answer: The server's answer for it.
         modified: In seconds since the epoch.
     """
     # The same object has its ETag with and without quotes, and its time in whole seconds or finer, depending on
@@ -143,7 +143,7 @@ def size_in(answer: Mapping[str, Any]) -> int:
 
 
 def etag_of(identity: str) -> str:
-    """Give the ETag, as requests name it, of the version with this identity."""
+    """Return the ETag, as requests name it, of the version with this identity."""
     return f'"{identity.rpartition("-")[0]}"'
 
 

@@ -72,7 +72,7 @@ class S3Client:
 
     Attributes:
         url: Where the storage is, for messages.
-        extra: What the caller wants to be said of each object: encryption, access, metadata.
+        extra: Parameters of each object: encryption, access, metadata.
         requests: How many have been sent, repeated ones among them.
     """
 
@@ -156,7 +156,7 @@ class S3Client:
         return self._made[1]
 
     def run(self, work: Callable[[s3fs.S3FileSystem], Coroutine[Any, Any, Any]]) -> Any:
-        """Wait for work on the event loop of s3fs; whoever is interrupted while waiting leaves nothing running.
+        """Wait for work on the event loop of s3fs; an interrupt while waiting leaves nothing running.
 
         s3fs itself would let a request go on after Ctrl-C, and it would take effect some time later.
         """
@@ -222,7 +222,7 @@ def _check(url: str, options: Mapping[str, Any]) -> None:
         )
     if unknown:
         raise ConfigurationError(
-            f"{url}: expected storage_options that s3fs knows, found {', '.join(unknown)}. Leave them out or mend them"
+            f"{url}: expected storage_options that s3fs knows, found {', '.join(unknown)}. Leave them out or fix them"
         )
     if strange := sorted(extra.keys() - _ABOUT_OBJECTS):
         raise ConfigurationError(
@@ -244,6 +244,6 @@ def _attempts(retries: Mapping[str, Any] | None) -> int:
 
 
 def _pause(attempt: int) -> float:
-    """Give the seconds to wait after an attempt; spread at random, so that those who met do not meet again."""
+    """Return the seconds to wait after an attempt; spread at random, so that those who met do not meet again."""
     longest = min(_FIRST_PAUSE * 2.0 ** (attempt - 1), _LONGEST_PAUSE)
     return longest * (0.5 + secrets.randbelow(500) / 1000)

@@ -97,13 +97,13 @@ _PERMISSIONS = {
 
 
 class RefusedError(OSError):
-    """An answer of the server that somebody here knows what to do about."""
+    """An answer of the server that a caller in this package handles."""
 
     status = 0
 
 
 def passes(error: BaseException) -> bool:
-    """Tell whether a later attempt may succeed: throttling, a fault of the server, a broken connection."""
+    """Return whether a later attempt may succeed: throttling, a fault of the server, a broken connection."""
     answer = _answer(error)
     if answer:
         return _status(answer) in _PASSING_STATUS or _code(answer) in _PASSING
@@ -111,7 +111,7 @@ def passes(error: BaseException) -> bool:
 
 
 def wanted_pause(error: BaseException) -> float:
-    """Give the seconds that the server asks to be left alone for; 0 if it says nothing."""
+    """Return the seconds that the server asks to be left alone for; 0 if it says nothing."""
     said = _answer(error).get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
     return float(said) if said.isdecimal() else 0.0
 
@@ -150,7 +150,7 @@ def _unsent(error: Exception) -> str:
     if isinstance(error, botocore.exceptions.ProfileNotFound):
         return (
             f"{error}. Profiles are looked for in ~/.aws/config and ~/.aws/credentials, or where AWS_CONFIG_FILE and "
-            "AWS_SHARED_CREDENTIALS_FILE say: mend the name in storage_options or AWS_PROFILE"
+            "AWS_SHARED_CREDENTIALS_FILE say: fix the name in storage_options or AWS_PROFILE"
         )
     if isinstance(error, _NO_CREDENTIALS):
         return (
@@ -162,12 +162,12 @@ def _unsent(error: Exception) -> str:
 
 
 def _refusal(error: Exception, answer: Mapping[str, Any], url: str, tried: str) -> Exception:
-    """Say what the server's answer means, by its code and status and not by what s3fs made of it."""
+    """Return what the server's answer means, by its code and status and not by what s3fs made of it."""
     status, code = _status(answer), _code(answer)
     text = str(answer.get("Error", {}).get("Message") or error)
     said = text if code in text or code.isdecimal() else f"{code}: {text}"
     if status == 404:
-        missing = "there is no such bucket. Create it, or mend the URL" if code == "NoSuchBucket" else ""
+        missing = "there is no such bucket. Create it, or fix the URL" if code == "NoSuchBucket" else ""
         return FileNotFoundError(errno.ENOENT, missing or os.strerror(errno.ENOENT), url)
     if code == "InvalidObjectState":
         archive = answer.get("Error", {}).get("StorageClass") or "an archive"

@@ -45,7 +45,7 @@ _HEAD = 512 << 10
 _FEW = 4
 """Objects up to which asking for each is better than a list of a folder that may hold many."""
 _UPLOAD_GRACE = 86_400.0
-"""Seconds that an unfinished upload is left alone at least: it cannot be told whether its writer still lives."""
+"""Seconds that an unfinished upload is left alone at least: it is unknown whether its writer is still alive."""
 _CLASS = re.compile(r"[A-Z0-9_-]{1,64}", re.IGNORECASE)
 
 
@@ -147,7 +147,7 @@ class S3Storage(KeyedStorage):
         return data
 
     def proof(self, entry: Entry, expected: str) -> Proof:
-        """Give what the content of a version can be compared with.
+        """Return what the content of a version can be compared with.
 
         Args:
             entry: The version.
@@ -164,7 +164,7 @@ class S3Storage(KeyedStorage):
         return SumProof(self._bucket.sums, f"{self.locate(entry.key)} {expected}", expected, length)
 
     def _part_sizes(self, key: str) -> tuple[int, ...]:
-        """Give the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
+        """Return the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
         try:
             answer = self._bucket.head(key, PartNumber=1)
         except (FileNotFoundError, RefusedError):
@@ -192,7 +192,7 @@ class S3Storage(KeyedStorage):
         return Part(data[:length], size_in(answer))
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Tell which of these objects are there: one by one if they are few, else by a list of their folder."""
+        """Return which of these objects are there: one by one if they are few, else by a list of their folder."""
         if len(keys) <= _FEW:
             return super().present(keys)
         return set(keys) & {key for key, _item in self._bucket.listed(_folder(keys))}
@@ -205,7 +205,7 @@ class S3Storage(KeyedStorage):
         return self._send(key, blocks, {})
 
     def add(self, key: str, blocks: Iterable[Block]) -> Entry:
-        """Write an object that will never change; one that is there already is not replaced, if the server can tell."""
+        """Write an object that will never change; an existing one is not replaced, if the server can tell."""
         try:
             return self._send(key, blocks, {"IfNoneMatch": "*"})
         except RefusedError as error:
@@ -314,7 +314,7 @@ class S3Storage(KeyedStorage):
         return removed
 
     def classed(self, storage_class: str) -> S3Storage:
-        """Give the same place once more; what is written through that one goes into a storage class."""
+        """Return the same place once more; what is written through that one goes into a storage class."""
         if not _CLASS.fullmatch(storage_class):
             raise ConfigurationError(
                 f"{self.url}: expected a storage class such as STANDARD_IA, found {storage_class!r}"
@@ -325,7 +325,7 @@ class S3Storage(KeyedStorage):
         return classed
 
     def frozen(self, keys: Collection[str]) -> list[Frozen]:
-        """Tell which of these objects cannot be read before they have been thawed."""
+        """Return which of these objects cannot be read before they have been thawed."""
         suspects: Collection[str] = keys
         if len(keys) > _FEW:
             wanted = set(keys)
@@ -348,11 +348,11 @@ class S3Storage(KeyedStorage):
         except ArchivedError:
             pass  # so says S3 of what is readable by now
         except RefusedError as error:
-            if error.status != 409:  # somebody has asked already
+            if error.status != 409:  # it was requested before
                 raise
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
-        """Tell which of these objects may not be deleted yet."""
+        """Return which of these objects may not be deleted yet."""
         return self._seen(lock_state, keys) if keys and self._lock_configuration().get("ObjectLockEnabled") else []
 
     def protect(self, keys: Iterable[str]) -> None:
@@ -368,7 +368,7 @@ class S3Storage(KeyedStorage):
             try:
                 self._bucket.call(key, "put_object_retention", Key=self._bucket.key(key), Retention=retention)
             except FileNotFoundError:
-                return  # whoever relies on it finds out
+                return  # a caller that relies on it finds out
             except PermissionError as error:
                 # A longer lock cannot be made shorter, and need not be.
                 if not any(found.until is None or found.until >= until for found in self._seen(lock_state, [key])):
@@ -393,7 +393,7 @@ class S3Storage(KeyedStorage):
         return {**(answer.get("ObjectLockConfiguration") or {}), "Now": date_of(answer)}
 
     def _seen(self, state: Callable[[str, Mapping[str, Any]], _T | None], keys: Collection[str]) -> list[_T]:
-        """Look at objects, several at once; give what can be said of some of them."""
+        """Inspect objects, several at once; return what was found for some of them."""
 
         def look(key: str) -> _T | None:
             try:
@@ -433,7 +433,7 @@ class _S3Reader(ObjectReader):
         self._proof: Proof | None = None
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a range; whoever reads all from the beginning to the end has it compared with the server's sum."""
+        """Read a range; a reader that reads all from the beginning to the end has it compared with the server's sum."""
         data = super().read(start, length)
         if start == 0:
             self._at, self._proof = 0, None
@@ -447,7 +447,7 @@ class _S3Reader(ObjectReader):
         buffer[:] = super().read(start, len(buffer))
 
     def proof(self) -> Proof:
-        """Give what the whole content can be compared with; what is small was compared when it came."""
+        """Return what the whole content can be compared with; what is small was compared when it came."""
         if len(self._head) == self.entry.size:
             return Proof()
         return self._place.proof(self.entry, self._expected)
@@ -460,7 +460,7 @@ class _S3Reader(ObjectReader):
     def _follow(self, start: int, data: bytes) -> None:
         if self._proof is None:
             if self._at <= len(self._head):
-                return  # nobody may want more than this
+                return  # a caller may not want more than this
             self._proof = self.proof()
             self._proof.update(self._head[:start])
         self._proof.update(data)
@@ -472,7 +472,7 @@ class _S3Reader(ObjectReader):
             return self._head[start : start + length]
         data = self._storage.fetch(self.entry, start, length)
         if length == self.entry.size:
-            self._head = data  # not so large that it had to be read in pieces: whoever looks into it later has it
+            self._head = data  # small enough to keep for later reads
         return data
 
 
@@ -482,6 +482,6 @@ def _blocks(reader: Reader) -> Iterator[bytes]:
 
 
 def _folder(keys: Collection[str]) -> str:
-    """Give the longest folder that all these objects lie in, as a beginning of their keys."""
+    """Return the longest folder that all these objects lie in, as a beginning of their keys."""
     folder = os.path.commonpath([key.rpartition("/")[0] for key in keys])
     return f"{folder}/" if folder else ""

@@ -30,7 +30,7 @@ _TOKEN = "novabackup-write"  # noqa: S105 - a name for the random token by which
 
 
 class _Body(io.BytesIO):
-    """Content on its way; whoever asks for its buffer to learn the size does not get a copy of it made."""
+    """Content to send; asking for its buffer to learn the size makes no copy."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -44,7 +44,7 @@ class Writer:
     """Writes objects of one bucket.
 
     When an answer gets lost, the request is sent again and refused because of its own success. So each write carries a
-    random token, which shows whose work is there.
+    random token, which shows who wrote the object.
     """
 
     def __init__(self, bucket: Bucket, parallel: int, storage_class: str = "") -> None:
@@ -95,7 +95,7 @@ class Writer:
             if self._arrived(key, digest, answer, altered):
                 return _entry(key, len(data), answer)
             altered += 1
-            if condition:  # what is there now is this call's own
+            if condition:  # the existing object is this call's own
                 condition = {"IfMatch": answer["ETag"]}
         raise AssertionError("unreachable")
 
@@ -152,13 +152,13 @@ class Writer:
         return {"Metadata": {**self._bucket.client.extra.get("Metadata", {}), _TOKEN: token}, **self._class}
 
     def _sealed(self, digest: Any) -> dict[str, str]:
-        """Give what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
+        """Return what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
         if "ChecksumAlgorithm" in self._bucket.client.extra:
             return {}  # botocore does it
         return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
 
     def _arrived(self, key: str, digest: Any, answer: Mapping[str, Any], altered: int) -> bool:
-        """Tell whether the server has what was sent, for those that do not compare by themselves.
+        """Return whether the server has what was sent, for those that do not compare by themselves.
 
         Args:
             key: What was written.
@@ -184,7 +184,7 @@ class Writer:
         )
 
     def _mine(self, key: str, token: str) -> Mapping[str, Any]:
-        """Give what the server says of the object that is there if the write with this token made it."""
+        """Return the server's answer for the existing object if the write with this token made it."""
         try:
             answer = self._bucket.head(key)
         except FileNotFoundError:

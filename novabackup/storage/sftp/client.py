@@ -1,7 +1,7 @@
-"""The way to an SFTP server: a verified connection, made anew when it breaks, in a thread that an interrupt spares.
+"""The way to an SFTP server: a verified connection, made again when it breaks, in a thread that an interrupt spares.
 
 asyncssh is used as it is and not through the file system of ``sshfs``, which takes any host key by default, cannot be
-told to give a connection attempt up, and does not connect again.
+given a time limit for connecting, and does not reconnect.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Call(Generic[_Result]):
             self._ended.set()
 
     def result(self) -> _Result:
-        """Wait for the end; whoever is interrupted while waiting leaves nothing running."""
+        """Wait for the end; an interrupt while waiting leaves nothing running."""
         try:
             return self._future.result()
         except BaseException:
@@ -84,7 +84,7 @@ class Call(Generic[_Result]):
             raise
 
     def give_up(self) -> None:
-        """End the work, if it has not ended, and wait until it has; no error of it is told."""
+        """End the work, if it has not ended, and wait until it has; its errors are ignored."""
         self._is_given_up.set()  # before a look at the task: work that has not begun yet never will
         if not self._ended.is_set():
             task = self._task
@@ -133,10 +133,10 @@ class SftpClient:
                 f"{self._url}: expected known_hosts to name a file, found None: the server's key is always verified. "
                 "Leave the option out to use ~/.ssh/known_hosts"
             )
-        for name, told in (("port", self._address.port), ("username", self._address.username)):
-            if told is not None and self._options.setdefault(name, told) != told:
+        for name, named in (("port", self._address.port), ("username", self._address.username)):
+            if named is not None and self._options.setdefault(name, named) != named:
                 raise ConfigurationError(
-                    f"{self._url}: expected one {name}, found {self._options[name]!r} in storage_options and {told!r} "
+                    f"{self._url}: expected one {name}, found {self._options[name]!r} in storage_options and {named!r} "
                     "in the URL. Leave one of them out"
                 )
         if not isinstance(self._options.get("tunnel", ""), str):
@@ -161,13 +161,13 @@ class SftpClient:
         return Call(engine, lambda: self._attempt(engine, work, attempts))
 
     def finish_with(self, link: Link, last: Callable[[], None]) -> None:
-        """Do the last thing with what belongs to a connection, if that is the one in use; nobody waits for it."""
+        """Do the last thing with what belongs to a connection, if it is the one in use, without waiting."""
         engine = self._engine
         if engine is not None and engine.link is link and not link.is_broken:
             engine.loop.call_soon_threadsafe(last)
 
     def remove(self, *paths: str) -> None:
-        """Remove files that nobody sees, if that can be done at once."""
+        """Remove temporary files, if that can be done at once."""
 
         async def work(link: Link) -> None:
             await together(link.remove(path) for path in paths)
@@ -269,7 +269,7 @@ class SftpClient:
         return ConfigurationError(
             f"{self._url}: expected a server whose key is in {file}, found one that is unknown there, or another one "
             f"than there ({error.reason}). If this is its first use: 'ssh-keyscan {named} > key', compare 'ssh-keygen "
-            f"-lf key' with what the server's owner says, and append it to {file}. If it was known before, somebody "
+            f"-lf key' with what the server's owner says, and append it to {file}. If it was known before, someone "
             "may be in between: ask the owner before you replace its key"
         )
 

@@ -56,7 +56,7 @@ class Draft:
         self._published = False
 
     async def open(self, link: Link) -> File:
-        """Open it, anew if the connection is another one by now."""
+        """Open it; reopen it if the connection is another one by now."""
         if self._file is None or self._file.link is not link:
             file = await link.open(self.path, CREATE, self._mode)
             if self._file is not None:
@@ -136,7 +136,7 @@ class Draft:
             status = await link.look(self._target)
             found = None if status is None else await describe(link, entry.key, self._target, status)
             if found is None or found.identity != entry.identity:
-                raise OSError(errno.EIO, "somebody replaced or removed it while it was written", self._url)
+                raise OSError(errno.EIO, "another process replaced or removed it while it was written", self._url)
         await link.sync_folder(posixpath.dirname(self._target))
 
     async def _replace(self, link: Link) -> None:

@@ -154,7 +154,7 @@ class Link:
         self.write_size = min(sftp.limits.max_write_len or _CHUNK, _LARGEST_CHUNK)
 
     def drop(self) -> None:
-        """Give the connection up at once; may be called again."""
+        """Return the connection up at once; may be called again."""
         if not self.is_broken:
             self.is_broken = True
             self._connection.abort()
@@ -256,7 +256,7 @@ class Link:
         await self.ask(path, self._sftp.rename, path, to)
 
     async def link(self, path: str, to: str) -> None:
-        """Give a file a second name, which must not be there yet."""
+        """Return a file a second name, which must not be there yet."""
         await self.ask(path, self._sftp.link, path, to)
 
     async def remove(self, path: str) -> bool:

@@ -78,14 +78,14 @@ class Tree:
         """Find a file that may be missing.
 
         Raises:
-            ConfigurationError: Something else is there, or it leads out of the root.
+            ConfigurationError: Something else exists there, or it leads out of the root.
         """
         path, status = await self.find(link, key)
         self.check(key, status)
         return path, status
 
     def check(self, key: str, status: Status | None) -> None:
-        """Make sure that what stands under a key is a file or nothing.
+        """Check that what stands under a key is a file or nothing.
 
         Anything else is refused before it is opened: opening a pipe blocks the server, opening a device can act.
         """
@@ -172,7 +172,7 @@ class Tree:
             try:
                 await link.make_folder(folder)
             except OSError:
-                # Somebody else may have been faster.
+                # Another process may have been faster.
                 status = await link.look(folder)
                 if status is None or not status.is_folder:
                     raise
@@ -182,7 +182,7 @@ class Tree:
             raise NotADirectoryError(errno.ENOTDIR, "expected a folder, found a file", folder)
 
     async def sync_nearest(self, link: Link, folder: str) -> None:
-        """Flush a folder, or the nearest one above it that is there."""
+        """Flush a folder, or the nearest existing one above it."""
         root = await self.root(link)
         while folder == root or folder.startswith(_join(root, "")):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):

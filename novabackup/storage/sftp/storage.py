@@ -107,11 +107,11 @@ class SftpStorage(KeyedStorage):
         return self._do(key, work)
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object under the key."""
+        """Return whether there is an object under the key."""
         return bool(self.present([key]))
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Tell which of these objects are there, all at once."""
+        """Return which of these objects are there, all at once."""
         every = [self.checked(key) for key in keys]
 
         async def work(link: Link) -> list[tuple[str, Status | None]]:
@@ -205,7 +205,7 @@ class SftpStorage(KeyedStorage):
         """Replace an object only if it is still the version named.
 
         Raises:
-            ConfigurationError: The content is larger than 64 KiB, up to which versions are told apart by content.
+            ConfigurationError: The content is larger than 64 KiB, up to which versions are identified by content.
         """
         self.checked(key)
         if len(data) > EXACT:
@@ -279,7 +279,7 @@ class SftpStorage(KeyedStorage):
         return self._do("", work)
 
     def checked(self, key: str) -> str:
-        """Give a key back that is safe to use.
+        """Return a key back that is safe to use.
 
         Raises:
             ConfigurationError: It is not.
@@ -315,7 +315,7 @@ class SftpStorage(KeyedStorage):
             self._client.remove(first, second, path)
 
     def _target(self, key: str) -> tuple[str, Status | None]:
-        """Find where to write, and what is there now."""
+        """Find where to write, and the existing object."""
         self.checked(key)
         return self._do(key, lambda link: self._tree.find_file(link, key))
 
@@ -353,7 +353,7 @@ class _SftpReader(ObjectReader):
         return self._sftp._do(self.entry.key, work)
 
     async def _file(self, link: Link) -> File:
-        """Give the open file; open it anew where the connection broke, if it is still the same version."""
+        """Return the open file; reopen it after the connection broke, if it is still the same version."""
         assert isinstance(self._content, File)
         if self._content.link is not link:
             path = await self._still(link)
@@ -365,7 +365,7 @@ class _SftpReader(ObjectReader):
         return self._content
 
     async def _still(self, link: Link) -> str:
-        """Make sure that the version is in its place; give the path."""
+        """Check that the version is in its place; return the path."""
         key = self.entry.key
         path, status = await self._sftp._tree.find_file(link, key)
         found = "nothing"

@@ -5,16 +5,16 @@ A swap of an object from a version to new content goes like this:
 1. The new content is written to a file of its own with a random name, ``.novabackup-<token>.swap``, and flushed.
 2. A file that holds only that token is linked to the name of the *succession*, which belongs to this object and this
    version: ``.novabackup-<hash of key and identity>.lock``. Of several writers one succeeds; that is the decision.
-3. The content is renamed over the object. Anybody may do this for the winner, and whoever comes too late finds no such
-   file any more: each content is put in place at most once, so no late rename can undo a later version.
+3. The content is renamed over the object. Any writer may do this for the winner, and one that comes too late finds no
+   such file any more: each content is put in place at most once, so no late rename can undo a later version.
 
 The object is there all the time. Whatever dies at whatever point, nothing has to be unlocked: before step 2 nothing has
-happened; after it, the next writer finds the decision, carries it out, and is told that the version is gone. Where its
+happened; after it, the next writer finds the decision, carries it out, and learns that the version is gone. Where its
 content is gone and the version is still there (the winner took it back, or the same bytes were written once more within
 the same second), the decision is spent, and the next *generation* of the succession is decided in the same way.
 
 The succession stays for a while, so that a writer who looked at the object before step 3 and stood still is refused by
-it. Who stands still for longer than that looks at the object once more before he believes that he won.
+it. A writer that was suspended for longer checks the object again before it assumes that it won.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Succession:
         key: Of the object.
         path: Where it is.
         identity: Of the version.
-        status: What the server said of the version.
+        status: The server's attributes of the version.
         begun: When it was looked at, by this process's monotonic clock.
         generation: How often such a version has been succeeded already: the same content within the same second.
     """
@@ -80,11 +80,11 @@ class _Succession:
 
     @property
     def is_stale(self) -> bool:
-        """Whether it may have been tidied away and decided anew."""
+        """Whether it may have been removed and decided again."""
         return self.age > GRACE / 2
 
     def content(self, token: str) -> str:
-        """Name the file that holds the new content of whoever has this token."""
+        """Return the file that holds the new content of the writer with this token."""
         return posixpath.join(posixpath.dirname(self.path), f".novabackup-{token}.swap")
 
     async def claim(self, link: Link, token: str, draft: str) -> bool:
@@ -101,7 +101,7 @@ class _Succession:
         return True
 
     async def carry_out(self, link: Link) -> bool:
-        """Put the content of whoever won in place; tell whether that had still to be done."""
+        """Put the winner's content in place; return whether that was still to be done."""
         winner = await self._winner(link)
         if winner is None or self.is_stale:
             return True
@@ -167,7 +167,7 @@ class Successions:
             decided = self._client.run(lambda link: self._decide(link, succession, token, draft))
             if decided is None:
                 raise ChangedError("another")
-            left.pop()  # it is the object's from now on, whoever puts it in place
+            left.pop()  # from now on it belongs to the object
             self._client.run(lambda link: self._succeed(link, succession, token))
         finally:
             # Should this take content away whose decision has just been made, the next writer passes that over.
@@ -177,7 +177,7 @@ class Successions:
         return describe_content(key, status, data)
 
     async def _look(self, link: Link, key: str) -> _Succession | None:
-        """Look at the version that is there; give what decides who replaces it."""
+        """Read the existing version; return the decision on who replaces it."""
         begun = time.monotonic()
         path, status = await self._tree.find_file(link, key)
         if status is None:
@@ -189,7 +189,7 @@ class Successions:
         return _Succession(key=key, path=path, identity=identity, status=status, begun=begun)
 
     async def _decide(self, link: Link, succession: _Succession, token: str, draft: str) -> _Succession | None:
-        """Try to become the one who replaces a version; give what was decided if it is this one."""
+        """Try to become the one who replaces a version; return what was decided if it is this one."""
         while True:
             won = await succession.claim(link, token, draft)
             if won and not succession.is_stale:
@@ -208,7 +208,7 @@ class Successions:
             succession = attrs.evolve(succession, generation=succession.generation + 1)
 
     async def _succeed(self, link: Link, succession: _Succession, token: str) -> None:
-        # Where it is gone, somebody else has put it in place already.
+        # Where it is gone, another process has put it in place already.
         with contextlib.suppress(FileNotFoundError):
             await link.replace(succession.content(token), succession.path)
         await link.sync_folder(posixpath.dirname(succession.path))

@@ -1,6 +1,6 @@
 """Which version of a file this is, by the little that SFTP tells: size, time in whole seconds, and the content itself.
 
-Version 3 of the protocol knows neither the change time nor the number of a file. So a file up to 64 KiB is told apart
+Version 3 of the protocol knows neither the change time nor the number of a file. So a file up to 64 KiB is identified
 by a hash of its content, which is read each time. Of a larger one, size and time are all there is, and two changes
 within one second may share them: it is vouched for only when the server's clock has gone on since its last change.
 """
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 EXACT = 64 << 10
-"""Files up to this size are told apart by their content, larger ones by size and time."""
+"""Files up to this size are identified by their content, larger ones by size and time."""
 _TICK = 2.0
 """Seconds within which two changes may share one time: servers tell whole seconds, and some file systems even ones."""
 _PATIENCE = 4
-"""How often to wait for a file that somebody keeps writing to before it is no longer vouched for."""
+"""How often to wait for a file that keeps changing before its version counts as unknown."""
 _KEPT = 600.0
 """Seconds for which a look at the server's clock is good."""
 
@@ -73,7 +73,7 @@ async def describe(link: Link, key: str, path: str, status: Status) -> Entry:
 
 
 async def describe_open(file: File, key: str, seen: Status) -> tuple[Entry, bytes | None]:
-    """Describe an open file; give its content too if it is small.
+    """Describe an open file; return its content too if it is small.
 
     Args:
         file: The file.
@@ -89,16 +89,16 @@ async def describe_open(file: File, key: str, seen: Status) -> tuple[Entry, byte
 
 
 def temporary(folder: str) -> str:
-    """Make up the name of a file that nobody sees."""
+    """Make up the name of a temporary file."""
     return posixpath.join(folder, f".novabackup-{secrets.token_hex(8)}.tmp")
 
 
 async def place(link: Link, path: str, data: bytes, like: Status | None = None) -> Status:
-    """Write a small file that nobody sees yet, and flush it; may be done again.
+    """Write a small temporary file, and flush it; may be repeated.
 
     Args:
         link: The connection.
-        path: A name that is nobody else's.
+        path: A unique name.
         data: All of its content.
         like: Whose permissions and owner it is to have, as far as that is permitted.
     """
@@ -111,7 +111,7 @@ async def place(link: Link, path: str, data: bytes, like: Status | None = None) 
 
 
 async def same_file(link: Link, path: str, other: str) -> bool:
-    """Tell whether two names are of one file, by setting the time of access under one and looking under the other."""
+    """Return whether two names are of one file, by setting the time of access under one and looking under the other."""
     mine, theirs = await link.look(path), await link.look(other)
     if mine is None or theirs is None or (mine.size, mine.mtime) != (theirs.size, theirs.mtime):
         return False
@@ -130,14 +130,14 @@ class Clock:
         self._noted = 0.0
 
     def note(self, written: Status) -> None:
-        """Learn from a file that the server wrote just now, and whose time nobody has set."""
+        """Learn from a file that the server wrote just now, and whose time was not set."""
         now = time.monotonic()
         ahead = written.mtime - now
         if self._ahead is None or ahead > self._ahead or now - self._noted > _KEPT:
             self._ahead, self._noted = ahead, now
 
     async def now(self, link: Link, folder: str) -> float | None:
-        """Tell the time, in seconds since the epoch; None where nothing can be written to look at its time.
+        """Return the time, in seconds since the epoch; None where nothing can be written to look at its time.
 
         Args:
             link: The connection.
@@ -148,7 +148,7 @@ class Clock:
         return self._ahead + time.monotonic()
 
     async def look(self, link: Link, folder: str) -> float | None:
-        """Tell the time by a file that is written for it."""
+        """Return the time by a file that is written for it."""
         path = temporary(folder)
         try:
             written = await place(link, path, b"")
