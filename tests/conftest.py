@@ -216,10 +216,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Start the longest first, and let one worker have the tests of the one server that is heavy."""
-    for item in items:
-        if "radosgw_endpoint" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("radosgw"))
+    """Start the longest first."""
     items.sort(key=_rank)
     if config.getoption("--fast"):
         chosen = list(_few_of_each_file(items))
