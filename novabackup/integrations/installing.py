@@ -255,7 +255,7 @@ class Installation:
 def _call(command: Sequence[str]) -> None:
     outcome = commands.run(command, timeout=_TIMEOUT)
     if not outcome.good:
-        raise ServiceError(f"{shlex.join(command)}: expected it to end well, found {outcome}. Run it by hand")
+        raise ServiceError(f"{shlex.join(command)}: expected it to succeed, found {outcome}. Run it by hand")
 
 
 def _text(path: Path) -> str:

@@ -320,7 +320,7 @@ class FullRecovery:
         for command in self._commands:
             outcome = commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
             if not outcome.good:
-                raise RecoveryError(f"{_shown(command)}: expected it to end well, found {outcome}")
+                raise RecoveryError(f"{_shown(command)}: expected it to succeed, found {outcome}")
 
     # -- the note ----------------------------------------------------------------------------------------------------
 
