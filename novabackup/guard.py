@@ -9,9 +9,9 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup._support.arguments import expect
 from novabackup.operations.backup import request
-from novabackup.repository.repository import Repository, protocol
+from novabackup.repository.repository import Repository
 from novabackup.repository.snapshot import Snapshot
-from novabackup.storage import Storage
+from novabackup.storage import Storage, protocol_of
 from novabackup.store.store import IndexStore
 from novabackup.transaction import session
 from novabackup.transaction.session import Call, Recovery
@@ -115,5 +115,5 @@ def _repository(store: IndexStore, repository: Repository | str | os.PathLike[st
     if repository is None:
         repository = f"{store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
     # Credentials are handed on only within one kind of backend, never to another.
-    shared = isinstance(repository, str) and protocol(repository) == protocol(store.url)
+    shared = isinstance(repository, str) and protocol_of(repository) == protocol_of(store.url)
     return Repository(repository, storage_options=store.storage_options if shared else None)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import signal
 import sqlite3
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -102,6 +105,28 @@ def main() -> None:
         (folder / "metadata.json").write_text("[")
     else:
         ingest(folder, new)
+
+
+INGEST_AND_DIE = """
+    import os, pathlib, signal, sys
+    import nova
+    from novabackup import IndexStore, snapshot
+    folder = pathlib.Path(sys.argv[1])
+    with snapshot(IndexStore(folder)):
+        nova.build(folder, nova.texts(2))
+        (folder / "metadata.json").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def ingest_and_die(folder: Path) -> None:
+    """Run a guarded ingestion in another process, which is killed half-way."""
+    dead = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INGEST_AND_DIE), folder],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert dead.returncode == -signal.SIGKILL
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,7 @@
-"""The keys of all objects in a repository. No other module spells one."""
+"""The keys of all objects in a repository.
+
+No other module spells one.
+"""
 
 from __future__ import annotations
 

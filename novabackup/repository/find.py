@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
@@ -90,9 +89,3 @@ def components_of(record: SnapshotRecord) -> tuple[Component, ...]:
 
 def _by_name(path: str, record: SnapshotRecord) -> Component:
     return Tree(path) if path in record.trees else Files(path, optional=True)
-
-
-def protocol(url: str) -> str:
-    """Return the kind of backend that a URL names; ``file`` for a path."""
-    found = re.match(r"([a-z0-9+]+)://", url)
-    return found[1] if found else "file"

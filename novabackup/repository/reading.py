@@ -18,10 +18,10 @@ from novabackup.format.records import Drill, Pin, Point, SnapshotRecord
 from novabackup.keys import Key
 from novabackup.objects.objects import Objects
 from novabackup.operations import pins
-from novabackup.repository.find import components_of, name_of, protocol, resolve, taken_by, url_of
+from novabackup.repository.find import components_of, name_of, resolve, taken_by, url_of
 from novabackup.repository.snapshot import Origin, Snapshot, Snapshots
 from novabackup.retention import Policy
-from novabackup.storage import Storage, open_storage
+from novabackup.storage import Storage, open_storage, protocol_of
 from novabackup.store.reports import Problems
 from novabackup.store.store import IndexStore
 
@@ -325,7 +325,7 @@ class ReadableRepository:
 
     def _options_for(self, url: str) -> Mapping[str, Any]:
         """Credentials are passed on only within one kind of backend, never to another."""
-        return self._storage_options if protocol(url) == protocol(self.url) else {}
+        return self._storage_options if protocol_of(url) == protocol_of(self.url) else {}
 
     def _open_store(self, record: SnapshotRecord) -> IndexStore:
         """Open the store that a snapshot names, when the program has not passed it to this object."""

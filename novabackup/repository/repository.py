@@ -18,7 +18,7 @@ from novabackup.objects.objects import Objects
 from novabackup.operations import backup as backups
 from novabackup.operations import pins
 from novabackup.operations.backup import Request, request
-from novabackup.repository.find import name_of, protocol, resolve, url_of
+from novabackup.repository.find import name_of, resolve, url_of
 from novabackup.repository.reading import ReadableRepository
 from novabackup.repository.snapshot import Snapshot, Snapshots
 from novabackup.retention import ForgetPlan, Policy
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from novabackup.operations.repair.plan import RepairPlan
     from novabackup.repository.keyring import KeyRing
 
-__all__ = ["Repository", "protocol", "request"]
+__all__ = ["Repository", "request"]
 
 # Verbs are imported by the methods that need them, so that a guard loads none of them.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -13,28 +12,12 @@ import pytest
 import nova
 from novabackup import IndexStore, Repository, recover, snapshot
 
-INGEST_AND_DIE = """
-    import os, pathlib, signal, sys
-    import nova
-    from novabackup import IndexStore, snapshot
-    folder = pathlib.Path(sys.argv[1])
-    with snapshot(IndexStore(folder)):
-        nova.build(folder, nova.texts(2))
-        (folder / "metadata.json").unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
 
 @pytest.fixture
 def killed(folder):
     """A store whose ingest was killed; gives what it held before."""
     before = nova.contents(folder)
-    dead = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(INGEST_AND_DIE), folder],
-        env={"PYTHONPATH": ":".join(sys.path)},
-        check=False,
-    )
-    assert dead.returncode == -signal.SIGKILL
+    nova.ingest_and_die(folder)
     assert nova.contents(folder) != before
     return before
 
