@@ -1,4 +1,4 @@
-"""Derives findings from the evidence: what is wrong, how urgent it is, and what to do. No I/O."""
+"""Derives findings from the evidence: what is wrong, how urgent it is, and what to do, without any I/O."""
 
 from __future__ import annotations
 
