@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import os
 import shutil
@@ -206,14 +207,33 @@ def _rank(item: pytest.Item) -> int:
     return next((rank for rank, name in enumerate(LONG) if name in item.nodeid), len(LONG))
 
 
+FAST = 3
+"""How many tests of each file `--fast` runs."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help=f"run only {FAST} tests of each file, and none that is slow")
+
+
 def pytest_collection_modifyitems(config, items):
-    """Start the longest first, mark them as slow, and let one worker have the tests of the one server that is heavy."""
+    """Start the longest first, and let one worker have the tests of the one server that is heavy."""
     for item in items:
-        if _rank(item) < len(LONG):
-            item.add_marker(pytest.mark.slow)
         if "radosgw_endpoint" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("radosgw"))
     items.sort(key=_rank)
+    if config.getoption("--fast"):
+        chosen = list(_few_of_each_file(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def _few_of_each_file(items):
+    taken = collections.Counter()
+    for item in items:
+        on_server = any(name.endswith(("_endpoint", "ssh_server")) for name in getattr(item, "fixturenames", ()))
+        if _rank(item) == len(LONG) and not on_server and taken[item.path] < FAST:
+            taken[item.path] += 1
+            yield item
 
 
 def pytest_terminal_summary(terminalreporter):
