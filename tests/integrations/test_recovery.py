@@ -188,7 +188,7 @@ def test_another_recovery_that_was_begun_is_not_mixed_up_with_this_one(snapshot,
         FullRecovery(other, installation).run()
     note = installation.parent / ".nova-nic.recovery.json"
     note.write_text("{")
-    with pytest.raises(ConfigurationError, match="expected what a recovery noted"):
+    with pytest.raises(ConfigurationError, match="expected a record of a recovery"):
         FullRecovery(snapshot, installation).plan()
     note.rename(tmp_path / "old-note")
     FullRecovery(other, installation).run()
@@ -221,7 +221,7 @@ def test_a_note_of_another_time_or_of_somebody_else_moves_nothing(snapshot, inst
         FullRecovery(snapshot, installation).run()
     for aside in (tmp_path / "elsewhere", f"{installation}.old.x/../../elsewhere"):
         note.write_text(json.dumps({"snapshot": snapshot.id, "aside": str(aside), "done": {}}))
-        with pytest.raises(ConfigurationError, match="expected what a recovery noted"):
+        with pytest.raises(ConfigurationError, match="expected a record of a recovery"):
             FullRecovery(snapshot, installation).run()
 
 
