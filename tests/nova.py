@@ -17,6 +17,8 @@ import faiss
 import numpy as np
 from rank_bm25 import BM25Okapi
 
+import trees
+
 DIMENSION = 16
 FILES = ("faiss_index.bin", "bm25_index.pkl", "metadata.json")
 
@@ -131,8 +133,4 @@ def ingest_and_die(folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Read every file below a folder, apart from novabackup's own and the backups."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in (".novabackup", "backups")
-    }
+    return trees.files(folder, without=(*trees.OWN, "backups"))

@@ -1,4 +1,4 @@
-"""One HTTP request with bounds on everything: time, bytes, and where it may go."""
+"""Sends one HTTP request with limits on everything: time, bytes, and where it may go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import attrs
 from novabackup.errors import ConfigurationError
 
 MOST = 1 << 20
-"""Bytes of the longest answer that is read."""
+"""Largest response that is read, in bytes."""
 
 _PIECE = 64 << 10
 _EXCERPT = 300
@@ -28,13 +28,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """What a server answered.
-
-    Attributes:
-        status: HTTP status.
-        body: Its content, up to `MOST` bytes.
-        complete: False when there was more.
-    """
+    """The response of a server: its body up to `MOST` bytes, and whether that is all of it."""
 
     status: int
     body: bytes
@@ -46,7 +40,7 @@ class Response:
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects of reading requests within one server; any other is the answer itself."""
+    """Follows redirects of GET requests within one server; any other redirect is returned as the response."""
 
     def redirect_request(
         self,
@@ -62,11 +56,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
 
 
 def checked_url(url: str) -> str:
-    """Make sure that a URL is one of a web server, without a password in it.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
+    """Require an HTTP URL without a user name or password."""
     if not _is_of_a_web_server(url):
         raise ConfigurationError(f"expected a URL such as http://localhost:5000/health, found {shown(url)!r}")
     if urllib.parse.urlsplit(url).username is not None:
@@ -77,18 +67,14 @@ def checked_url(url: str) -> str:
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Make sure that headers can be sent: whoever sends them would show what is wrong, and that may be a secret.
-
-    Raises:
-        ConfigurationError: One cannot be.
-    """
+    """Require headers that can be sent: an error of the HTTP client would show the value, which may be a secret."""
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"expected the name of a header such as Authorization, found {name!r}")
         if not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(
-                f"the header {name}: expected one line of Latin characters, found others (not shown). Look at the "
-                "place that it comes from"
+                f"the header {name}: expected one line of Latin characters, found others (not shown). Check "
+                "where it comes from"
             )
     return dict(headers)
 
@@ -97,13 +83,13 @@ def _is_of_a_web_server(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.port != 0 and bool((parts.hostname or "").encode("idna"))
-    except ValueError:  # a port, a host or brackets that cannot be
+    except ValueError:  # an invalid port, host or bracket
         return False
     return valid and _PRINTABLE.fullmatch(url) is not None
 
 
 def shown(url: str) -> str:
-    """Give a URL as messages show it: without user, password and query."""
+    """Return a URL for messages: without user, password and query."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
@@ -119,23 +105,13 @@ def request(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Send one request.
-
-    Args:
-        method: ``GET``, ``POST`` or ``PUT``.
-        url: Where to.
-        timeout: Seconds for all of it.
-        body: What to send.
-        headers: To send with it.
-
-    Returns:
-        The answer, whatever its status.
+    """Send one request and return the response, whatever its status.
 
     Raises:
-        OSError: There was none in time, or the connection failed.
+        OSError: The connection failed, or the whole response did not arrive within ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
-    # Not `build_opener`, which also opens file:// and ftp://. A proxy of the environment is not asked for this host.
+    # Not `build_opener`, which also opens file:// and ftp://. A proxy from the environment is not used for this host.
     local = urllib.parse.urlsplit(url).hostname in _LOOPBACK
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -169,6 +145,6 @@ def _read(response: Any, deadline: float, url: str) -> Response:
             return Response(status=status, body=b"".join(pieces))
         pieces.append(piece)
         size += len(piece)
-        if time.monotonic() > deadline:  # a server that sends a byte now and then never runs into a socket's timeout
+        if time.monotonic() > deadline:  # a server that sends a byte now and then never hits a socket's timeout
             raise TimeoutError(f"{shown(url)}: expected the whole answer in time, found {size} bytes of it")
     return Response(status=status, body=b"".join(pieces), complete=False)

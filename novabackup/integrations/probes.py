@@ -1,4 +1,4 @@
-"""Asks a running service whether it is well: polls its health, and puts a question whose answer is checked."""
+"""Checks a running service: polls its health endpoint, and sends a query whose answer is checked."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _ANYTHING = r"\S"
 
 
 def healthy(answer: Any) -> bool:
-    """Tell whether an answer is a JSON object whose ``status`` is ``healthy`` or ``ok``."""
+    """Return whether an answer is a JSON object whose ``status`` is ``healthy`` or ``ok``."""
     return isinstance(answer, dict) and answer.get("status") in _HEALTHY
 
 
 @attrs.frozen
 class HealthCheck:
-    """An endpoint that is polled until it says that the service is well.
+    """An endpoint that is polled until it reports a healthy service.
 
     Attributes:
         url: Of the endpoint, such as ``http://localhost:5000/health``.
-        timeout: Seconds to go on polling; loading large indexes takes its time.
+        timeout: Seconds to keep polling; loading large indexes takes time.
         interval: Seconds between two polls.
-        expect: Gets the answer's JSON (its text, if it is none) where the status was HTTP 200, and tells whether it is
-            what a healthy service says.
-        headers: To send along, such as an authorisation.
-        clock: Tells seconds that only go forward.
-        sleep: Waits for some seconds.
+        expect: Called with the JSON of a response with HTTP 200 (its text, if it is not JSON); returns whether the
+            service is healthy.
+        headers: Additional headers, such as an authorisation.
+        clock: Monotonic clock, in seconds.
+        sleep: Waits for a number of seconds.
     """
 
     url: str = attrs.field(converter=_http.checked_url)
@@ -53,13 +53,13 @@ class HealthCheck:
         return f"{_http.shown(self.url)} says that all is well"
 
     def __call__(self) -> Any:
-        """Poll until the service is well.
+        """Poll until the service is healthy.
 
         Returns:
-            What it said at last, as JSON, or as text if it is none.
+            Its last answer, as JSON, or as text if it is not JSON.
 
         Raises:
-            UnhealthyError: It was not well in time; the message holds its last answer.
+            UnhealthyError: It was not healthy in time; the message holds its last answer.
         """
         deadline = self.clock() + self.timeout
         polls = 0
@@ -72,7 +72,7 @@ class HealthCheck:
             if rest <= 0:
                 raise UnhealthyError(
                     f"{_http.shown(self.url)}: expected a healthy service within {self.timeout:g} s, found at last, "
-                    f"after {polls} polls: {found}. Look at the log of the service"
+                    f"after {polls} polls: {found}. Check the log of the service"
                 )
             self.sleep(min(self.interval, rest))
 
@@ -94,16 +94,16 @@ class _Well:
 
 @attrs.frozen
 class Query:
-    """A question that is put to the service, and what its answer must be.
+    """A query that is sent to the service, and the answer that is expected.
 
     Attributes:
-        url: Where to post it, such as ``http://localhost:5000/api/ask``.
-        payload: The question, sent as JSON, such as ``{"query": "How do I check brake pads?"}``.
-        expect: A regular expression that is searched for in the ``answer`` of the JSON that comes back, whatever its
-            case, or a function that gets all of that JSON and tells whether it is right. By default, any answer that is
-            not empty.
-        timeout: Seconds that it may take; a language model takes its time.
-        headers: To send along, such as an authorisation.
+        url: Where it is posted, such as ``http://localhost:5000/api/ask``.
+        payload: The query, sent as JSON, such as ``{"query": "How do I check brake pads?"}``.
+        expect: A regular expression that is searched for in the ``answer`` of the returned JSON, ignoring case, or a
+            function that gets all of that JSON and returns whether it is right. By default, any answer that is not
+            empty.
+        timeout: Timeout in seconds; a language model takes time.
+        headers: Additional headers, such as an authorisation.
     """
 
     url: str = attrs.field(converter=_http.checked_url)
@@ -117,13 +117,13 @@ class Query:
         return f"{_http.shown(self.url)} answers {wanted}"
 
     def __call__(self) -> Any:
-        """Put the question.
+        """Send the query.
 
         Returns:
-            The JSON that came back.
+            The returned JSON.
 
         Raises:
-            UnhealthyError: There was no answer, or another one than expected.
+            UnhealthyError: There was no answer, or not the expected one.
         """
         where = _http.shown(self.url)
         body = json.dumps(dict(self.payload)).encode()
@@ -133,7 +133,7 @@ class Query:
         except OSError as error:
             raise UnhealthyError(
                 f"{where}: expected an answer within {self.timeout:g} s, found {_reason(error)}. "
-                "Look at the log of the service"
+                "Check the log of the service"
             ) from error
         said = _parsed(answer)
         if answer.status != 200 or not answer.complete or not self._right(said):
@@ -141,7 +141,7 @@ class Query:
             size = "" if answer.complete else f" (and more than {_http.MOST} bytes)"
             raise UnhealthyError(
                 f"{where}: expected HTTP 200 with {wanted}, found {answer}{size}. "
-                "Check the store, restore it if need be, and look at the log of the service"
+                "Check the store, restore it if need be, and check the log of the service"
             )
         return said
 
@@ -153,7 +153,7 @@ class Query:
 
 
 def _parsed(answer: Response) -> Any:
-    """Read an answer as JSON; as text if it is none."""
+    """Decode an answer as JSON, or as text if it is not JSON."""
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError):

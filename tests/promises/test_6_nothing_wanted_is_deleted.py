@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import nova
+import trees
 from novabackup import Repository, snapshot
 
 PROVED_BY = (
@@ -18,17 +19,13 @@ PROVED_BY = (
 )
 
 
-def held(snap):
-    return {path: snap.open(path).read() for path in snap.files}
-
-
 def test_what_a_failed_block_wrote_is_kept_as_a_snapshot(store, folder):
     with pytest.raises(RuntimeError), snapshot(store):
         nova.ingest(folder, nova.texts(5, 20))
         written = nova.contents(folder)
         raise RuntimeError("stop")
     (kept,) = Repository(folder / "backups").snapshots(tags=["failed-ingest"])
-    assert held(kept) == written
+    assert trees.held(kept) == written
 
 
 def test_what_a_restore_replaces_is_kept_as_a_snapshot(repository, store, folder):
@@ -36,5 +33,5 @@ def test_what_a_restore_replaces_is_kept_as_a_snapshot(repository, store, folder
     nova.ingest(folder, nova.texts(5, 20))
     replaced = nova.contents(folder)
     first.restore()
-    assert nova.contents(folder) == held(first)
-    assert replaced in [held(snap) for snap in repository.snapshots()]
+    assert nova.contents(folder) == trees.held(first)
+    assert replaced in [trees.held(snap) for snap in repository.snapshots()]

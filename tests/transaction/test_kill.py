@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 import nova
+import trees
 from novabackup import IndexStore, Repository, recover, snapshot
 
 
@@ -34,14 +35,14 @@ def test_the_next_guard_puts_it_back_first(folder, killed):
     with snapshot(IndexStore(folder)) as point:
         assert nova.contents(folder) == killed
         nova.ingest(folder, nova.texts(1, 20))
-    assert {path: point.open(path).read() for path in point.files} == killed
+    assert trees.held(point) == killed
 
 
 def test_what_the_killed_ingest_left_is_kept(folder, killed):
     left = nova.contents(folder)
     done = recover(IndexStore(folder))
     kept = Repository(folder / "backups")[done.kept]
-    assert {path: kept.open(path).read() for path in kept.files} == left
+    assert trees.held(kept) == left
 
 
 def test_nothing_is_printed(folder):
