@@ -14,8 +14,8 @@ overwritten. Exit code: 0 all went well, 1 something is damaged or missing, 2 it
 An encrypted repository needs the package cryptography, and a key: the file that is named by --key-file, or the
 passphrase in NOVABACKUP_PASSPHRASE, which is asked for if that is not set.
 
-A copy of this script lies in every repository. Anyone who can write there can alter it, and you enter
-your passphrase into it: unless you trust all of them, take it from the package novabackup instead, where it is novabackup/extract.py.
+Every repository contains a copy of this script. Anyone who can write there can alter it, and you enter your passphrase
+into it: unless you trust all of them, use the one in the package novabackup instead, novabackup/extract.py.
 """
 
 from __future__ import annotations
