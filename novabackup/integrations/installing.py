@@ -304,7 +304,10 @@ class Crontab:
         """
         part = f"{_head(of)}{_cron_lines(program)}{_END}\n" if program else ""
         ours = f"{_OF}{of}\n" if of else None
-        others = _PART.sub(lambda found: "" if found["of"] == ours else found[0], before)
+        others = before
+        # Again, since what was around a part can be one when they meet.
+        while (fewer := _PART.sub(lambda found: "" if found["of"] == ours else found[0], others)) != others:
+            others = fewer
         if part and others and not others.endswith("\n"):
             others += "\n"
         return cls(before=before, after=others + part, part=part)
