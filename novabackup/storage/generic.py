@@ -24,8 +24,6 @@ from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.format.records import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
-__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "named", "naming", "spool"]
-
 _LOG = logging.getLogger("novabackup")
 
 SPOOLED = 64 << 20

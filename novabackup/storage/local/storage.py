@@ -51,8 +51,6 @@ from novabackup.storage.local.posix import (
 from novabackup.storage.local.reader import LocalReader
 from novabackup.storage.local.trees import describe, entry_of, kind_of, put_folder, put_link, take_away, walk
 
-__all__ = ["LocalStorage"]
-
 _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -442,13 +440,7 @@ class LocalStorage(Storage):
         return None
 
     def _walk(self, folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Entry]:
-        """Give the files below a folder in the order of their keys.
-
-        Args:
-            folder: Its real path.
-            prefix: What the keys of its files begin with.
-            above: Real paths of the folder and of those that were gone through to it, so that no link leads round.
-        """
+        """Yield the files below a folder in the order of their keys; ``above`` keeps links from leading in a circle."""
         try:
             with os.scandir(folder) as listing:
                 items = [(item.name, _is_folder(item)) for item in listing]

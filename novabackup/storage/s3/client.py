@@ -206,11 +206,7 @@ def _prompt_socket(address: Any) -> socket.socket:
 
 
 def _check(url: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that s3fs would not take, or only find out about at the first request.
-
-    Raises:
-        ConfigurationError: There is such an option, or one that would make records unreadable.
-    """
+    """Refuse options that s3fs would not take, or only find out about at the first request."""
     known = {"profile", "skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"}
     known.update(inspect.signature(s3fs.S3FileSystem.__init__).parameters)
     unknown = sorted(options.keys() - (known - {"self", "kwargs"}))

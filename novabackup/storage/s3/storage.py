@@ -31,8 +31,6 @@ from novabackup.storage.s3.states import MAY_BE_FROZEN, frozen_state, lock_state
 from novabackup.storage.s3.sums import SumProof, sum_in
 from novabackup.storage.s3.writes import USUAL_PARTS, Writer, parts_of
 
-__all__ = ["S3Storage"]
-
 _LOG = logging.getLogger("novabackup")
 
 _T = TypeVar("_T")
@@ -147,12 +145,7 @@ class S3Storage(KeyedStorage):
         return data
 
     def proof(self, entry: Entry, expected: str) -> Proof:
-        """Give what the content of a version can be compared with.
-
-        Args:
-            entry: The version.
-            expected: The sum that the server gives of it; empty if it gives none.
-        """
+        """Return the proof for the content of a version; ``expected`` is the server's sum, empty if it has none."""
         if not expected or self._bucket.sums.useless:
             return Proof()
         parts, length = int(expected.partition("-")[2] or 0), 0

@@ -24,8 +24,6 @@ from novabackup.errors import ConfigurationError
 from novabackup.storage.sftp.link import Link, LostError, together
 from novabackup.storage.sftp.url import Address
 
-__all__ = ["OPTIONS", "Call", "SftpClient"]
-
 OPTIONS = """
     agent_identities agent_path client_certs client_keys compression_algs config connect_timeout disable_trivial_auth
     encryption_algs family gss_auth gss_delegate_creds gss_host gss_kex gss_store host_key_alias identities_only
@@ -198,11 +196,7 @@ class SftpClient:
             return link
 
     async def _connect(self, *, again: bool) -> Link:
-        """Connect and check the server's key.
-
-        Args:
-            again: There was a connection already, so that a server that is not there will be back.
-        """
+        """Connect and check the server's key; ``again``: a server that was connected before is expected to return."""
         where = self._address.host
         try:
             options = await self._prepared()

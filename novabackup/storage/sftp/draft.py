@@ -17,8 +17,6 @@ from novabackup.storage.sftp.client import Call, SftpClient
 from novabackup.storage.sftp.link import CREATE, File, Link, Status
 from novabackup.storage.sftp.versions import EXACT, describe, describe_content, rough_entry, same_file, temporary
 
-__all__ = ["Creation", "Draft"]
-
 _BATCH = 2 << 20
 _BATCHES_AHEAD = 4
 """Bytes under way are bounded by these two; enough for 80 MB/s where an answer takes a tenth of a second."""

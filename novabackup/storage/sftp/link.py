@@ -41,8 +41,6 @@ from asyncssh.constants import (
 
 from novabackup.format.records import Attributes
 
-__all__ = ["CREATE", "READ", "WRITE", "File", "Link", "LostError", "Status", "together"]
-
 _LOG = logging.getLogger("novabackup")
 
 READ = asyncssh.FXF_READ

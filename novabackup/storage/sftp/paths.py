@@ -13,8 +13,6 @@ from novabackup.storage.local.posix import OURS
 from novabackup.storage.local.trees import kind_of
 from novabackup.storage.sftp.link import Link, Status, together
 
-__all__ = ["Tree"]
-
 _FOLDERS_AT_ONCE = 16
 
 Found = tuple[str, str, Status]
@@ -113,14 +111,7 @@ class Tree:
         return sorted(await self._below(link, folder, f"{prefix}/" if prefix else "", (folder,)))
 
     async def _below(self, link: Link, folder: str, prefix: str, above: tuple[str, ...]) -> list[Found]:
-        """List a folder.
-
-        Args:
-            link: The connection.
-            folder: Its real path.
-            prefix: What the keys of its files begin with.
-            above: Real paths of the folder and of those that were gone through to it, so that no link leads round.
-        """
+        """List a folder; ``above`` (the folders passed on the way) keeps links from leading in a circle."""
         found: list[Found] = []
         folders: list[tuple[str, str]] = []
         for name, status in await _names(link, folder):

@@ -33,8 +33,6 @@ from novabackup.storage.sftp.versions import (
     temporary,
 )
 
-__all__ = ["SftpStorage"]
-
 _Result = TypeVar("_Result")
 _Work = Callable[[Link], Coroutine[Any, Any, _Result]]
 
@@ -202,11 +200,7 @@ class SftpStorage(KeyedStorage):
         return describe_content(key, status, data)
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
-        """Replace an object only if it is still the version named.
-
-        Raises:
-            ConfigurationError: The content is larger than 64 KiB, up to which versions are told apart by content.
-        """
+        """Replace an object only if it is the version named; only content up to 64 KiB, which identifies a version."""
         self.checked(key)
         if len(data) > EXACT:
             raise ConfigurationError(f"{self.locate(key)}: expected at most {EXACT} bytes to swap, found {len(data)}")

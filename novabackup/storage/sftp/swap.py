@@ -39,8 +39,6 @@ from novabackup.storage.sftp.link import READ, WRITE, Link, Status, together
 from novabackup.storage.sftp.paths import Tree
 from novabackup.storage.sftp.versions import Clock, describe, describe_content, place, temporary
 
-__all__ = ["GRACE", "Successions", "remove_remains"]
-
 GRACE = 900.0
 """Seconds for which a succession stays; no writer stands still for so long between two requests and goes on then."""
 

@@ -17,18 +17,6 @@ from blake3 import blake3
 from novabackup.storage.base import Entry
 from novabackup.storage.sftp.link import CREATE, READ, File, Link, Status
 
-__all__ = [
-    "EXACT",
-    "Clock",
-    "describe",
-    "describe_content",
-    "describe_open",
-    "place",
-    "rough_entry",
-    "same_file",
-    "temporary",
-]
-
 EXACT = 64 << 10
 """Files up to this size are told apart by their content, larger ones by size and time."""
 _TICK = 2.0
