@@ -2,6 +2,7 @@
 #
 #   make demo    build a store of real indexes, break its ingestion in four ways, watch it come back
 #   make test    run all tests                      make test ARGS="tests/guard -x"
+#   make test-fast  a few tests of each file, in about a minute
 #   make lint    formatter, linter, type checker, import contract
 #   make clean   remove whatever the above made
 
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := novabackup tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-fast lint clean
 
 help:
 	@sed -n 's/^#  *make /make /p' Makefile
@@ -33,14 +34,17 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml
 
 $(VENV)/.tools: $(VENV)/.package
 	@echo "Installing the tools of the tests and linters ..."
-	@$(PIP) install --quiet --group test --group lint
+	@$(PIP) install --quiet --editable . --group test --group lint
 	@touch $@
 
 demo: $(VENV)/.package
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-fast: $(VENV)/.tools
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --fast $(ARGS)
 
 lint: $(VENV)/.tools
 	$(BIN)/python -m ruff check $(CODE)

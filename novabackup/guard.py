@@ -9,13 +9,12 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup._support.arguments import expect
 from novabackup.operations.backup import request
-from novabackup.repository.repository import Repository, protocol
+from novabackup.repository.repository import Repository
 from novabackup.repository.snapshot import Snapshot
-from novabackup.storage import Storage
+from novabackup.storage import Storage, protocol_of
 from novabackup.store.store import IndexStore
 from novabackup.transaction import session
-from novabackup.transaction.owner import whereabouts
-from novabackup.transaction.session import Recovery
+from novabackup.transaction.session import Call, Recovery
 
 __all__ = ["plan_recover", "recover", "snapshot"]
 
@@ -87,7 +86,7 @@ def recover(
         RollbackError: The store could not be put back; the message says what to do first.
     """
     known = _repository(store, repository)
-    return session.recover(store, known.opener(), context=whereabouts(), timeout=timeout, callback=callback)
+    return session.recover(store, known.opener(), Call(timeout=timeout, callback=callback))
 
 
 def plan_recover(
@@ -106,7 +105,7 @@ def plan_recover(
         StoreBusyError: The writer is alive.
     """
     known = _repository(store, repository)
-    return session.plan_recover(store, known.opener(), context=whereabouts())
+    return session.plan_recover(store, known.opener())
 
 
 def _repository(store: IndexStore, repository: Repository | str | os.PathLike[str] | Storage | None) -> Repository:
@@ -116,5 +115,5 @@ def _repository(store: IndexStore, repository: Repository | str | os.PathLike[st
     if repository is None:
         repository = f"{store.url.rstrip('/')}/{_DEFAULT_FOLDER}"
     # Credentials are handed on only within one kind of backend, never to another.
-    shared = isinstance(repository, str) and protocol(repository) == protocol(store.url)
+    shared = isinstance(repository, str) and protocol_of(repository) == protocol_of(store.url)
     return Repository(repository, storage_options=store.storage_options if shared else None)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import os
 import shutil
 import signal
 import uuid
 from pathlib import Path
+
+# Workers share the processors, and OpenMP's threads spin while they wait. Set before numpy and faiss are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
@@ -170,8 +175,71 @@ def rclone_place(rclone_endpoint, clean_aws, monkeypatch):
     return _bucket(rclone_endpoint)
 
 
+LONG = (
+    "test_hosts.py::test_ingests_of_8_hosts",
+    "test_chaos.py::test_500_ingests",
+    "test_every_operation.py::test_a_kill_at_any_operation[S3",
+    "test_every_operation.py::test_a_kill_at_any_operation[SFTP",
+    "test_every_operation.py::test_an_error_at_any_operation[S3",
+    "test_every_operation.py::test_an_error_at_any_operation[SFTP",
+    "test_kill.py::test_200_kills",
+    "test_machine.py",
+    "test_every_operation.py",
+    "test_every_tree_operation.py",
+    "test_chaos.py",
+    "test_chunking.py",
+    "test_faiss_files.py::test_a_cut_at_any_byte",
+    "test_costs.py",
+    "test_disasters.py",
+    "test_sftp.py",
+    "test_races.py",
+    "test_examples.py",
+    "test_procedures.py",
+    "[docs/cli.md]",
+    "test_types.py",
+    "test_recovery.py",
+    "test_reencrypt.py",
+)
+"""Tests that take long, the longest first. They start first, while the process that they fork is still small."""
+
+
+def _rank(item: pytest.Item) -> int:
+    return next((rank for rank, name in enumerate(LONG) if name in item.nodeid), len(LONG))
+
+
+FAST = 3
+"""How many tests of each file `--fast` runs."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help=f"run only {FAST} tests of each file, and none that is slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Start the longest first, and let one worker have the tests of the one server that is heavy."""
+    for item in items:
+        if "radosgw_endpoint" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("radosgw"))
+    items.sort(key=_rank)
+    if config.getoption("--fast"):
+        chosen = list(_few_of_each_file(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def _few_of_each_file(items):
+    taken = collections.Counter()
+    for item in items:
+        on_server = any(name.endswith(("_endpoint", "ssh_server")) for name in getattr(item, "fixturenames", ()))
+        if _rank(item) == len(LONG) and not on_server and taken[item.path] < FAST:
+            taken[item.path] += 1
+            yield item
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Show how long the recoveries took that were played."""
+    """Show how long the recoveries took that were played, and what was not tested here."""
+    for reason in sorted({str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())}):
+        terminalreporter.line(f"not tested here: {reason.removeprefix('Skipped: ')}")
     reports = [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]
     times = [(report.nodeid, value) for report in reports for name, value in report.user_properties if name == RECOVERY]
     if times:

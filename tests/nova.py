@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import signal
 import sqlite3
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
 import faiss
 import numpy as np
 from rank_bm25 import BM25Okapi
+
+import trees
 
 DIMENSION = 16
 FILES = ("faiss_index.bin", "bm25_index.pkl", "metadata.json")
@@ -104,10 +109,28 @@ def main() -> None:
         ingest(folder, new)
 
 
+INGEST_AND_DIE = """
+    import os, pathlib, signal, sys
+    import nova
+    from novabackup import IndexStore, snapshot
+    folder = pathlib.Path(sys.argv[1])
+    with snapshot(IndexStore(folder)):
+        nova.build(folder, nova.texts(2))
+        (folder / "metadata.json").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def ingest_and_die(folder: Path) -> None:
+    """Run a guarded ingestion in another process, which is killed half-way."""
+    dead = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INGEST_AND_DIE), folder],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert dead.returncode == -signal.SIGKILL
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Read every file below a folder, apart from novabackup's own and the backups."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in (".novabackup", "backups")
-    }
+    return trees.files(folder, without=(*trees.OWN, "backups"))

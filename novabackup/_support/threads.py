@@ -159,7 +159,7 @@ def _do(future: Future[Any], task: Callable[[], Any]) -> None:
             future.set_exception(error)
 
 
-async def uninterrupted(work: Callable[[], None]) -> None:
+async def uninterrupted(work: Callable[[], _Result]) -> _Result:
     """Run blocking work in a thread; a cancellation waits for its end, so that it does not go on in the background."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     cancelled: asyncio.CancelledError | None = None
@@ -170,6 +170,7 @@ async def uninterrupted(work: Callable[[], None]) -> None:
             cancelled = error
         except BaseException:  # noqa: BLE001 - raised below, by the task itself
             break
-    task.result()
+    result = task.result()
     if cancelled is not None:
         raise cancelled
+    return result

@@ -22,8 +22,9 @@ from novabackup.cli.progress import Unseen, progress
 from novabackup.components import Tree
 from novabackup.errors import ConfigurationError, NotFoundError, Problem
 from novabackup.keys import Key, KeyFile, Passphrase
-from novabackup.repository.repository import Repository, protocol
+from novabackup.repository.repository import Repository
 from novabackup.repository.snapshot import Snapshot
+from novabackup.storage import protocol_of
 from novabackup.store import checks
 from novabackup.store.store import IndexStore
 
@@ -230,7 +231,7 @@ class Context:
         if to is None:
             return self.store_at(snapshot.store)
         own = self.known_store
-        if own is not None and own.storage_options and protocol(to) == protocol(own.url):
+        if own is not None and own.storage_options and protocol_of(to) == protocol_of(own.url):
             return IndexStore(to, components=own.components, exclude=own.exclude, storage_options=own.storage_options)
         return to
 
@@ -247,7 +248,7 @@ class Context:
 
 def _options_for(url: str, settings: StoreSettings | RepositorySettings) -> dict[str, Any]:
     """Return the configured options, unless the URL that they are for was replaced by one of another kind."""
-    fits = settings.url is None or protocol(url) == protocol(settings.url)
+    fits = settings.url is None or protocol_of(url) == protocol_of(settings.url)
     return revealed(settings.options) if fits else {}
 
 

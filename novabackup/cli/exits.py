@@ -78,9 +78,10 @@ def exit_of(error: BaseException) -> Exit:
     """Return the exit code for an error."""
     if isinstance(error, CannotStartError):
         return error.exit
-    if isinstance(error, RecoveryError) and isinstance(error.__cause__, errors.NovaBackupError | OSError):
-        return exit_of(error.__cause__)  # the cause decides what a script can do
-    return next((code for kind, code, _hint in _BY_ERROR if isinstance(error, kind)), Exit.BUG)
+    for found in errors.causes(error):
+        if not (isinstance(found, RecoveryError) and isinstance(found.__cause__, errors.NovaBackupError | OSError)):
+            break  # the cause of a failed step decides what a script can do
+    return next((code for kind, code, _hint in _BY_ERROR if isinstance(found, kind)), Exit.BUG)
 
 
 def besides(error: BaseException) -> list[str]:

@@ -14,7 +14,7 @@ from novabackup.cli.config.values import WATCHED
 from novabackup.cli.context import Context
 from novabackup.cli.output import Terminal
 from novabackup.integrations.errors import ServiceError, UnhealthyError
-from novabackup.integrations.hooks import Occasion
+from novabackup.integrations.hooks import Work
 from novabackup.integrations.monitoring import Monitor, Observation
 from novabackup.integrations.runs import RunLog
 from novabackup.integrations.service import Service, stopped
@@ -51,7 +51,7 @@ def lifecycle(context: Context, command: str, store: IndexStore | None = None) -
     execution = Execution()
     with (
         _failing_with(_recorded(context, command, store), lambda: execution.failure) as run,
-        _failing_with(_hooked(context, command, store), lambda: execution.failure or execution.complaint) as occasion,
+        _failing_with(_hooked(context, command, store), lambda: execution.failure or execution.complaint) as work,
     ):
         try:
             with _service_stopped(context, command, store):
@@ -62,7 +62,7 @@ def lifecycle(context: Context, command: str, store: IndexStore | None = None) -
             raise
         finally:
             run.snapshot = execution.snapshot
-            occasion.snapshot = execution.snapshot or ""
+            work.snapshot = execution.snapshot or ""
 
 
 @contextmanager
@@ -84,9 +84,9 @@ def _recorded(context: Context, command: str, store: IndexStore | None) -> Abstr
     return monitor.observed(WATCHED[command], store) if monitor else nullcontext(Observation())
 
 
-def _hooked(context: Context, command: str, store: IndexStore | None) -> AbstractContextManager[Occasion]:
+def _hooked(context: Context, command: str, store: IndexStore | None) -> AbstractContextManager[Work]:
     if command not in context.config.hooks.during:
-        return nullcontext(Occasion())
+        return nullcontext(Work())
     return context.config.hooks.made().around(store or "", context.repository, work=command)
 
 

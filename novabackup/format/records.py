@@ -56,6 +56,7 @@ __all__ = [
     "LinkEntry",
     "Owner",
     "Pin",
+    "Point",
     "Probe",
     "Problem",
     "Record",
@@ -154,6 +155,19 @@ class SnapshotRecord:
     def packs(self) -> tuple[str, ...]:
         """Ids of all packs that the files need, each once."""
         return tuple(dict.fromkeys(pack for entry in self.files for pack in entry.packs))
+
+
+@attrs.frozen
+class Point:
+    """A snapshot: its id, and its record.
+
+    Attributes:
+        id: The id, which names its object.
+        record: What the object says.
+    """
+
+    id: str
+    record: SnapshotRecord
 
 
 @attrs.frozen(kw_only=True)

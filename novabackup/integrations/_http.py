@@ -1,4 +1,4 @@
-"""One HTTP request with bounds on everything: time, bytes, and where it may go."""
+"""Sends one HTTP request with limits on everything: time, bytes, and where it may go."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ import attrs
 
 from novabackup.errors import ConfigurationError
 
-__all__ = ["MOST", "Answer", "checked_headers", "checked_url", "request", "shown"]
-
 MOST = 1 << 20
-"""Bytes of the longest answer that is read."""
+"""Largest response that is read, in bytes."""
 
 _PIECE = 64 << 10
 _EXCERPT = 300
@@ -29,14 +27,8 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
-    """What a server answered.
-
-    Attributes:
-        status: HTTP status.
-        body: Its content, up to `MOST` bytes.
-        complete: False when there was more.
-    """
+class Response:
+    """The response of a server: its body up to `MOST` bytes, and whether that is all of it."""
 
     status: int
     body: bytes
@@ -48,7 +40,7 @@ class Answer:
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects of reading requests within one server; any other is the answer itself."""
+    """Follows redirects of GET requests within one server; any other redirect is returned as the response."""
 
     def redirect_request(
         self,
@@ -64,11 +56,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
 
 
 def checked_url(url: str) -> str:
-    """Make sure that a URL is one of a web server, without a password in it.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
+    """Require an HTTP URL without a user name or password."""
     if not _is_of_a_web_server(url):
         raise ConfigurationError(f"expected a URL such as http://localhost:5000/health, found {shown(url)!r}")
     if urllib.parse.urlsplit(url).username is not None:
@@ -79,11 +67,7 @@ def checked_url(url: str) -> str:
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Make sure that headers can be sent: whoever sends them would show what is wrong, and that may be a secret.
-
-    Raises:
-        ConfigurationError: One cannot be.
-    """
+    """Require headers that can be sent: an error of the HTTP client would show the value, which may be a secret."""
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"expected the name of a header such as Authorization, found {name!r}")
@@ -99,13 +83,13 @@ def _is_of_a_web_server(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.port != 0 and bool((parts.hostname or "").encode("idna"))
-    except ValueError:  # a port, a host or brackets that cannot be
+    except ValueError:  # an invalid port, host or bracket
         return False
     return valid and _PRINTABLE.fullmatch(url) is not None
 
 
 def shown(url: str) -> str:
-    """Give a URL as messages show it: without user, password and query."""
+    """Return a URL for messages: without user, password and query."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
@@ -120,24 +104,14 @@ def request(
     timeout: float,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
-) -> Answer:
-    """Send one request.
-
-    Args:
-        method: ``GET``, ``POST`` or ``PUT``.
-        url: Where to.
-        timeout: Seconds for all of it.
-        body: What to send.
-        headers: To send with it.
-
-    Returns:
-        The answer, whatever its status.
+) -> Response:
+    """Send one request and return the response, whatever its status.
 
     Raises:
-        OSError: There was none in time, or the connection failed.
+        OSError: The connection failed, or the whole response did not arrive within ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
-    # Not `build_opener`, which also opens file:// and ftp://. A proxy of the environment is not asked for this host.
+    # Not `build_opener`, which also opens file:// and ftp://. A proxy from the environment is not used for this host.
     local = urllib.parse.urlsplit(url).hostname in _LOOPBACK
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -161,16 +135,16 @@ def request(
         raise OSError(f"{shown(url)}: expected an answer in HTTP, found {type(error).__name__}") from error
 
 
-def _read(response: Any, deadline: float, url: str) -> Answer:
+def _read(response: Any, deadline: float, url: str) -> Response:
     pieces: list[bytes] = []
     size = 0
     status = int(response.status)
     while size < MOST:
         piece = response.read1(min(_PIECE, MOST - size))
         if not piece:
-            return Answer(status=status, body=b"".join(pieces))
+            return Response(status=status, body=b"".join(pieces))
         pieces.append(piece)
         size += len(piece)
-        if time.monotonic() > deadline:  # a server that sends a byte now and then never runs into a socket's timeout
+        if time.monotonic() > deadline:  # a server that sends a byte now and then never hits a socket's timeout
             raise TimeoutError(f"{shown(url)}: expected the whole answer in time, found {size} bytes of it")
-    return Answer(status=status, body=b"".join(pieces), complete=False)
+    return Response(status=status, body=b"".join(pieces), complete=False)

@@ -1,4 +1,4 @@
-"""The errors of what stands around a backup: one class for each thing that a caller can do."""
+"""The errors of integrations: one class for each reaction of a caller."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ __all__ = ["HookError", "MetricsError", "RecoveryError", "ServiceError", "Unheal
 
 
 class ServiceError(NovaBackupError):
-    """A service could not be stopped, started or asked whether it runs: look at it by hand."""
+    """A service could not be stopped, started or queried: inspect it by hand."""
 
 
 class UnhealthyError(NovaBackupError):
-    """A service runs but does not answer as it should: look at its log and its indexes, or restore them."""
+    """A service runs but does not answer correctly: check its log and its indexes, or restore them."""
 
 
 class HookError(NovaBackupError):
-    """A hook that has to run before the work failed, so the work was not begun: mend the hook."""
+    """A hook that runs before the work failed, so the work was not started: fix the hook."""
 
 
 class RecoveryError(NovaBackupError):
-    """A step of a full recovery failed: remove the cause, then run the recovery again, which goes on there."""
+    """A step of a full recovery failed: remove the cause, then run the recovery again, which resumes there."""
 
 
 class MetricsError(NovaBackupError):
-    """Metrics could not be handed over: look at what should have taken them. No backup is affected."""
+    """Metrics could not be delivered: check the receiver. No backup is affected."""

@@ -1,4 +1,4 @@
-"""Runs what others want to have done around a piece of work: before it, after it, when it went well, when it failed."""
+"""Runs hooks around work: before it, after it, on success and on failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError
 from novabackup.integrations._about import id_of, told
 from novabackup.integrations.errors import HookError
@@ -18,7 +18,7 @@ from novabackup.repository.repository import Repository
 from novabackup.repository.snapshot import Snapshot
 from novabackup.store.store import IndexStore
 
-__all__ = ["Event", "Hook", "Hooks", "Occasion"]
+__all__ = ["Event", "Hook", "Hooks", "Work"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -27,14 +27,14 @@ _OURS = "NOVABACKUP_"
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """What a hook is told.
+    """What a hook receives.
 
     Attributes:
         name: When it runs: ``before``, ``success``, ``failure`` or ``after``.
-        work: What the work is, such as ``snapshot``; empty if whoever does it did not say.
+        work: What the work is, such as ``snapshot``; empty if the caller did not name it.
         store: URL of the store, without credentials; empty if there is none.
         repository: URL of the repository, without credentials; empty if there is none.
-        snapshot: Id of the snapshot that the work was about; empty as long as there is none.
+        snapshot: Id of the snapshot that the work took or restored; empty while there is none.
         error: Why the work failed, without secrets; empty if it did not.
     """
 
@@ -51,12 +51,12 @@ Hook = Sequence[str] | Callable[[Event], object]
 
 
 @attrs.define
-class Occasion:
-    """One time that work is done between hooks.
+class Work:
+    """One piece of work between hooks.
 
     Attributes:
         snapshot: Set by the block to the snapshot that it took or restored, for the hooks that follow.
-        failures: What went wrong in hooks behind the block.
+        failures: Errors of the hooks after the block.
     """
 
     snapshot: Snapshot | str = ""
@@ -66,23 +66,23 @@ class Occasion:
 def _hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     if isinstance(hooks, str) or callable(hooks):
         raise ConfigurationError("expected a list of hooks, found a single one. Put it into a list")
-    return tuple(hook if callable(hook) else _commands.arguments(hook) for hook in hooks)
+    return tuple(hook if callable(hook) else commands.arguments(hook) for hook in hooks)
 
 
 @attrs.frozen(kw_only=True)
 class Hooks:
-    """What runs around a piece of work.
+    """The hooks around a piece of work.
 
     Commands find ``NOVABACKUP_EVENT``, ``NOVABACKUP_WORK``, ``NOVABACKUP_STORE``, ``NOVABACKUP_REPOSITORY``,
     ``NOVABACKUP_SNAPSHOT`` and ``NOVABACKUP_ERROR`` in their environment, and no other variable that begins with
-    ``NOVABACKUP_``, so that no key of a repository gets to them.
+    ``NOVABACKUP_``, so that no repository key reaches them.
 
     Attributes:
-        before: Run first. If one fails, the work is not begun.
-        success: Run when the work went well.
-        failure: Run when it failed, or was not begun since a hook before it failed.
+        before: Run first. If one fails, the work is not started.
+        success: Run when the work succeeded.
+        failure: Run when it failed, or was not started because a hook before it failed.
         after: Run last, in any case.
-        timeout: Seconds that each command may take.
+        timeout: Timeout of each command, in seconds.
     """
 
     before: Sequence[Hook] = attrs.field(default=(), converter=_hooks)
@@ -94,25 +94,25 @@ class Hooks:
     @contextlib.contextmanager
     def around(
         self, store: IndexStore | str = "", repository: Repository | str = "", *, work: str = ""
-    ) -> Iterator[Occasion]:
+    ) -> Iterator[Work]:
         """Run the hooks around a block.
 
-        A hook behind the block that fails makes no failure of work that went well: it is logged as an error, kept in
-        `Occasion.failures`, and the hooks after it run all the same. What has to succeed for a backup to be good, such
-        as a copy to another place, belongs into the block.
+        A hook that fails after the block does not turn successful work into a failure: it is logged as an error, kept
+        in `Work.failures`, and the remaining hooks still run. What must succeed for a backup to count, such as a copy
+        to another place, belongs in the block.
 
         Args:
-            store: What the work is about, for the hooks.
-            repository: Where its snapshots are, for the hooks.
-            work: What it is, for the hooks.
+            store: Passed to the hooks.
+            repository: Passed to the hooks.
+            work: Passed to the hooks: what the work is.
 
         Yields:
-            The occasion; set its ``snapshot``.
+            The work; set its ``snapshot``.
 
         Raises:
             HookError: A hook before the block failed; the block has not run.
         """
-        occasion = Occasion()
+        current = Work()
         event = Event(
             name="before",
             work=work,
@@ -122,36 +122,34 @@ class Hooks:
         try:
             for hook in self.before:
                 self._run(hook, event)
-            yield occasion
+            yield current
         except BaseException as failure:
             failed = attrs.evolve(event, name="failure", error=told(failure))
-            self._behind(self.failure, failed, occasion)
-            self._behind(self.after, attrs.evolve(failed, name="after"), occasion)
-            for text in occasion.failures:
+            self._behind(self.failure, failed, current)
+            self._behind(self.after, attrs.evolve(failed, name="after"), current)
+            for text in current.failures:
                 failure.add_note(f"Besides, {text}")
             raise
-        self._behind(self.success, attrs.evolve(event, name="success"), occasion)
-        self._behind(self.after, attrs.evolve(event, name="after"), occasion)
+        self._behind(self.success, attrs.evolve(event, name="success"), current)
+        self._behind(self.after, attrs.evolve(event, name="after"), current)
 
-    def _behind(self, hooks: Sequence[Hook], event: Event, occasion: Occasion) -> None:
-        event = attrs.evolve(event, snapshot=id_of(occasion.snapshot))
+    def _behind(self, hooks: Sequence[Hook], event: Event, work: Work) -> None:
+        event = attrs.evolve(event, snapshot=id_of(work.snapshot))
         for hook in hooks:
             try:
                 self._run(hook, event)
-            except Exception as failure:  # noqa: BLE001 - told to people; the work is done and stays what it is
+            except Exception as failure:  # noqa: BLE001 - reported; the work is done, and its result stands
                 text = f"a hook failed: {told(failure)}"
                 _LOG.error("%s", text)
-                occasion.failures.append(text)
+                work.failures.append(text)
 
     def _run(self, hook: Hook, event: Event) -> None:
         if callable(hook):
             hook(event)
             return
-        done = _commands.run(hook, timeout=self.timeout, environment=_environment(event))
+        done = commands.run(hook, timeout=self.timeout, environment=_environment(event))
         if not done.good:
-            raise HookError(
-                f"{hook[0]}: expected that this hook ({event.name}) ends well, found {done}\nMend the command"
-            )
+            raise HookError(f"{hook[0]}: expected this hook ({event.name}) to succeed, found {done}\nFix the command")
 
 
 def _environment(event: Event) -> dict[str, str]:

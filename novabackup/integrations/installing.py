@@ -1,4 +1,4 @@
-"""How systemd and cron are told of a schedule: everything is a plan first, and only what is ours is touched."""
+"""Installs a schedule into systemd or cron: always as a plan first, and only our own files are touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError
 from novabackup.format.records import Attributes
 from novabackup.integrations.errors import ServiceError
@@ -35,23 +35,23 @@ __all__ = [
 ]
 
 TICK = 10
-"""Minutes between two looks of cron at what is due."""
+"""Minutes between two checks by cron for jobs that are due."""
 
 _MARK = "# Written by novabackup schedule; changes are lost when it is installed again."
 _OF = "# For "
 _END = "# The end of what novabackup schedule has written"
 _TIMEOUT = 30.0
 _MODE = 0o644
-"""Cron obeys no file that others than its owner can write, as some umasks would have it."""
+"""Cron ignores a file that others than its owner can write, which some umasks would allow."""
 _LONGEST_LINE = 1024
 _PART = re.compile(
     rf"^{re.escape(_MARK)}\n(?P<of>{_OF}.*\n)?"
-    rf"(?:(?:\*/\d+ \* \* \* \*|@reboot) .*schedule run.*\n)*(?:{re.escape(_END)}\n)?",  # no line of anybody else
+    rf"(?:(?:\*/\d+ \* \* \* \*|@reboot) .*schedule run.*\n)*(?:{re.escape(_END)}\n)?",  # no line that we did not write
     re.MULTILINE,
 )
 
 
-# -- what they are told ------------------------------------------------------------------------------------------------
+# -- texts ------------------------------------------------------------------------------------------------------------
 
 
 def systemd_units(jobs: Iterable[Job], program: Sequence[str], *, name: str = "", of: str = "") -> dict[str, str]:
@@ -59,12 +59,12 @@ def systemd_units(jobs: Iterable[Job], program: Sequence[str], *, name: str = ""
 
     Args:
         jobs: The jobs.
-        program: What runs a job whose name follows, with absolute paths.
-        name: Parts these units from those of another configuration.
-        of: The configuration that they are for.
+        program: Command line that the name of a job is appended to, with absolute paths.
+        name: Distinguishes these units from those of another configuration.
+        of: The configuration that they belong to.
 
     Returns:
-        Texts of unit files by their names.
+        Unit files: texts by file name.
     """
     units = {}
     head = _head(of)
@@ -86,33 +86,36 @@ def systemd_units(jobs: Iterable[Job], program: Sequence[str], *, name: str = ""
 
 def _head(of: str) -> str:
     if not of.isprintable():
-        raise ConfigurationError(f"expected a path of a configuration that can be printed, found {of!r}. Rename it")
+        raise ConfigurationError(f"expected a printable path of the configuration, found {of!r}. Rename it")
     return f"{_MARK}\n{_OF}{of}\n" if of else f"{_MARK}\n"
 
 
 def _systemd_quoted(word: str) -> str:
-    # systemd.service(5): % and $ stand for something unless doubled.
+    # systemd.service(5): % and $ are special unless doubled.
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"' if re.search(r"[\s\"'\\;]", word) or not word else escaped
 
 
 def cron_table(program: Sequence[str], user: str, *, of: str = "") -> str:
-    """Write a file for ``/etc/cron.d``: every few minutes, and after a boot, all that is due is done.
+    """Write a file for ``/etc/cron.d`` that runs the jobs that are due, every few minutes and after a boot.
 
     Args:
-        program: What does all that is due, with absolute paths.
-        user: As whom.
-        of: The configuration that it is for.
+        program: Command line that runs all jobs that are due, with absolute paths.
+        user: User that it runs as.
+        of: The configuration that it belongs to.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", user):
-        raise ConfigurationError(f"expected a user that cron can be told, found {user!r}")
+        raise ConfigurationError(f"expected a user name of letters, digits, dots and dashes for cron, found {user!r}")
     return f"{_head(of)}SHELL=/bin/sh\n{_cron_lines(program, f'{user} ')}"
 
 
 def _cron_lines(program: Sequence[str], user: str = "") -> str:
-    line = shlex.join(program).replace("%", r"\%")  # crontab(5): a % is a new line
+    line = shlex.join(program).replace("%", r"\%")  # crontab(5): a % is a newline
     if "\n" in line or len(line) > _LONGEST_LINE:
-        raise ConfigurationError(f"cron cannot be told {line!r}. Move the configuration to a shorter path")
+        raise ConfigurationError(
+            f"expected one line of at most {_LONGEST_LINE} characters for cron, found {line!r}. Move the configuration "
+            "to a shorter path"
+        )
     return f"*/{TICK} * * * * {user}{line}\n@reboot {user}{line}\n"
 
 
@@ -121,13 +124,13 @@ def _cron_lines(program: Sequence[str], user: str = "") -> str:
 
 @attrs.frozen
 class Manager:
-    """Who starts jobs on a host, by files that it reads.
+    """A service manager that starts jobs on a host, configured by files.
 
     Attributes:
         name: ``systemd`` or ``cron``.
-        folder: Where its files are.
-        pattern: What ours are called.
-        systemctl: The program that makes it read its files anew; nothing for one that looks by itself.
+        folder: Folder of its files.
+        pattern: Glob pattern of our files.
+        systemctl: The program that makes it reload its files; empty if it reloads by itself.
     """
 
     name: str
@@ -141,7 +144,7 @@ CRON = Manager("cron", Path("/etc/cron.d"), "novabackup*")
 
 
 def systemd_of_user() -> Manager:
-    """Give the systemd of the user that this process runs as."""
+    """Return the systemd instance of the current user."""
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     return Manager("systemd", settings / "systemd/user", "novabackup-*", ("systemctl", "--user"))
 
@@ -151,12 +154,12 @@ class Installation:
     """What installing a schedule would write and remove.
 
     Attributes:
-        manager: Who is told.
+        manager: The service manager.
         write: Texts of files by their paths.
-        remove: Files of an earlier schedule that are not needed any more.
-        there: Files that are there already.
-        before: What is run first.
-        after: What is run afterwards.
+        remove: Files of an earlier schedule that are no longer needed.
+        there: Existing files of this configuration.
+        before: Commands to run first.
+        after: Commands to run afterwards.
     """
 
     manager: Manager
@@ -168,15 +171,15 @@ class Installation:
 
     @classmethod
     def plan(cls, manager: Manager, files: Mapping[str, str], *, of: str = "") -> Installation:
-        """Find out what to do so that these files, and no others of this configuration, are there.
+        """Plan an installation after which exactly these files of this configuration exist.
 
         Args:
-            manager: Who is told.
-            files: Texts by names; nothing for taking the schedule away.
-            of: The configuration that they are for.
+            manager: The service manager.
+            files: Texts by file name; empty to remove the schedule.
+            of: The configuration that they belong to.
 
         Raises:
-            ConfigurationError: A file of that name is there which novabackup did not write, or not for this
+            ConfigurationError: A file of that name exists that novabackup did not write, or not for this
                 configuration.
         """
         write = {manager.folder / name: text for name, text in files.items()}
@@ -210,22 +213,22 @@ class Installation:
 
     @property
     def where(self) -> str:
-        """Name what is told, for people."""
+        """Where the schedule is installed, for messages."""
         return f"{self.manager.name}, by files in {self.manager.folder}"
 
     @property
     def installed(self) -> bool:
-        """Tell whether any of it is there."""
+        """Whether any file of this configuration exists."""
         return bool(self.there)
 
     @property
     def current(self) -> bool:
-        """Tell whether all of it is there, and nothing else."""
+        """Whether exactly the planned files exist."""
         return not self.remove and all(path in self.there and _text(path) == text for path, text in self.write.items())
 
     @property
     def texts(self) -> dict[str, str]:
-        """What would be written, by where."""
+        """What would be written, by path."""
         return {str(path): text for path, text in self.write.items()}
 
     def __str__(self) -> str:
@@ -234,10 +237,10 @@ class Installation:
         return "\n".join([*map(run, map(shlex.join, self.before)), *files, *map(run, map(shlex.join, self.after))])
 
     def execute(self) -> None:
-        """Write and remove the files, and let the manager read them.
+        """Write and remove the files, and let the manager reload them.
 
         Raises:
-            ServiceError: The manager refuses; the files are there.
+            ServiceError: The manager refused; the files are written.
             OSError: A file cannot be written.
         """
         for command in self.before:
@@ -253,9 +256,9 @@ class Installation:
 
 
 def _call(command: Sequence[str]) -> None:
-    outcome = _commands.run(command, timeout=_TIMEOUT)
+    outcome = commands.run(command, timeout=_TIMEOUT)
     if not outcome.good:
-        raise ServiceError(f"{shlex.join(command)}: expected it to end well, found {outcome}. Run it by hand")
+        raise ServiceError(f"{shlex.join(command)}: expected it to succeed, found {outcome}. Run it by hand")
 
 
 def _text(path: Path) -> str:
@@ -266,7 +269,7 @@ def _text(path: Path) -> str:
 
 
 def _owner(path: Path) -> str | None:
-    """Tell for which configuration a file was written; None if it is none of ours."""
+    """Return the configuration that a file belongs to; None if the file is not ours."""
     first, second, *_rest = [*_text(path).splitlines()[:2], "", ""]
     if first != _MARK:
         return None
@@ -278,12 +281,12 @@ def _owner(path: Path) -> str | None:
 
 @attrs.frozen(kw_only=True)
 class Crontab:
-    """What installing a schedule would change in the crontab of a user, of which a part is ours.
+    """What installing a schedule would change in our part of the crontab of a user.
 
     Attributes:
-        before: What it says now.
-        after: What it would say.
-        part: The part that is ours then.
+        before: Its present text.
+        after: Its text afterwards.
+        part: Our part of it afterwards.
     """
 
     before: str
@@ -292,12 +295,12 @@ class Crontab:
 
     @classmethod
     def plan(cls, before: str, program: Sequence[str], *, of: str = "") -> Crontab:
-        """Find out what to change.
+        """Plan the change.
 
         Args:
-            before: What the crontab says now, as `crontab` reads it.
-            program: What does all that is due, with absolute paths; nothing for taking the schedule away.
-            of: The configuration that it is for.
+            before: The present text, as `crontab` reads it.
+            program: Command line that runs all jobs that are due, with absolute paths; empty to remove the schedule.
+            of: The configuration that it belongs to.
         """
         part = f"{_head(of)}{_cron_lines(program)}{_END}\n" if program else ""
         ours = f"{_OF}{of}\n" if of else None
@@ -308,22 +311,22 @@ class Crontab:
 
     @property
     def where(self) -> str:
-        """Name what is told, for people."""
+        """Where the schedule is installed, for messages."""
         return "cron, by the crontab of this user"
 
     @property
     def installed(self) -> bool:
-        """Tell whether a part of it is ours."""
+        """Whether the present text has a part that is ours."""
         return self.before != self.after.removesuffix(self.part) if self.part else self.before != self.after
 
     @property
     def current(self) -> bool:
-        """Tell whether it says already what it would say."""
+        """Whether there is nothing to change."""
         return self.before == self.after
 
     @property
     def texts(self) -> dict[str, str]:
-        """What would be written, by where."""
+        """What would be written, by name."""
         return {"crontab": self.part} if self.part else {}
 
     def __str__(self) -> str:
@@ -332,10 +335,10 @@ class Crontab:
         return "remove a part of the crontab of this user" if self.installed else ""
 
     def execute(self) -> None:
-        """Hand it to cron.
+        """Replace the crontab.
 
         Raises:
-            ServiceError: Cron refuses; the crontab is as it was.
+            ServiceError: Cron refused; the crontab is unchanged.
         """
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(self.after)
@@ -344,7 +347,7 @@ class Crontab:
 
 
 def crontab() -> str:
-    """Read the crontab of this user; nothing where there is none, or no cron.
+    """Read the crontab of the current user; empty if there is none, or no cron.
 
     Raises:
         ServiceError: It cannot be read.

@@ -1,4 +1,4 @@
-"""What operators need to know of a repository, as numbers in the form of Prometheus; and the ways to hand them over."""
+"""Metrics of a repository for Prometheus, and the ways to deliver them."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ HELP: Mapping[str, str] = {
     "nova_backup_repository_bytes": "Bytes of all packs in the repository.",
     "nova_backup_damaged_snapshots": "Snapshots in the repository that cannot be read.",
 }
-"""Every metric there is, and what it means. All are gauges; times are seconds since the epoch."""
+"""All metrics and their meaning. All are gauges; times are seconds since the epoch."""
 
 _SKEW = timedelta(minutes=5)
-"""How far the clocks of hosts may be apart."""
+"""How far the clocks of hosts may differ."""
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _READABLE_BY_ALL = 0o644
@@ -78,11 +78,11 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @attrs.frozen(kw_only=True)
 class Sample:
-    """One number.
+    """One sample of a metric.
 
     Attributes:
-        labels: What it is a number of.
-        value: The number.
+        labels: Its labels.
+        value: Its value.
     """
 
     labels: Mapping[str, str]
@@ -95,7 +95,7 @@ class Metric:
 
     Attributes:
         name: One of `HELP`.
-        samples: In a steady order.
+        samples: In a stable order.
     """
 
     name: str
@@ -103,21 +103,21 @@ class Metric:
 
     @property
     def help(self) -> str:
-        """What it means."""
+        """Its meaning."""
         return HELP[self.name]
 
 
 @attrs.frozen(kw_only=True)
 class Look:
-    """What was seen of a repository at one time.
+    """The state of a repository at one time.
 
     Attributes:
-        url: Of the repository.
+        url: URL of the repository.
         readable: False if it could not be read; then nothing else is known.
         snapshots: Its snapshots, or those of one store.
         damaged: How many snapshots cannot be read.
         stored: Bytes of all packs.
-        drills: How drills went, oldest first.
+        drills: Results of drills, oldest first.
     """
 
     url: str
@@ -135,24 +135,23 @@ def measure(
     store: IndexStore | None = None,
     now: datetime | None = None,
 ) -> tuple[Metric, ...]:
-    """Measure a repository, which is read for it; one that cannot be read is a metric, too, and no error.
+    """Read a repository and derive its metrics; an unreadable one is reported as a metric, not as an error.
 
     Args:
-        repository: What to measure.
-        runs: How work on it went, such as `RunLog.runs`; those on other repositories are left out.
+        repository: The repository.
+        runs: Recorded runs, such as `RunLog.runs`; those on other repositories are ignored.
         store: Only this store; by default all that have snapshots or runs.
-        now: The time; by default that of the clock.
+        now: The current time; by default by the clock.
     """
     ours = [run for run in runs if run.repository == repository.url and (store is None or run.store in ("", store.url))]
     return derive(look(repository, store), ours, now or datetime.now(UTC))
 
 
 def look(repository: Repository, store: IndexStore | None = None) -> Look:
-    """Read what there is to measure: the packs are listed, and each new snapshot and the results of drills are read."""
+    """Read the state of a repository: list its packs, and read new snapshots and the results of drills."""
     try:
-        names = len(
-            repository
-        )  # before the snapshots are read: one that is taken meanwhile does not seem to be damaged
+        # Before the snapshots are read, so that one that is taken meanwhile does not seem to be damaged.
+        names = len(repository)
         every = repository.snapshots()
         return Look(
             url=repository.url,
@@ -167,18 +166,18 @@ def look(repository: Repository, store: IndexStore | None = None) -> Look:
 
 
 def derive(seen: Look, runs: Sequence[Run], now: datetime) -> tuple[Metric, ...]:
-    """Turn what was seen into metrics.
+    """Derive metrics.
 
     Args:
-        seen: Of the repository.
-        runs: How work on it went, in any order.
-        now: The time.
+        seen: State of the repository.
+        runs: Runs on it, in any order.
+        now: The current time.
 
     Returns:
-        Those metrics that have samples, in the order of `HELP`.
+        The metrics that have samples, in the order of `HELP`.
     """
     gauges = _Gauges(repository=seen.url)
-    # What happened in the future is no evidence: a clock was wrong, and would hide every failure until then.
+    # A run in the future is ignored: a clock was wrong, and the run would hide every failure until then.
     runs = [run for run in (*runs, *map(_run, seen.drills)) if run.ended <= now + _SKEW]
     gauges.add("repository_up", seen.readable)
     if seen.readable:
@@ -202,7 +201,7 @@ def derive(seen: Look, runs: Sequence[Run], now: datetime) -> tuple[Metric, ...]
 
 
 def _run(drill: Drill) -> Run:
-    """Take what a repository says of a drill as a run, so that drills count without a log of runs."""
+    """Convert a drill in the repository to a run, so that drills count without a log of runs."""
     return Run(
         kind="drill",
         store=drill.store,
@@ -215,7 +214,7 @@ def _run(drill: Drill) -> Run:
 
 
 class _Gauges:
-    """Samples by metric, while they are collected."""
+    """Collects samples by metric."""
 
     def __init__(self, **labels: str) -> None:
         self._labels = labels
@@ -232,10 +231,10 @@ class _Gauges:
 def _add_outcome(
     gauges: _Gauges, store: str, backups: Sequence[Snapshot] | None, attempts: Sequence[Run], now: datetime
 ) -> None:
-    """Tell how the last attempt ended, by the newest evidence: a run that was recorded, or a snapshot that is there.
+    """Add the outcome of the last attempt, by the newest evidence: a recorded run, or a snapshot in the repository.
 
-    When the repository cannot be read, the runs are all that is known. When it can, only a snapshot that is there
-    counts as a backup, whatever was recorded once.
+    If the repository cannot be read, only the runs are known. If it can, only a snapshot that exists counts as a
+    backup, whatever was recorded.
     """
     last = max(attempts, key=lambda run: run.ended, default=None)
     newest = max((snapshot.time for snapshot in backups or () if snapshot.time <= now + _SKEW), default=None)
@@ -302,7 +301,7 @@ def exposition(metrics: Iterable[Metric]) -> str:
 
 
 def _escaped(value: str) -> str:
-    # A name of a file may hold what no UTF-8 can; what reads this refuses all of it then.
+    # A file name may not be valid UTF-8; a reader would then reject the whole text.
     valid = value.encode(errors="replace").decode()
     return valid.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
@@ -312,15 +311,15 @@ def _number(value: float) -> str:
 
 
 Sink = Callable[[Sequence[Metric]], object]
-"""Takes metrics to where they are wanted."""
+"""Delivers metrics."""
 
 
 @attrs.frozen
 class Textfile:
-    """A file for the textfile collector of node_exporter, replaced in one step and readable by its user.
+    """A file for the textfile collector of node_exporter, replaced atomically and readable by its user.
 
     Attributes:
-        path: Of the file; its name ends with ``.prom``, as others are not collected.
+        path: Path of the file; its name ends with ``.prom``, since no other is collected.
     """
 
     path: Path = attrs.field(converter=Path)
@@ -345,16 +344,16 @@ class Textfile:
 
 @attrs.frozen
 class Pushgateway:
-    """A Pushgateway, for jobs that end before anybody could ask them.
+    """A Pushgateway, for jobs that end before Prometheus could scrape them.
 
-    What is pushed replaces all that was pushed to the same group before.
+    A push replaces all metrics that were pushed to the same group before.
 
     Attributes:
         url: Such as ``http://localhost:9091``.
         job: Label ``job`` of the group.
         grouping: Other labels of the group; by default the repository, so that several do not replace each other.
-        headers: To send along, such as an authorisation.
-        timeout: Seconds that it may take.
+        headers: Additional headers, such as an authorisation.
+        timeout: Timeout in seconds.
     """
 
     url: str = attrs.field(converter=_http.checked_url)
@@ -373,10 +372,10 @@ class Pushgateway:
         return _http.shown(self.url)
 
     def __call__(self, metrics: Sequence[Metric]) -> None:
-        """Push, replacing the group.
+        """Push the metrics, replacing the group.
 
         Raises:
-            MetricsError: It did not take them.
+            MetricsError: The Pushgateway did not accept them.
         """
         grouping = self.grouping
         if grouping is None:
@@ -393,15 +392,15 @@ class Pushgateway:
             )
         except OSError as error:
             raise MetricsError(
-                f"{where}: expected a Pushgateway that takes metrics, found none: {told(error)}. "
-                "Look whether it runs, and at the URL"
+                f"{where}: expected a Pushgateway that accepts metrics, found none: {told(error)}. "
+                "Check that it runs, and the URL"
             ) from error
         if answer.status not in (200, 202):
-            raise MetricsError(f"{where}: expected a Pushgateway that takes metrics, found {answer}. Look at its log")
+            raise MetricsError(f"{where}: expected a Pushgateway that accepts metrics, found {answer}. Check its log")
 
 
 def _segment(label: str, value: str) -> str:
-    """Write a label as part of a path; base64 where a slash would part it, or nothing would be left."""
+    """Encode a label as a part of a path; as base64 if the value contains a slash or is empty."""
     if value and "/" not in value:
         return f"/{label}/{urllib.parse.quote(value, safe='')}"
     return f"/{label}@base64/{base64.urlsafe_b64encode(value.encode()).decode() or '='}"

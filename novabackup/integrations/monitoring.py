@@ -1,4 +1,4 @@
-"""Keeps watch over the work on a repository: each run is timed, remembered, and told to whoever collects metrics."""
+"""Monitors the work on a repository: each run is timed, recorded, and delivered as metrics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _now() -> datetime:
 
 @attrs.define
 class Observation:
-    """One run while it is under way.
+    """A run in progress.
 
     Attributes:
         snapshot: Set by the block to the snapshot that it took, restored or verified.
@@ -53,16 +53,16 @@ class Observation:
 
 @attrs.frozen(eq=False)
 class Monitor:
-    """Watches one repository.
+    """Monitors one repository.
 
     Attributes:
-        repository: What is watched.
-        log: Where runs are remembered from one process to the next: a folder or a `RunLog`.
-        sinks: Where metrics go: `Textfile`, `Pushgateway`, or functions of one's own.
+        repository: The repository.
+        log: Where runs are recorded across processes: a folder or a `RunLog`.
+        sinks: Where metrics go: `Textfile`, `Pushgateway`, or your own functions.
         store: Only this store; by default all in the repository. Where several hosts share a repository, each names its
-            own, since it knows nothing of the failures of the others.
-        clock: Tells the time, with a time zone.
-        timer: Tells seconds that only go forward.
+            own, since it does not know about failures on the others.
+        clock: Returns the current time, with a time zone.
+        timer: Monotonic clock, in seconds.
     """
 
     repository: Repository
@@ -74,13 +74,14 @@ class Monitor:
 
     @contextlib.contextmanager
     def observed(self, kind: Kind, store: IndexStore | None = None) -> Iterator[Observation]:
-        """Watch a block of work: whether it succeeds, and how long it takes.
+        """Monitor a block of work: whether it succeeds, and how long it takes.
 
-        What cannot be remembered or told makes no failure of work that went well; it is logged as an error.
+        If the run cannot be recorded or its metrics cannot be delivered, that is logged as an error; successful work
+        stays successful.
 
         Args:
-            kind: What kind of work it is.
-            store: The store that it is about; None for work on the repository as a whole.
+            kind: Kind of work.
+            store: The store; None for work on the repository as a whole.
 
         Yields:
             The observation; set its ``snapshot``.
@@ -112,8 +113,8 @@ class Monitor:
         try:
             self.log.record(run)
             runs = self.log.runs()
-        except Exception as error:  # noqa: BLE001 - watching must not break what is watched
-            _LOG.error("%s: this %s could not be remembered: %s", self.log, run.kind, told(error))
+        except Exception as error:  # noqa: BLE001 - monitoring must not break the work
+            _LOG.error("%s: this %s could not be recorded: %s", self.log, run.kind, told(error))
         try:
             metrics = measure(self.repository, {*runs, run}, store=self.store, now=self.clock())
         except Exception as error:  # noqa: BLE001 - as above
@@ -130,10 +131,10 @@ class Monitor:
         return measure(self.repository, self.log.runs(), store=self.store, now=self.clock())
 
     def publish(self) -> None:
-        """Measure the repository and hand that over, as between two runs.
+        """Measure the repository and deliver the metrics, such as between two runs.
 
         Raises:
-            OSError: A file could not be written, or the log not be read.
+            OSError: A file could not be written, or the log could not be read.
             MetricsError: A Pushgateway did not take the metrics.
         """
         metrics = self.measure()
@@ -143,24 +144,24 @@ class Monitor:
 
 @attrs.frozen(eq=False)
 class Collector:
-    """What a registry of ``prometheus_client`` asks for metrics: ``REGISTRY.register(Collector(monitor))``.
+    """A collector for a registry of ``prometheus_client``: ``REGISTRY.register(Collector(monitor))``.
 
-    Each scrape lists the repository and reads the snapshots that are new; nothing is read when it is registered.
+    Each scrape lists the repository and reads new snapshots; registering it reads nothing.
 
     Attributes:
-        monitor: What is asked.
+        monitor: Source of the metrics.
     """
 
     monitor: Monitor
 
     def describe(self) -> Iterator[prometheus_client.core.Metric]:
-        """Name the metrics."""
+        """Describe the metrics."""
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - an extra
 
         return (GaugeMetricFamily(name, text) for name, text in HELP.items())
 
     def collect(self) -> Iterator[prometheus_client.core.Metric]:
-        """Measure, and give what there is."""
+        """Measure, and yield the metrics."""
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - an extra
 
         for metric in self.monitor.measure():

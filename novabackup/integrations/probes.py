@@ -1,4 +1,4 @@
-"""Asks a running service whether it is well: polls its health, and puts a question whose answer is checked."""
+"""Checks a running service: polls its health endpoint, and sends a query whose answer is checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from novabackup.integrations import _http
-from novabackup.integrations._http import Answer
+from novabackup.integrations._http import Response
 from novabackup.integrations.errors import UnhealthyError
 
 __all__ = ["HealthCheck", "Query", "healthy"]
@@ -22,23 +22,23 @@ _ANYTHING = r"\S"
 
 
 def healthy(answer: Any) -> bool:
-    """Tell whether an answer is a JSON object whose ``status`` is ``healthy`` or ``ok``."""
+    """Return whether an answer is a JSON object whose ``status`` is ``healthy`` or ``ok``."""
     return isinstance(answer, dict) and answer.get("status") in _HEALTHY
 
 
 @attrs.frozen
 class HealthCheck:
-    """An endpoint that is polled until it says that the service is well.
+    """An endpoint that is polled until it reports a healthy service.
 
     Attributes:
         url: Of the endpoint, such as ``http://localhost:5000/health``.
-        timeout: Seconds to go on polling; loading large indexes takes its time.
+        timeout: Seconds to keep polling; loading large indexes takes time.
         interval: Seconds between two polls.
-        expect: Gets the answer's JSON (its text, if it is none) where the status was HTTP 200, and tells whether it is
-            what a healthy service says.
-        headers: To send along, such as an authorisation.
-        clock: Tells seconds that only go forward.
-        sleep: Waits for some seconds.
+        expect: Called with the JSON of a response with HTTP 200 (its text, if it is not JSON); returns whether the
+            service is healthy.
+        headers: Additional headers, such as an authorisation.
+        clock: Monotonic clock, in seconds.
+        sleep: Waits for a number of seconds.
     """
 
     url: str = attrs.field(converter=_http.checked_url)
@@ -53,13 +53,13 @@ class HealthCheck:
         return f"{_http.shown(self.url)} says that all is well"
 
     def __call__(self) -> Any:
-        """Poll until the service is well.
+        """Poll until the service is healthy.
 
         Returns:
-            What it said at last, as JSON, or as text if it is none.
+            Its last answer, as JSON, or as text if it is not JSON.
 
         Raises:
-            UnhealthyError: It was not well in time; the message holds its last answer.
+            UnhealthyError: It was not healthy in time; the message holds its last answer.
         """
         deadline = self.clock() + self.timeout
         polls = 0
@@ -94,16 +94,16 @@ class _Well:
 
 @attrs.frozen
 class Query:
-    """A question that is put to the service, and what its answer must be.
+    """A query that is sent to the service, and the answer that is expected.
 
     Attributes:
-        url: Where to post it, such as ``http://localhost:5000/api/ask``.
-        payload: The question, sent as JSON, such as ``{"query": "How do I check brake pads?"}``.
-        expect: A regular expression that is searched for in the ``answer`` of the JSON that comes back, whatever its
-            case, or a function that gets all of that JSON and tells whether it is right. By default, any answer that is
-            not empty.
-        timeout: Seconds that it may take; a language model takes its time.
-        headers: To send along, such as an authorisation.
+        url: Where it is posted, such as ``http://localhost:5000/api/ask``.
+        payload: The query, sent as JSON, such as ``{"query": "How do I check brake pads?"}``.
+        expect: A regular expression that is searched for in the ``answer`` of the returned JSON, ignoring case, or a
+            function that gets all of that JSON and returns whether it is right. By default, any answer that is not
+            empty.
+        timeout: Timeout in seconds; a language model takes time.
+        headers: Additional headers, such as an authorisation.
     """
 
     url: str = attrs.field(converter=_http.checked_url)
@@ -117,13 +117,13 @@ class Query:
         return f"{_http.shown(self.url)} answers {wanted}"
 
     def __call__(self) -> Any:
-        """Put the question.
+        """Send the query.
 
         Returns:
-            The JSON that came back.
+            The returned JSON.
 
         Raises:
-            UnhealthyError: There was no answer, or another one than expected.
+            UnhealthyError: There was no answer, or not the expected one.
         """
         where = _http.shown(self.url)
         body = json.dumps(dict(self.payload)).encode()
@@ -152,8 +152,8 @@ class Query:
         return isinstance(text, str) and re.search(self.expect, text, re.IGNORECASE) is not None
 
 
-def _parsed(answer: Answer) -> Any:
-    """Read an answer as JSON; as text if it is none."""
+def _parsed(answer: Response) -> Any:
+    """Decode an answer as JSON, or as text if it is not JSON."""
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Brings a whole installation back, onto an empty machine or in place of a broken one, in steps that can be resumed.
+"""Recovers a whole installation, on an empty machine or in place of a broken one, in steps that can be resumed.
 
-What is done stands in a file beside the folder of the installation. So a recovery that was interrupted, or that failed
-at a step whose cause has been removed, goes on there when it is run again.
+The finished steps are recorded in a file beside the folder of the installation. So a recovery that was interrupted, or
+that failed at a step whose cause has been removed, resumes there when it is run again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError, StoreBusyError
 from novabackup.integrations._about import told, without_secrets
 from novabackup.integrations.errors import RecoveryError
@@ -41,7 +41,7 @@ _REQUIREMENTS = "requirements.txt"
 _ENVIRONMENT_SECONDS = 3600.0
 _TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _SPARE = 1.05
-"""Of the snapshot's size, what must be free: folders and metadata of a file system take some."""
+"""Free space required, as a multiple of the snapshot's size: folders and metadata of a file system take some."""
 
 
 class RecoveryStep(enum.StrEnum):
@@ -50,24 +50,24 @@ class RecoveryStep(enum.StrEnum):
     VERIFY = "verify"
     """Every byte of the snapshot is read and checked, before anything is touched."""
     STOP = "stop"
-    ASIDE = "set aside"
-    """What is there is renamed, never deleted."""
+    SET_ASIDE = "set aside"
+    """An existing folder is renamed, never deleted."""
     RESTORE = "restore"
     OWNER = "owner"
     ENVIRONMENT = "environment"
-    """The virtual environment is made anew, since it is in no backup."""
+    """The virtual environment is created again, since backups do not contain it."""
     START = "start"
     CHECK = "check"
-    """The service is asked whether it is well, and whether its answers are right."""
+    """The health of the service and its answers are checked."""
 
 
 @attrs.frozen(kw_only=True)
 class StepReport:
-    """What became of one step.
+    """The state of one step.
 
     Attributes:
-        step: Which one.
-        says: What it does, or what it found to do.
+        step: The step.
+        says: What it does.
         seconds: How long it took; None if it has not been done.
     """
 
@@ -83,7 +83,7 @@ class RecoveryPlan:
     Attributes:
         snapshot: Id of the snapshot.
         to: Folder of the installation.
-        steps: Each step; those with seconds have been done already by a run that was interrupted.
+        steps: Each step; those with seconds were done by an earlier, interrupted run.
     """
 
     snapshot: str
@@ -102,7 +102,7 @@ class RecoveryReport:
 
     Attributes:
         snapshot: Id of the snapshot.
-        taken: When that was taken: what came later is lost.
+        taken: When the snapshot was taken: later changes are lost.
         to: Folder of the installation.
         aside: Where the former installation is now; empty if there was none.
         steps: Each step and how long it took, over all runs.
@@ -140,7 +140,7 @@ def _lines(steps: Sequence[StepReport], done: str) -> list[str]:
 
 @attrs.frozen(kw_only=True)
 class _State:
-    """What the file beside the installation says."""
+    """The content of the file beside the installation."""
 
     snapshot: str
     aside: str = ""
@@ -161,23 +161,23 @@ class FullRecovery:
         probes: Sequence[Callable[[], object]] = (),
         callback: Callback = DEFAULT_CALLBACK,
     ) -> None:
-        """Describe it; nothing is touched yet.
+        """Describe the recovery; nothing is touched yet.
 
         Args:
-            snapshot: Of the whole installation.
-            to: Folder where it is to be, on this host.
-            service: What has to be stopped before and started after; by default nothing.
-            owner: ``user`` or ``user:group`` that all files are to belong to; by default as the snapshot says.
-            environment: Commands, run in the folder, that make the virtual environment; by default ``.venv`` with what
-                ``requirements.txt`` names, if the snapshot has that file.
+            snapshot: A snapshot of the whole installation.
+            to: Folder of the installation on this host.
+            service: Service to stop before and start after; by default none.
+            owner: ``user`` or ``user:group`` that will own all files; by default the owners in the snapshot.
+            environment: Commands, run in the folder, that create the virtual environment; by default ``.venv`` with
+                the packages in ``requirements.txt``, if the snapshot has that file.
             probes: Called once the service runs, such as a `HealthCheck` and a `Query`.
-            callback: Told of the bytes verified and written.
+            callback: Progress in bytes verified and written (an fsspec callback).
         """
         self._snapshot = snapshot
         self._to = Path(to).absolute()
         self._service = service
         self._owner = owner
-        self._commands = [_commands.arguments(command) for command in self._environment(environment)]
+        self._commands = [commands.arguments(command) for command in self._environment(environment)]
         self._probes = tuple(probes)
         self._callback = callback
         if self._to.parent == self._to:
@@ -197,10 +197,10 @@ class FullRecovery:
     # -- the plan ----------------------------------------------------------------------------------------------------
 
     def plan(self) -> RecoveryPlan:
-        """Say what `run` would do; nothing is touched.
+        """Plan the recovery; change nothing.
 
         Raises:
-            ConfigurationError: Another recovery of this folder was begun, or the owner is not known on this host.
+            ConfigurationError: Another recovery of this folder is unfinished, or the owner is not known on this host.
         """
         state = self._read()
         return RecoveryPlan(snapshot=self._snapshot.id, to=str(self._to), steps=self._steps(state))
@@ -219,7 +219,7 @@ class FullRecovery:
         return {
             RecoveryStep.VERIFY: f"{len(self._snapshot.files)} files, {self._snapshot.size:,} bytes",
             RecoveryStep.STOP: service,
-            RecoveryStep.ASIDE: aside,
+            RecoveryStep.SET_ASIDE: aside,
             RecoveryStep.RESTORE: f"to {self._to}",
             RecoveryStep.OWNER: _owner_says(self._owner),
             RecoveryStep.ENVIRONMENT: "; ".join(map(_shown, self._commands)) or f"there is no {_REQUIREMENTS}",
@@ -230,7 +230,7 @@ class FullRecovery:
     # -- the work ----------------------------------------------------------------------------------------------------
 
     def run(self, told_of: Callable[[StepReport], object] = lambda report: None) -> RecoveryReport:
-        """Recover, or go on where an earlier run was interrupted.
+        """Recover, or resume where an earlier run was interrupted.
 
         Args:
             told_of: Called with each step when it has been done.
@@ -239,8 +239,8 @@ class FullRecovery:
             What was done.
 
         Raises:
-            RecoveryError: A step failed; the message says which, and what to do. Running it again goes on there.
-            ConfigurationError: Another recovery of this folder was begun, or the owner is not known on this host.
+            RecoveryError: A step failed; the message says which, and what to do. Running it again resumes there.
+            ConfigurationError: Another recovery of this folder is unfinished, or the owner is not known on this host.
             StoreBusyError: Another process is recovering this folder now.
         """
         with _alone(self._to):
@@ -282,7 +282,7 @@ class FullRecovery:
             self._snapshot.verify(callback=self._callback)
         elif step is RecoveryStep.STOP and self._service:
             self._service.stop()
-        elif step is RecoveryStep.ASIDE:
+        elif step is RecoveryStep.SET_ASIDE:
             return self._set_aside(state)
         elif step is RecoveryStep.RESTORE:
             self._snapshot.restore(to=self._to, callback=self._callback)
@@ -311,16 +311,16 @@ class FullRecovery:
             if os.path.lexists(name):
                 raise FileExistsError(f"{name} is there already: wait a second")
             state = attrs.evolve(state, aside=name)
-            self._write(state)  # before it is renamed, so that whoever goes on knows where it is
+            self._write(state)  # before it is renamed, so that a resumed run knows where it is
         if not os.path.lexists(state.aside):
             self._to.rename(state.aside)
         return state
 
     def _make_environment(self) -> None:
         for command in self._commands:
-            outcome = _commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
+            outcome = commands.run(command, timeout=_ENVIRONMENT_SECONDS, folder=self._to)
             if not outcome.good:
-                raise RecoveryError(f"{_shown(command)}: expected it to end well, found {outcome}")
+                raise RecoveryError(f"{_shown(command)}: expected it to succeed, found {outcome}")
 
     # -- the note ----------------------------------------------------------------------------------------------------
 
@@ -333,12 +333,12 @@ class FullRecovery:
         if state.snapshot != self._snapshot.id:
             raise ConfigurationError(
                 f"{self._to.parent / _note(self._to)}: a recovery from snapshot {state.snapshot} was begun and is not "
-                f"finished. Run that one to its end, or rename this file to begin anew from {self._snapshot.id}"
+                f"finished. Run that one to its end, or rename this file to start again from {self._snapshot.id}"
             )
         if RecoveryStep.RESTORE in state.done and not os.path.lexists(self._to):
             raise ConfigurationError(
                 f"{self._to.parent / _note(self._to)} says that {self._to} is restored, and it is not there: that was "
-                "another time. Rename this file to begin anew"
+                "another time. Rename this file to start again"
             )
         return state
 
@@ -348,16 +348,13 @@ class FullRecovery:
 
 
 def unfinished(to: str | os.PathLike[str]) -> str:
-    """Look whether a recovery of a folder was begun and is not finished.
+    """Return the id of the snapshot of which a recovery is unfinished; empty if there is none.
 
     Args:
         to: The folder of the installation.
 
-    Returns:
-        Id of the snapshot that it is from; empty if there is none.
-
     Raises:
-        ConfigurationError: The file beside the folder holds something else.
+        ConfigurationError: The file beside the folder is not a record of a recovery.
     """
     state = _noted(Path(to).absolute())
     return state.snapshot if state else ""
@@ -365,14 +362,14 @@ def unfinished(to: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def _alone(to: Path) -> Iterator[None]:
-    """Keep out whoever would recover the same folder at the same time; the dead keep nobody out."""
+    """Exclude concurrent recoveries of the same folder; the lock ends with its process."""
     path = to.parent / f".{to.name}.recovery.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it before has removed it at the end, and another one may be locked by now.
+            # The previous holder has removed the file at the end, and a new one may be locked by now.
             free = os.path.samestat(os.fstat(descriptor), path.lstat())
         except (BlockingIOError, FileNotFoundError):
             free = False
@@ -399,7 +396,7 @@ def _noted(to: Path) -> _State | None:
         said = json.loads(data)
         aside = str(said["aside"])
         if aside and not (aside.startswith(f"{to}.old.") and _TIME.fullmatch(aside.removeprefix(f"{to}.old."))):
-            raise ValueError(aside)  # nothing is renamed to where somebody else says
+            raise ValueError(aside)  # a forged record must not choose where the folder is renamed to
         return _State(
             snapshot=str(said["snapshot"]),
             aside=aside,
@@ -407,8 +404,8 @@ def _noted(to: Path) -> _State | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
-            f"{to.parent / _note(to)}: expected what a recovery noted, found something else. Look at the folder, then "
-            "rename it"
+            f"{to.parent / _note(to)}: expected a record of a recovery, found something else. Check the folder, then "
+            "rename this file"
         ) from error
 
 
@@ -423,7 +420,7 @@ def _owner_says(owner: str) -> str:
 
 
 def _ids(owner: str) -> tuple[int, int]:
-    """Find a user and a group; -1 for a group that stays as it is."""
+    """Find the ids of a user and a group; the group is by default the one of the user."""
     user, _, group = owner.partition(":")
     try:
         known = pwd.getpwnam(user)
@@ -436,8 +433,8 @@ def _ids(owner: str) -> tuple[int, int]:
 
 
 def _give(root: Path, uid: int, gid: int) -> None:
-    """Let everything below a folder belong to somebody; links themselves, not what they lead to."""
-    # From the bottom up: what a folder holds is done before somebody else can put other files into it.
+    """Set the owner of a folder and of everything below it; of links themselves, not of their targets."""
+    # Bottom-up: the content of a folder is done before its new owner can put other files into it.
     for _folder, folders, files, descriptor in os.fwalk(root, topdown=False, follow_symlinks=False):
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)

@@ -1,8 +1,8 @@
-"""Remembers how work went: an attempt that failed leaves no snapshot, and yet operators have to hear of it.
+"""Records the outcome of work: a failed attempt leaves no snapshot, but operators have to know about it.
 
 A log is a folder with two small JSON files for each kind of work on each store: the last run, and the last good one. It
-is for monitoring only; no backup or restore depends on it. A file of its own for each means that no two writers ever
-have to agree on anything.
+is for monitoring only; no backup or restore depends on it. Each has its own file, so concurrent writers need no
+coordination.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Run:
     """One piece of work that has ended.
 
     Attributes:
-        kind: Of which kind.
+        kind: Kind of work.
         store: URL of the store, without credentials; empty for work on a repository as a whole.
         repository: URL of the repository, without credentials.
         ended: When it ended.
         duration: How long it took, in seconds.
-        error: Why it failed, without secrets; empty if it went well.
+        error: Why it failed, without secrets; empty if it succeeded.
         snapshot: Id of the snapshot that it took, restored or verified; empty if there is none.
     """
 
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def good(self) -> bool:
-        """Tell whether it went well."""
+        """Whether it succeeded."""
         return not self.error
 
 
@@ -70,11 +70,11 @@ class RunLog:
     def __init__(
         self, place: str | os.PathLike[str] | Storage, *, storage_options: Mapping[str, Any] | None = None
     ) -> None:
-        """Name the folder; it is created with the first record.
+        """Open the log; its folder is created by the first record.
 
         Args:
-            place: A folder of this host, such as ``/var/lib/novabackup``, any fsspec URL, or a storage. It should not
-                be the place of the repository, which may be what fails.
+            place: A folder on this host, such as ``/var/lib/novabackup``, any fsspec URL, or a storage. It should not
+                be where the repository is, since that may be what fails.
             storage_options: Keyword arguments for the fsspec file system.
 
         Raises:
@@ -83,7 +83,7 @@ class RunLog:
         self._storage = open_storage(place, storage_options)
 
     def record(self, run: Run) -> None:
-        """Write a run down, durably."""
+        """Record a run durably."""
         data = msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n"
         name = blake3("\0".join((run.store, run.repository)).encode()).hexdigest()[:16]
         if run.good:
@@ -91,7 +91,7 @@ class RunLog:
         self._storage.write(f"{run.kind}-{name}-last.json", [data])
 
     def runs(self) -> tuple[Run, ...]:
-        """Read all of it; what cannot be read is passed over with a warning."""
+        """Return all recorded runs; a file that cannot be read is skipped with a warning."""
         found = []
         for key in filter(_KEY.fullmatch, list(self._storage.keys())):
             try:
@@ -100,7 +100,7 @@ class RunLog:
             except FileNotFoundError:
                 continue
             except (OSError, msgspec.MsgspecError, RecursionError) as error:
-                _LOG.warning("%s/%s is passed over: %s", self._storage.url, key, error)
+                _LOG.warning("%s/%s is skipped: %s", self._storage.url, key, error)
         return tuple(found)
 
     def __str__(self) -> str:

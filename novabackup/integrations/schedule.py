@@ -1,4 +1,4 @@
-"""When work is due, and doing what is: a missed run is caught up, and runs do not overlap."""
+"""Runs scheduled jobs that are due: a missed run is caught up, and runs do not overlap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from novabackup._support import commands as _commands
+from novabackup._support import commands
 from novabackup.errors import ConfigurationError
 from novabackup.storage import open_storage
 
@@ -46,8 +46,8 @@ class When:
 
     Attributes:
         period: How often.
-        hour: At which hour; not for hourly jobs.
-        minute: At which minute.
+        hour: Hour of the day; not for hourly jobs.
+        minute: Minute of the hour.
     """
 
     period: Period
@@ -85,11 +85,7 @@ class When:
         }[self.period]
 
     def last(self, now: datetime) -> datetime:
-        """Give the newest time up to now at which it was due.
-
-        Args:
-            now: With the time zone of the host.
-        """
+        """Return the latest time up to ``now``, in the time zone of the host, at which it was due."""
         if self.period is Period.HOURLY:
             point = now.replace(minute=self.minute, second=0, microsecond=0)
             return point if point <= now else point - timedelta(hours=1)
@@ -105,11 +101,7 @@ class When:
         return point - timedelta(days=7 if self.period is Period.WEEKLY else 1)
 
     def next(self, now: datetime) -> datetime:
-        """Give the first time after now at which it will be due.
-
-        Args:
-            now: With the time zone of the host.
-        """
+        """Return the first time after ``now``, in the time zone of the host, at which it will be due."""
         point = self.last(now)
         if self.period is Period.MONTHLY:
             return (point.replace(day=28) + timedelta(days=4)).replace(day=1)
@@ -119,50 +111,50 @@ class When:
 
 def _is_a_name(_job: object, _field: object, value: str) -> None:
     if not _NAME.fullmatch(value):
-        raise ConfigurationError(f"expected a name of small letters, digits and dashes for a job, found {value!r}")
+        raise ConfigurationError(f"expected a job name of lower-case letters, digits and dashes, found {value!r}")
 
 
 @attrs.frozen
 class Job:
-    """Some work that is done again and again.
+    """Recurring work.
 
     Attributes:
-        name: Names it, in systemd and in the log.
-        command: What ``novabackup`` is called with.
+        name: Its name in systemd and in the log.
+        command: Arguments of ``novabackup``.
         when: When it is due.
     """
 
     name: str = attrs.field(validator=_is_a_name)
-    command: tuple[str, ...] = attrs.field(converter=_commands.arguments)
+    command: tuple[str, ...] = attrs.field(converter=commands.arguments)
     when: When
 
     def is_due(self, last_run: datetime | None, now: datetime) -> bool:
-        """Tell whether it is due.
+        """Return whether it is due.
 
-        A run that lies in the future, by a clock that was wrong, does not count.
+        A run in the future, by a clock that was wrong, does not count.
 
         Args:
-            last_run: When it was begun last and ended well; None if never.
-            now: With the time zone of the host.
+            last_run: When its last successful run began; None if there was none.
+            now: The current time, in the time zone of the host.
         """
         return last_run is None or last_run > now or last_run < self.when.last(now)
 
 
 class Scheduler:
-    """Does what is due, one job at a time, whoever asks."""
+    """Runs the jobs that are due, one at a time across all processes."""
 
     def __init__(self, jobs: Iterable[Job], folder: str | os.PathLike[str]) -> None:
-        """Nothing is done yet.
+        """Create a scheduler; nothing runs yet.
 
         Args:
             jobs: The jobs.
-            folder: Where it is noted what was done; also holds the lock by which runs do not overlap.
+            folder: Holds the record of successful runs, and the lock that keeps runs from overlapping.
         """
         self.jobs = tuple(jobs)
         self._folder = Path(folder)
 
     def due(self, now: datetime) -> tuple[Job, ...]:
-        """Give the jobs that are due, in their order."""
+        """Return the jobs that are due, in their order."""
         noted = self.last_runs()
         return tuple(job for job in self.jobs if job.is_due(noted.get(job.name), now))
 
@@ -173,15 +165,15 @@ class Scheduler:
         only: str = "",
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> dict[str, bool] | None:
-        """Do what is due.
+        """Run the jobs that are due.
 
         Args:
-            work: Does a job; tells whether it went well. One that did not is due again.
-            only: Do this job, due or not.
-            now: Tells the time, with the time zone of the host.
+            work: Runs a job; returns whether it succeeded. A failed job is due again.
+            only: Run this job, due or not.
+            now: Returns the current time, in the time zone of the host.
 
         Returns:
-            What was done, and whether it went well; None if another run is at it and will see to it.
+            The jobs that ran, and whether they succeeded; None if another run is in progress and will run them.
 
         Raises:
             ConfigurationError: There is no job of that name.
@@ -189,7 +181,7 @@ class Scheduler:
         if only and only not in {job.name for job in self.jobs}:
             known = ", ".join(job.name for job in self.jobs)
             raise ConfigurationError(f"expected one of the jobs {known}, found {only!r}. Look at [schedule]")
-        # A job that is asked for waits for its turn; whoever looks what is due leaves that to the one who is at it.
+        # A job that was named waits for its turn; a run of all due jobs leaves them to the run in progress.
         with self._locked(wait=bool(only)) as alone:
             if not alone:
                 return None
@@ -221,7 +213,7 @@ class Scheduler:
             os.close(descriptor)
 
     def last_runs(self) -> dict[str, datetime]:
-        """Tell when each job was begun last and ended well; those that never did are not in it."""
+        """Return when the last successful run of each job began; a job without one is missing."""
         try:
             said = json.loads(open_storage(self._folder).read(_STATE))
             return {str(name): datetime.fromisoformat(time).astimezone(UTC) for name, time in said.items()}

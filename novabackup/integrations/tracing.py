@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry around pieces of work, where the program has it; nothing where it has not."""
+"""OpenTelemetry spans around work, if the program has OpenTelemetry installed; otherwise nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["traced"]
 
 @contextlib.contextmanager
 def traced(name: str, **attributes: str) -> Iterator[None]:
-    """Run a block within a span, which notes its exception if it raises one.
+    """Run a block within a span, which records an exception of the block.
 
     Args:
-        name: Of the span.
-        attributes: Of the span; their names get ``novabackup.`` in front.
+        name: Name of the span.
+        attributes: Attributes of the span; their names are prefixed with ``novabackup.``.
     """
     tracer = _tracer()
     if tracer is None:
@@ -28,7 +28,7 @@ def traced(name: str, **attributes: str) -> Iterator[None]:
 
 def _tracer() -> Any:
     try:
-        from opentelemetry import trace  # noqa: PLC0415 - no dependency: it is there or it is not
+        from opentelemetry import trace  # noqa: PLC0415 - optional, and no extra of ours
     except ImportError:
         return None
     return trace.get_tracer("novabackup")

@@ -1,46 +1,29 @@
-"""Opening a repository, or creating it where there is nothing; reading and writing single records, sealed as it is."""
+"""Access to one repository: opening it, or creating it where there is nothing; reading and writing single records."""
 
 from __future__ import annotations
 
-import abc
 import logging
-import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import attrs
 
 from novabackup.errors import FormatError, IntegrityError, NotFoundError
+from novabackup.format.layout import CONFIG_KEY, FOREIGN, SNAPSHOTS, dated_key, is_foreign, snapshot_key, snapshot_names
 from novabackup.format.records import Config, KeySlot, Record, SnapshotRecord, decode, encode
 from novabackup.format.sealing import Protection
 from novabackup.keys import Key
-from novabackup.objects.founding import (
-    CONFIG_KEY,
-    FOREIGN,
-    Opened,
-    open_with,
-    read_config,
-    rewrite_config,
-    still_opens,
-    write_founding,
-    write_slot,
-)
-from novabackup.storage import Entry, Storage
-
-__all__ = ["PACK_NAME", "SNAPSHOT_NAME", "Opening"]
+from novabackup.objects.slots import Opened, create, open_with, read_config, rewrite_config, still_opens, write_slot
+from novabackup.storage import Storage
 
 _LOG = logging.getLogger("novabackup")
-
-SNAPSHOT_NAME = re.compile(r"snapshots/(\d{8}T\d{6}Z-[0-9a-f]{20})\.json")
-PACK_NAME = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{64})")
-_SNAPSHOT_NAMES = re.compile(rf"(?<=\0){SNAPSHOT_NAME.pattern}(?=\0)")
-_OURS = re.compile(rf"{PACK_NAME.pattern}|{SNAPSHOT_NAME.pattern}|condemned/.*|keys/[0-9a-f]{{16}}\.json", re.DOTALL)
 _Record = TypeVar("_Record")
 
 
-class Opening(abc.ABC):
-    """Opens one repository, and reads and writes records in it."""
+class Access:
+    """Opens one repository, and reads and writes single records as it is sealed."""
 
     def __init__(self, storage: Storage, key: Key | None = None) -> None:
         """Work on a storage, without touching it yet.
@@ -50,8 +33,10 @@ class Opening(abc.ABC):
             key: What opens it if it is encrypted, or is to open it once it is created.
         """
         self.storage = storage
+        self.has_key = key is not None
         self._key = key
         self._opened: Opened | None = None
+        self._caches: list[Callable[[], None]] = []
 
     @property
     def url(self) -> str:
@@ -60,13 +45,13 @@ class Opening(abc.ABC):
 
     @property
     def opened(self) -> Opened:
-        """How the repository is sealed, and with what it was opened.
+        """How the repository is sealed, and which key opened it.
 
         Raises:
             NotFoundError: There is no repository.
             DecryptionError: It is encrypted, and the key does not open it.
             ConfigurationError: It is not encrypted, and a key was given.
-            FormatError: It is one of a newer format.
+            FormatError: It is of a newer format.
         """
         if self._opened is None:
             self.require()
@@ -80,27 +65,31 @@ class Opening(abc.ABC):
 
     @property
     def encrypted(self) -> bool:
-        """Whether whoever has the storage alone can read nothing."""
+        """Whether the storage alone reveals nothing."""
         return bool(self.protection.key)
 
+    def on_reseal(self, clear: Callable[[], None]) -> None:
+        """Register a cache to clear when everything may have been sealed with another data key."""
+        self._caches.append(clear)
+
     def reopen(self, key: Key, slot: str, wrapped: KeySlot) -> None:
-        """Go on with another key, of the slot that is named."""
+        """Continue with another key, of the slot that is named."""
         self._key, self._opened = key, attrs.evolve(self.opened, slot=slot, wrapped=wrapped)
 
     def replace_slot(self, data_keys: Sequence[bytes]) -> None:
-        """Let the key at hand open the repository with other data keys, the newest first."""
+        """Let the current key open the repository with other data keys, the newest first."""
         assert self._key is not None
         self._opened = write_slot(self.storage, self._key, self.opened, data_keys)
 
     def require(self) -> None:
-        """Make sure that there is a repository to read, and open it.
+        """Require a repository to read, and open it.
 
-        A lost or damaged ``config.json`` costs nothing while packs and snapshots are there: they say all that is
+        A lost or damaged ``config.json`` is no obstacle while there are packs and snapshots, which have all that is
         needed.
 
         Raises:
             NotFoundError: There is none.
-            FormatError: It is one of a newer format.
+            FormatError: It is of a newer format.
             DecryptionError: It is encrypted, and the key does not open it.
         """
         config = None
@@ -110,7 +99,7 @@ class Opening(abc.ABC):
             if not self.names():
                 raise NotFoundError(
                     f"there is no repository at {self.url}: expected a {CONFIG_KEY} there and found none. "
-                    "Check the URL; a repository comes into being with its first backup"
+                    "Check the URL; a repository is created by its first backup"
                 ) from None
             _LOG.warning("%s/%s is missing; the snapshots are read without it", self.url, CONFIG_KEY)
         except IntegrityError as error:
@@ -119,7 +108,7 @@ class Opening(abc.ABC):
         self._open(config)
 
     def ensure(self) -> str:
-        """Make sure that there is a repository to write to, and create it where there is nothing.
+        """Require a repository to write to, and create it where there is nothing.
 
         Returns:
             The id of the repository.
@@ -132,11 +121,11 @@ class Opening(abc.ABC):
         try:
             config = read_config(self.storage)
         except FileNotFoundError:
-            config = self._found()
+            config = self._create()
         except IntegrityError as error:
             self._refuse_foreign_config(error)
             raise IntegrityError(
-                f"{error.args[0]}, or rename it: the next backup writes it anew from what the snapshots say",
+                f"{error.args[0]}, or rename it: the next backup rewrites it from what the snapshots say",
                 error.problems,
             ) from error
         self._open(config)
@@ -144,53 +133,49 @@ class Opening(abc.ABC):
 
     def _open(self, config: Config | None) -> None:
         if self._opened is not None and not still_opens(self.storage, self._opened):
-            self.forget_cached()
+            self._opened = None
+            for clear in self._caches:
+                clear()
         if self._opened is None:
             self._opened = open_with(self.storage, self._key, config)
 
-    def forget_cached(self) -> None:
-        """Believe nothing any more that has been read: everything may have been sealed anew."""
-        self._opened = None
-
     def _refuse_foreign_config(self, error: IntegrityError) -> None:
-        """Tell a damaged repository from a folder that has a ``config.json`` of something else."""
+        """Distinguish a damaged repository from a folder that has another program's ``config.json``."""
         if not self.names():
             raise FormatError(
                 f"{self.url} is not a novabackup repository: expected a {CONFIG_KEY} of novabackup, found another "
                 "one and no snapshots. Check the URL, or choose another folder"
             ) from error
 
-    def _found(self) -> Config:
-        if self.names():
-            # A ruin: what it was is told by those who know. The key knows best, since snapshots may be copies.
+    def _create(self) -> Config:
+        if names := self.names():
+            # Only the config is lost. The key knows the id best, since snapshots may be copies from elsewhere.
             self._open(None)
-            known = self.opened.wrapped or self._any_snapshot()
+            listed = map(snapshot_key, reversed(names))
+            readable = (record for _key, record in self.readable_records(listed, SnapshotRecord))
+            known = self.opened.wrapped or next(readable, None)
             kept = known.repository if known else secrets.token_hex(16)
             rewrite_config(self.storage, kept, encrypted=self.encrypted)
             return read_config(self.storage)
-        names = {entry.key.partition("/")[0] for entry in self.storage.entries()}
-        if names & FOREIGN and not all(self._is_ours(entry) for entry in self.storage.entries()):
+        keys = [entry.key for entry in self.storage.entries()]
+        if any(map(is_foreign, keys)):
+            found = ", ".join(sorted({key.partition("/")[0] for key in keys} & FOREIGN))
             raise FormatError(
                 f"{self.url} is not a novabackup repository: expected an empty folder or a {CONFIG_KEY}, found "
-                f"{', '.join(sorted(names & FOREIGN))}. Choose another folder"
+                f"{found}. Choose another folder"
             )
-        self._opened = write_founding(self.storage, self._key, secrets.token_hex(16))
+        self._opened = create(self.storage, self._key, secrets.token_hex(16))
         return read_config(self.storage)
 
-    @staticmethod
-    def _is_ours(entry: Entry) -> bool:
-        name = entry.key
-        return name.partition("/")[0] not in FOREIGN or bool(_OURS.fullmatch(name))
-
-    @abc.abstractmethod
-    def _any_snapshot(self) -> SnapshotRecord | None:
-        """Read the newest snapshot that can be read."""
-
     def names(self) -> list[str]:
-        """List the ids of all snapshots that are there, oldest first, readable or not."""
-        # All at once, since there may be thousands, and each backup looks.
-        keys = "\0".join(("", *self.storage.keys("snapshots"), ""))
-        return _SNAPSHOT_NAMES.findall(keys)
+        """List the ids of all existing snapshots, oldest first, readable or not."""
+        return snapshot_names(list(self.storage.keys(SNAPSHOTS)))
+
+    # -- single records ----------------------------------------------------------------------------------------------
+
+    def record_keys(self, folder: str) -> list[str]:
+        """List the keys of records in a folder."""
+        return [key for key in self.storage.keys(folder) if key.endswith(".json")]
 
     def read_record(self, key: str, kind: type[_Record]) -> tuple[_Record, bytes, str]:
         """Read a record.
@@ -200,17 +185,33 @@ class Opening(abc.ABC):
             kind: Its class.
 
         Returns:
-            The record, its bytes once they are no longer sealed, and the snapshot that it says was there before it.
+            The record, its unsealed bytes, and the snapshot that it names as its predecessor.
 
         Raises:
             FileNotFoundError: There is none.
-            IntegrityError: It is damaged, or not what was sealed for that place.
+            IntegrityError: It is damaged, or was not sealed for that place.
             FormatError: It is of a newer format.
         """
         where = f"{self.url}/{key}"
         data, previous = self.protection.open_record(self.storage.read(key), key, where)
         return decode(data, kind, where), data, previous
 
+    def readable_records(self, keys: Iterable[str], kind: type[_Record]) -> Iterator[tuple[str, _Record]]:
+        """Read records with their keys; damaged ones are skipped with a warning, deleted ones silently."""
+        for key in keys:
+            try:
+                yield key, self.read_record(key, kind)[0]
+            except (IntegrityError, FormatError) as error:
+                _LOG.warning("%s is skipped: %s", key, error)
+            except FileNotFoundError:
+                continue
+
     def write_record(self, key: str, record: Record, previous: str = "") -> None:
         """Write a record, sealed as the repository is."""
         self.storage.write(key, [self.protection.close_record(encode(record), key, previous)])
+
+    def write_dated(self, folder: str, record: Record) -> str:
+        """Write a record under a new key that tells the time; return the key."""
+        key = dated_key(folder, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}", secrets.token_hex(8))
+        self.write_record(key, record)
+        return key

@@ -15,8 +15,9 @@ from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.format.packs import FRAME_SIZE, Frame, Hashes, Table
 from novabackup.format.records import FileEntry, SnapshotRecord
+from novabackup.objects.condemned import condemned
 from novabackup.objects.known_chunks import NOWHERE, KnownChunks, Places, following
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 
 __all__ = ["MOST_CRUMBS", "Segment", "Stock"]
 
@@ -71,7 +72,7 @@ class Stock:
         self._recent = tuple(recent)
         self._wanted = dict.fromkeys([*(pack for record in self._recent for pack in record.packs), *loose])
         # A pack that is condemned may be deleted before the new snapshot is committed, so nothing is shared with it.
-        self._avoided = {*avoid, *(pack for _entry, record in objects.condemned() for pack in record.packs)}
+        self._avoided = {*avoid, *(pack for _entry, record in condemned(objects.access) for pack in record.packs)}
 
     def has(self, packs: Iterable[str]) -> bool:
         """Tell whether packs of the recent snapshots are there and not condemned."""
@@ -115,7 +116,7 @@ class Stock:
 
     @functools.cached_property
     def _usable(self) -> frozenset[str]:
-        return frozenset(self._objects.present(self._wanted.keys() - self._avoided))
+        return frozenset(self._objects.packs.present(self._wanted.keys() - self._avoided))
 
     @functools.cached_property
     def _tables(self) -> dict[str, Table]:
@@ -128,13 +129,13 @@ class Stock:
 
     def _table(self, pack: str) -> tuple[str, Table | None]:
         try:
-            table = self._objects.table(pack)
+            table = self._objects.packs.table(pack)
         except (ArchivedError, IntegrityError, FormatError) as error:
             # Out of reach or damaged: nothing is shared with it chunk by chunk, so the new snapshot will be whole.
             _LOG.info("%s", error)
             return pack, None
         # What another data key seals is not hashed alike, and must not be needed once that key is gone.
-        return pack, table if table.seal.key == self._objects.protection.key else None
+        return pack, table if table.seal.key == self._objects.access.protection.key else None
 
     @functools.cached_property
     def _crumbs(self) -> frozenset[str]:
@@ -148,8 +149,8 @@ class Stock:
                 break
             for entry in record.files:
                 with contextlib.suppress(ArchivedError, IntegrityError, FormatError):
-                    for pack, first, count in self._objects.runs(entry).tolist():
-                        sizes = self._objects.table(entry.packs[pack]).sizes[first : first + count]
+                    for pack, first, count in self._objects.packs.runs(entry).tolist():
+                        sizes = self._objects.packs.table(entry.packs[pack]).sizes[first : first + count]
                         needed[entry.packs[pack]] += int(sizes.sum(dtype=np.int64))
         crumbs = frozenset(pack for pack, size in needed.items() if size < FRAME_SIZE)
         return crumbs if len(crumbs) > MOST_CRUMBS else frozenset()

@@ -38,9 +38,11 @@ from novabackup.format.packs import (
 )
 from novabackup.format.records import FileEntry, Run, SnapshotRecord
 from novabackup.format.sealing import PackSeal
+from novabackup.objects.condemned import condemned
 from novabackup.objects.known import Segment, Stock
 from novabackup.objects.known_chunks import NOWHERE, UNKNOWN, Places, Runs, following, split
-from novabackup.objects.packs import MAP_ROW, Objects
+from novabackup.objects.objects import Objects
+from novabackup.objects.packs import MAP_ROW
 from novabackup.storage import Reader
 
 __all__ = ["Location", "Packer", "Stored"]
@@ -138,7 +140,7 @@ class Packer:
             avoid: Packs that nothing is shared with.
         """
         self._objects = objects
-        self._digest = objects.protection.digest
+        self._digest = objects.access.protection.digest
         self._pace = pace
         self._stock = Stock(objects, recent, loose, avoid)
         self._new: list[_NewPack] = []
@@ -310,7 +312,7 @@ class Packer:
 
     def _new_builder(self) -> PackBuilder:
         self._new.append(_NewPack())
-        return PackBuilder(self._objects.protection.new_pack(), self._frames.take, self._squeeze)
+        return PackBuilder(self._objects.access.protection.new_pack(), self._frames.take, self._squeeze)
 
     def _squeeze(self, seal: PackSeal, number: int, raw: bytearray, length: int, width: int) -> Future[SqueezedFrame]:
         def squeeze() -> SqueezedFrame:
@@ -333,7 +335,7 @@ class Packer:
     def _save(self, sealed: SealedPack, to: _NewPack) -> None:
         pack = sealed.pack()
         self._pace(pack.size)
-        self._objects.add_pack(pack)
+        self._objects.packs.add(pack)
         to.id, to.size = pack.id, pack.size
         for buffer in sealed.buffers():
             self._frames.give_back(buffer)
@@ -381,7 +383,7 @@ class Packer:
     def condemned_meanwhile(self) -> bool:
         """Tell whether a pack that the snapshot names was condemned since; if so, its content must be stored anew."""
         self._looked = time.clock_gettime(_CLOCK)
-        return any(not self._named.isdisjoint(record.packs) for _entry, record in self._objects.condemned())
+        return any(not self._named.isdisjoint(record.packs) for _entry, record in condemned(self._objects.access))
 
     def too_late(self) -> bool:
         """Tell whether it is too long ago that this was looked at; if so, the snapshot must not be committed.

@@ -1,4 +1,4 @@
-"""The objects of a repository: its records, and the packs that hold the content."""
+"""The packs of a repository, which hold the content."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 
 from novabackup.errors import IntegrityError
+from novabackup.format.layout import DAMAGED, KEYS, PACK_NAME, PACKS, pack_key
 from novabackup.format.packs import (
     HEADER,
-    Compression,
     Frame,
     Pack,
     Table,
@@ -26,13 +26,9 @@ from novabackup.format.packs import (
     unsealed,
 )
 from novabackup.format.records import FileEntry
-from novabackup.keys import Key
-from novabackup.objects.founding import CONFIG_KEY, KEYS
+from novabackup.objects.access import Access
 from novabackup.objects.known_chunks import Runs
-from novabackup.objects.records import ASIDE, PACK_NAME, Records, pin_key, snapshot_key
 from novabackup.storage import Entry, Storage
-
-__all__ = ["ASIDE", "MAP_ROW", "Objects", "neighbours", "pack_key", "pin_key", "snapshot_key"]
 
 _LOG = logging.getLogger("novabackup")
 _Content = TypeVar("_Content")
@@ -45,11 +41,6 @@ MAP_ROW = "<u4"
 
 MOST_TABLES = 512 << 20
 """Bytes of memory for tables of packs: they hold the hashes of about 100 GB of content."""
-
-
-def pack_key(pack_id: str) -> str:
-    """Give the key of a pack."""
-    return f"packs/{pack_id[:2]}/{pack_id}"
 
 
 class _Tables:
@@ -92,67 +83,49 @@ class _Tables:
             self._size -= table.memory
 
 
-class Objects(Records):
-    """Reads and writes the objects of one repository."""
+class Packs:
+    """Reads and writes the packs of one repository."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        key: Key | None = None,
-        packs: Storage | None = None,
-        compression: Compression = Compression.FAST,
-        plaintext_secrets: Collection[str] = (),
-    ) -> None:
-        """Work on a storage, without touching it yet.
+    def __init__(self, access: Access, writing: Storage, folder: str = "") -> None:
+        """Work on the packs, without touching them yet.
 
         Args:
-            storage: Where the repository is, or will be.
-            key: What opens it if it is encrypted, or is to open it once it is created.
-            packs: The same place, as packs are written to it; by default as everything else.
-            compression: How much time to spend on new packs.
-            plaintext_secrets: Paths and patterns of secrets that may be kept although others could read them there.
+            access: The repository.
+            writing: Its storage, as new packs are written to it.
+            folder: Prefix of the keys that are read.
         """
-        super().__init__(storage, key)
-        self.plaintext_secrets = tuple(plaintext_secrets)
-        self.compression = compression
-        self._packs = packs or storage
+        self._access = access
+        self._writing = writing
         self._avoided: frozenset[str] = frozenset()
-        self._folder = ""
+        self._folder = folder
         self._tables = _Tables()
         self._reading: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
-
-    def forget_cached(self) -> None:
-        """Believe nothing any more that has been read."""
-        super().forget_cached()
-        self._tables.clear()
+        access.on_reseal(self._tables.clear)
 
     @property
-    def exposed(self) -> bool:
-        """Whether others than the users of this host may be able to read what is in the repository."""
-        # Whoever has a key opens an encrypted repository with it, or creates one: any other is an error.
-        return self._key is None and self.storage.local_path(CONFIG_KEY) is None
+    def url(self) -> str:
+        """Where the repository is, without credentials."""
+        return self._access.url
 
     @property
     def reads_back(self) -> bool:
         """Whether new packs can be read at once."""
-        return self._packs.reads_back
+        return self._writing.reads_back
 
-    def avoiding(self, packs: Iterable[str]) -> Objects:
-        """Give the same repository once more; that one shares nothing with some packs."""
+    def avoiding(self, packs: Iterable[str]) -> Packs:
+        """Return the same packs, without sharing some of them."""
         twin = copy.copy(self)
         twin._avoided = self._avoided.union(packs)
         return twin
 
-    def set_aside(self) -> Objects:
-        """Give the same repository once more; that one reads packs where damaged ones are set aside."""
-        twin = copy.copy(self)
-        twin._folder, twin._tables = f"{ASIDE}/", _Tables()
-        return twin
+    def set_aside(self) -> Packs:
+        """Return the packs that a repair has set aside because they are damaged."""
+        return Packs(self._access, self._writing, f"{DAMAGED}/")
 
-    def pack_entries(self) -> Iterator[tuple[str, Entry]]:
+    def entries(self) -> Iterator[tuple[str, Entry]]:
         """List packs."""
-        for entry in self.storage.entries("packs"):
+        for entry in self._access.storage.entries(PACKS):
             found = PACK_NAME.fullmatch(entry.key)
             if found:
                 yield found[1], entry
@@ -160,16 +133,16 @@ class Objects(Records):
     def present(self, packs: Iterable[str]) -> set[str]:
         """Tell which packs are there to be shared."""
         keys = {pack_key(pack): pack for pack in packs if pack not in self._avoided}
-        return {keys[key] for key in self.storage.present(keys)}
+        return {keys[key] for key in self._access.storage.present(keys)}
 
     def frozen(self, packs: Iterable[str]) -> set[str]:
         """Tell which packs lie in an archive and cannot be read before they have been thawed."""
         keys = {pack_key(pack): pack for pack in packs}
-        return {keys[found.key] for found in self.storage.frozen(keys)}
+        return {keys[found.key] for found in self._access.storage.frozen(keys)}
 
-    def add_pack(self, pack: Pack) -> None:
+    def add(self, pack: Pack) -> None:
         """Store a pack."""
-        self._packs.add(pack_key(pack.id), pack.blocks)
+        self._writing.add(pack_key(pack.id), pack.blocks)
 
     def protect(self, packs: Collection[str]) -> None:
         """Lock what a new snapshot needs for as long as the snapshot itself will be, where a bucket locks by itself.
@@ -177,14 +150,18 @@ class Objects(Records):
         Args:
             packs: Those that were there before.
         """
-        if packs or self.encrypted:
-            keys = (key for folder in ([KEYS] if self.encrypted else []) for key in self.storage.keys(folder))
-            self.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
+        if packs or self._access.encrypted:
+            keys = (
+                key
+                for folder in ([KEYS] if self._access.encrypted else [])
+                for key in self._access.storage.keys(folder)
+            )
+            self._access.storage.protect(itertools.chain(map(pack_key, sorted(packs)), keys))
 
-    def delete_pack(self, pack_id: str) -> None:
+    def delete(self, pack_id: str) -> None:
         """Remove a pack that no snapshot names."""
         self.forget_table(pack_id)
-        self.storage.delete(pack_key(pack_id))
+        self._access.storage.delete(pack_key(pack_id))
 
     def forget_table(self, pack_id: str) -> None:
         """Read the table of a pack anew when it is asked for again."""
@@ -217,7 +194,7 @@ class Objects(Records):
                 if table is None:
                     table = _twice(
                         lambda: read_table(
-                            pack_id, self.protection, lambda length: self._read(pack_id, -length, length)
+                            pack_id, self._access.protection, lambda length: self._read(pack_id, -length, length)
                         )
                     )
                     self._tables.keep(pack_id, table)
@@ -335,7 +312,7 @@ class Objects(Records):
     def _read(self, pack_id: str, start: int, length: int) -> tuple[bytes, int]:
         """Read a range of a pack; a negative start counts from the end. Give the size of the whole, too."""
         try:
-            part = self.storage.read_part(self._folder + pack_key(pack_id), start, length)
+            part = self._access.storage.read_part(self._folder + pack_key(pack_id), start, length)
         except FileNotFoundError:
             raise IntegrityError(
                 f"pack {pack_id} is not in {self.url} any more. Restore it from another copy of the repository"

@@ -17,7 +17,8 @@ from novabackup.errors import FormatError, IntegrityError
 from novabackup.format.packs import Frame
 from novabackup.format.records import FileEntry, Problem
 from novabackup.objects.known_chunks import NOWHERE, Places, Runs, following, split
-from novabackup.objects.packs import Objects, neighbours
+from novabackup.objects.objects import Objects
+from novabackup.objects.packs import neighbours
 from novabackup.storage import Source, Span
 from novabackup.storage.base import Block
 from novabackup.storage.raw import RawFile
@@ -128,7 +129,7 @@ def _damaged(objects: Objects, entry: FileEntry, reason: str) -> IntegrityError:
 
 def _plan(objects: Objects, entry: FileEntry, base: Base | None) -> list[_Slice | Span]:
     """Say, in order, from which frames the content comes, and which of it is copied."""
-    runs = objects.runs(entry)
+    runs = objects.packs.runs(entry)
     if base is None:
         return [piece for run in runs.tolist() for piece in _slices(objects, entry.packs[run[0]], run[1], run[2])]
     plan: list[_Slice | Span] = []
@@ -144,7 +145,7 @@ def _plan(objects: Objects, entry: FileEntry, base: Base | None) -> list[_Slice 
 
 def _slices(objects: Objects, pack: str, first: int, count: int) -> list[_Slice]:
     """Find the parts of frames that hold consecutive chunks."""
-    table = objects.table(pack, reaching=first + count)
+    table = objects.packs.table(pack, reaching=first + count)
     found = []
     for frame in table.frames_of(first, count):
         before = max(first - frame.first, 0)
@@ -164,7 +165,7 @@ def _overlap(objects: Objects, entry: FileEntry, runs: Runs, base: FileEntry) ->
     """
     packs = {pack: number for number, pack in enumerate(dict.fromkeys((*entry.packs, *base.packs)))}
     wanted, sizes = _chunks(objects, entry, runs, packs)
-    there, there_sizes = _chunks(objects, base, objects.runs(base), packs)
+    there, there_sizes = _chunks(objects, base, objects.packs.runs(base), packs)
     there_starts = np.cumsum(there_sizes) - there_sizes
     order = np.argsort(there, kind="stable")
     at = np.minimum(np.searchsorted(there, wanted, sorter=order), max(0, len(there) - 1))
@@ -188,7 +189,7 @@ def _chunks(objects: Objects, entry: FileEntry, runs: Runs, packs: dict[str, int
     """Give the place and the size of every chunk of a file."""
     places, sizes = [NOWHERE], [np.empty(0, np.int64)]
     for pack, first, count in runs.tolist():
-        table = objects.table(entry.packs[pack], reaching=first + count)
+        table = objects.packs.table(entry.packs[pack], reaching=first + count)
         places.append(following(packs[entry.packs[pack]], first, count))
         sizes.append(table.sizes[first : first + count].astype(np.int64))
     return np.concatenate(places), np.concatenate(sizes)
@@ -223,7 +224,7 @@ def _fetched(objects: Objects, plan: list[_Slice | Span]) -> Iterator[Block]:
                 while load not in wanted and len(wanted) >= ahead:
                     yield take()
                 if load not in kept:
-                    kept[load] = workers.submit(functools.partial(objects.frames, load.pack, load.frames))
+                    kept[load] = workers.submit(functools.partial(objects.packs.frames, load.pack, load.frames))
                 kept.move_to_end(load)
                 wanted[load] += 1
                 for old in [old for old in kept if old not in wanted][: max(0, len(kept) - ahead - _LOADS_KEPT)]:
@@ -297,7 +298,7 @@ class ContentReader(RawFile):
         key = (piece.pack, piece.frame.number)
         if self._frame[0] != key:
             try:
-                self._frame = key, self._objects.proved(piece.pack, [piece.frame])[0]
+                self._frame = key, self._objects.packs.proved(piece.pack, [piece.frame])[0]
             except (IntegrityError, FormatError) as error:
                 raise _damaged(self._objects, self._entry, str(error.args[0])) from error
         return self._starts[number], self._frame[1][piece.start : piece.stop]

@@ -20,9 +20,18 @@ from novabackup._support.paths import is_pattern, matches
 from novabackup._support.text import first_of
 from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
-from novabackup.format.records import Attributes, FileEntry, FolderEntry, LinkEntry, Problem, Report, SnapshotRecord
+from novabackup.format.records import (
+    Attributes,
+    FileEntry,
+    FolderEntry,
+    LinkEntry,
+    Point,
+    Problem,
+    Report,
+    SnapshotRecord,
+)
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer, Stored
-from novabackup.objects.packs import Objects
 from novabackup.operations.compatibility import versions
 from novabackup.storage import Reader, Storage
 from novabackup.store import checks
@@ -81,7 +90,7 @@ Avoid = Callable[[Collection[str]], Collection[str]]
 
 def execute(
     objects: Objects, store: IndexStore, request: Request, callback: Callback, avoid: Avoid = lambda packs: ()
-) -> tuple[str, SnapshotRecord]:
+) -> Point:
     """Take a snapshot of a store.
 
     Args:
@@ -92,7 +101,7 @@ def execute(
         avoid: Selects those of older packs that must not be shared.
 
     Returns:
-        Id and record of the committed snapshot.
+        The committed snapshot.
 
     Raises:
         ChangedError: Files kept changing while they were read.
@@ -103,7 +112,7 @@ def execute(
     taking = _Taking(objects, store, request, callback, avoid)
     contents = taking.contents()  # refuses a bad URL before a repository is created
     taking.refuse_secrets(contents)
-    repository = objects.ensure()
+    repository = objects.access.ensure()
     changed = ""
     for _try in range(_TRIES):
         try:
@@ -113,10 +122,10 @@ def execute(
             _LOG.info("%s: %s: trying again", store.url, changed)
             contents = taking.contents()
             continue
-        name = objects.save(record)
+        point = objects.records.save(record)
         _LOG.info(
             "snapshot %s of %s: %d files, %d bytes, %d added, %d requests for the store, %d for the repository",
-            name,
+            point.id,
             record.store,
             len(record.files),
             record.size,
@@ -124,7 +133,7 @@ def execute(
             store.storage.requests - before[0],
             objects.storage.requests - before[1],
         )
-        return name, record
+        return point
     raise ChangedError(
         f"{store.url}: expected files that stay as they are for as long as it takes to read them, found changes in "
         f"each of {_TRIES} tries: {changed}. Stop what writes there and take the snapshot again"
@@ -183,7 +192,7 @@ class _Taking:
                 learned = learn(store, files, entries, recent, request.probing)
             except (ChangedError, FileNotFoundError) as error:
                 raise _AgainError(printable(str(error))) from error
-            self.objects.protect(packer.shared)
+            self.objects.packs.protect(packer.shared)
             if packer.condemned_meanwhile():
                 raise _AgainError("content that it shares with older snapshots is about to be pruned")
             if not self._is_unchanged(files, entries):
@@ -229,7 +238,7 @@ class _Taking:
         """Choose snapshots of the same store that are likely to share much content, as they are close in time."""
         past = self.request.past
         url = self.store.url if past is None else past.store
-        records = (record for record in self.objects.records() if record.store == url)
+        records = (record for record in self.objects.records.all() if record.store == url)
         if past is None:
             return list(itertools.islice(records, _RECENT))
         moment = past.time

@@ -15,10 +15,24 @@ from fsspec.callbacks import Callback
 from novabackup._support.text import first_of
 from novabackup._support.threads import Workers, cores
 from novabackup.errors import ArchivedError, ConfigurationError, FormatError, IntegrityError, NotFoundError
-from novabackup.format.readme import EXTRACT_KEY, script_intact
+from novabackup.format.layout import (
+    CONDEMNED,
+    CONFIG_KEY,
+    EXTRACT_KEY,
+    FORGOTTEN,
+    KEYS,
+    README_KEY,
+    pack_key,
+    pin_key,
+    snapshot_key,
+)
+from novabackup.format.readme import readme_intact, script_intact
 from novabackup.format.records import Condemned, Drill, Forgotten, Pin, Problem
-from novabackup.objects.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, readme_intact
-from novabackup.objects.packs import Objects, neighbours, pack_key, pin_key, snapshot_key
+from novabackup.objects.objects import Objects
+from novabackup.objects.packs import neighbours
+from novabackup.objects.slots import read_config, read_slot
+from novabackup.operations import pins
+from novabackup.operations.drill import drill_keys
 from novabackup.storage import Entry
 from novabackup.store.reports import Problems
 
@@ -35,15 +49,15 @@ def execute(objects: Objects, subset: str | None, callback: Callback) -> Problem
     ``subset`` says which packs to read completely: None for none, a percentage, or one part of several.
     """
     choose = _chooser(subset)
-    objects.require()
+    objects.access.require()
     problems = [*small_objects(objects)]
-    packs = dict(objects.pack_entries())
+    packs = dict(objects.packs.entries())
     needed: dict[str, list[str]] = {}
-    names = objects.names()
+    names = objects.records.names()
     problems += _dangling_pins(objects, names)
     for name in names:
         try:
-            for pack in objects.record(name).packs:
+            for pack in objects.records.read(name).packs:
                 needed.setdefault(pack, []).append(name)
         except NotFoundError:
             continue
@@ -75,11 +89,20 @@ def small_objects(objects: Objects) -> list[Problem]:
     problems = []
     reads: list[tuple[str, Callable[[], object]]] = [
         (CONFIG_KEY, lambda: read_config(objects.storage)),
-        *((key, functools.partial(objects.read_record, key, Condemned)) for key in objects.record_keys("condemned")),
-        *((key, functools.partial(objects.read_record, key, Forgotten)) for key in objects.storage.keys("forgotten")),
+        *(
+            (key, functools.partial(objects.access.read_record, key, Condemned))
+            for key in objects.access.record_keys(CONDEMNED)
+        ),
+        *(
+            (key, functools.partial(objects.access.read_record, key, Forgotten))
+            for key in objects.storage.keys(FORGOTTEN)
+        ),
         *((key, functools.partial(read_slot, objects.storage, key)) for key in objects.storage.keys(KEYS)),
-        *((key, functools.partial(objects.read_record, key, Drill)) for key in objects.drill_keys()),
-        *((key, functools.partial(objects.read_record, key, Pin)) for key in map(pin_key, sorted(objects.pinned()))),
+        *((key, functools.partial(objects.access.read_record, key, Drill)) for key in drill_keys(objects.access)),
+        *(
+            (key, functools.partial(objects.access.read_record, key, Pin))
+            for key in map(pin_key, sorted(pins.pinned(objects.access)))
+        ),
     ]
     for key, read in reads:
         try:
@@ -119,12 +142,12 @@ def _script(objects: Objects) -> Iterator[Problem]:
 
 def _taken_away(objects: Objects) -> list[Problem]:
     """Find snapshots that other records name and nobody has forgotten; only encrypted repositories record them."""
-    notes = [note for _key, note in objects.forgotten()]
-    names = set(objects.names())
+    notes = [note for _key, note in objects.records.forgotten()]
+    names = set(objects.records.names())
     expected = {name for note in notes for name in note.expected}
     for name in names:
         with contextlib.suppress(NotFoundError, ArchivedError, IntegrityError, FormatError):  # named elsewhere
-            expected.add(objects.previous(name))
+            expected.add(objects.records.previous(name))
     gone = expected - names - {name for note in notes for name in note.snapshots} - {""}
     message = (
         "it existed and was never forgotten: someone with access to the storage removed it. Copy it from another copy "
@@ -137,7 +160,7 @@ def _dangling_pins(objects: Objects, names: Collection[str]) -> list[Problem]:
     message = "this snapshot is pinned, but it is missing. Copy it from another copy of the repository, or unpin it"
     return [
         Problem(code="missing", paths=(snapshot_key(name),), message=message)
-        for name in sorted(objects.pinned().difference(names))
+        for name in sorted(pins.pinned(objects.access).difference(names))
     ]
 
 
@@ -154,15 +177,15 @@ def _inspect(objects: Objects, packs: Mapping[str, Entry], chosen: Collection[st
 
 def check_pack(objects: Objects, pack: str, entry: Entry, *, whole: bool) -> None:
     """Check one pack: its table, or every byte; raise an `IntegrityError`, or an `ArchivedError` if it is frozen."""
-    table = objects.table(pack)
+    table = objects.packs.table(pack)
     if table.size != entry.size:
         raise IntegrityError(f"pack {pack}: expected {table.size} bytes, found {entry.size}")
     if whole:
-        objects.check_header(pack)
+        objects.packs.check_header(pack)
         for group in neighbours(table.frames, objects.storage.block):
-            objects.proved(pack, group)
+            objects.packs.proved(pack, group)
         if table.padding is not None:
-            objects.proved(pack, [table.padding])
+            objects.packs.proved(pack, [table.padding])
 
 
 def _problem(code: str, objects: Objects, pack: str, needed: dict[str, list[str]], message: str) -> Problem:

@@ -13,14 +13,24 @@ import numpy as np
 from fsspec.callbacks import Callback
 
 from novabackup._support import html
+from novabackup._support.rate import RateLimit
 from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Workers, cores
-from novabackup.errors import ArchivedError, ChangedError, FormatError, IntegrityError, NotFoundError
+from novabackup.errors import (
+    ArchivedError,
+    ChangedError,
+    ConfigurationError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+)
+from novabackup.format.layout import snapshot_key
 from novabackup.format.packs import Codec, Compression, Frame, Piece, Table, opened_frame
 from novabackup.format.records import FileEntry, Problem, SnapshotRecord, snapshot_id
 from novabackup.objects.known_chunks import NOWHERE, UNKNOWN, Places, following, split
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer
-from novabackup.objects.packs import Objects, neighbours, snapshot_key
+from novabackup.objects.packs import neighbours
 from novabackup.objects.reader import read_file
 from novabackup.store.secrets import LARGEST, require_accepted, secret_content, secret_name
 
@@ -59,11 +69,11 @@ class CopyPlan(Tabular):
 def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
     """Find which snapshots the target lacks; it need not exist yet."""
     try:
-        target.require()
+        target.access.require()
     except NotFoundError:
         there: set[str] = set()
     else:
-        there = {name for name, _record in target.named_records()}
+        there = {point.id for point in target.records.newest_first()}
     wanted = sorted(set(names))
     size = 0
     missing, damaged = [], []
@@ -71,7 +81,7 @@ def plan(source: Objects, names: Iterable[str], target: Objects) -> CopyPlan:
         if name in there:
             continue
         try:
-            size += source.record(name).size
+            size += source.records.read(name).size
         except (IntegrityError, FormatError) as error:
             _LOG.warning("snapshot %s cannot be copied: %s", name, error)
             damaged.append(name)
@@ -89,6 +99,17 @@ class Paces:
     reading: Callable[[int], object] = int
     sending: Callable[[int], object] = int
 
+    @classmethod
+    def of(cls, limit: float | None) -> Paces:
+        """Limit reading and sending to some bytes per second each; None does not limit."""
+        if limit is None:
+            return cls()
+        if not limit > 0:
+            raise ConfigurationError(
+                f"expected a limit of more than 0 bytes a second, or None for no limit, found {limit}"
+            )
+        return cls(reading=RateLimit(limit), sending=RateLimit(limit))
+
 
 def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, callback: Callback) -> None:
     """Execute a plan. Each snapshot is committed on its own, so an interrupted copy is continued by copying again.
@@ -102,10 +123,10 @@ def execute(source: Objects, todo: CopyPlan, target: Objects, paces: Paces, call
         ConfigurationError: Files hold secrets that others could read in the target.
     """
     unread = _refuse_secrets(source, todo, target)
-    target.ensure()
+    target.access.ensure()
     callback.set_size(todo.size)
-    left = {name: source.record(name) for name in todo.copy if name not in unread}
-    alike = source.protection.key == target.protection.key
+    left = {name: source.records.read(name) for name in todo.copy if name not in unread}
+    alike = source.access.protection.key == target.access.protection.key
     problems = [_problem(name, "its record cannot be read") for name in todo.damaged]
     problems += [_problem(name, error) for name, error in unread.items()]
     for _try in range(_TRIES):
@@ -150,7 +171,7 @@ def _carry(
         _LOG.info("packs of %s were condemned meanwhile, or may have been: trying again", target.url)
         return False
     require_lossless(name, copied)
-    target.save(copied)
+    target.records.save(copied)
     _LOG.info("snapshot %s was copied to %s, %d bytes added", name, target.url, copied.added)
     return True
 
@@ -175,7 +196,7 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[st
     secrets: dict[str, str] = {}
     looked: dict[tuple[str, str], str | None] = {}
     for name in todo.copy:
-        for entry in source.record(name).files:
+        for entry in source.records.read(name).files:
             known = (entry.path, entry.blake3)
             if known not in looked:
                 small = entry.size <= LARGEST
@@ -193,13 +214,13 @@ def _refuse_secrets(source: Objects, todo: CopyPlan, target: Objects) -> dict[st
 
 def loose_packs(objects: Objects) -> list[str]:
     """Find packs that no snapshot names, such as those of an interrupted copy."""
-    named = {pack for record in objects.records() for pack in record.packs}
-    return [pack for pack, _entry in objects.pack_entries() if pack not in named]
+    named = {pack for record in objects.records.all() for pack in record.packs}
+    return [pack for pack, _entry in objects.packs.entries() if pack not in named]
 
 
 def _recent(objects: Objects, stores: set[str]) -> list[SnapshotRecord]:
     found: dict[str, list[SnapshotRecord]] = {store: [] for store in stores}
-    for record in objects.records():
+    for record in objects.records.all():
         if record.store in stores and len(found[record.store]) < _RECENT:
             found[record.store].append(record)
     return [record for records in found.values() for record in records]
@@ -235,7 +256,7 @@ class Copier:
     def learn(self, there: SnapshotRecord) -> None:
         """Learn where chunks went from a snapshot of the target that the source can read, too; hashes may differ."""
         with contextlib.suppress(ArchivedError, FormatError, IntegrityError, NotFoundError):
-            files = {entry.path: entry for entry in self._source.record(snapshot_id(there)).files}
+            files = {entry.path: entry for entry in self._source.records.read(snapshot_id(there)).files}
             for other in there.files:
                 entry = files[other.path]
                 mine, sizes = _chunks(self._source, entry, functools.partial(_counted_in, entry.packs))
@@ -258,7 +279,7 @@ class Copier:
             The record to write to the target; None if packs that it would share were condemned meanwhile.
         """
         before = self._packer.added
-        every = [self._source.runs(entry).tolist() for entry in record.files]
+        every = [self._source.packs.runs(entry).tolist() for entry in record.files]
         # Of the whole snapshot, since small files share frames.
         needed: dict[str, list[_Range]] = {}
         for entry, runs in zip(record.files, every, strict=True):
@@ -272,7 +293,7 @@ class Copier:
             places.append(np.concatenate([NOWHERE, *found]))
             callback.relative_update(entry.size)
         locations = self._packer.locate(places)
-        self._target.protect(self._packer.shared)
+        self._target.packs.protect(self._packer.shared)
         if self._packer.condemned_meanwhile():
             return None
         files = tuple(location.noted_in(entry) for entry, location in zip(record.files, locations, strict=True))
@@ -292,7 +313,7 @@ class Copier:
 
     def _loads(self, pack: str, ranges: list[_Range]) -> list[_Load]:
         """Find the chunks of a pack that the target lacks, and the frames that hold them."""
-        table = self._source.table(pack, reaching=max(first + count for first, count in ranges))
+        table = self._source.packs.table(pack, reaching=max(first + count for first, count in ranges))
         wanted = np.zeros(len(table), np.bool_)
         for first, count in ranges:
             wanted[first : first + count] = True
@@ -312,7 +333,7 @@ class Copier:
     def _can_stay(self, table: Table, frame: Frame, wanted: _Wanted) -> bool:
         """Return whether a frame can be copied as it is, without compressing it again."""
         return (
-            table.seal.key == self._target.protection.key
+            table.seal.key == self._target.access.protection.key
             and self._target.compression is Compression.FAST  # otherwise it would not be small enough
             and frame.codec in set(Codec)
             and bool(wanted[frame.first : frame.first + frame.chunks].all())
@@ -321,8 +342,8 @@ class Copier:
     def _places(self, pack: str) -> Places:
         """Return where each chunk of a pack of the source is in the target, as far as is known."""
         if pack not in self._went:
-            table = self._source.table(pack)
-            alike = table.seal.key == self._target.protection.key
+            table = self._source.packs.table(pack)
+            alike = table.seal.key == self._target.access.protection.key
             # Only hashes that were made with the same key can be compared.
             self._went[pack] = self._packer.find(table.hashes) if alike else np.full(len(table), UNKNOWN, np.int64)
         return self._went[pack]
@@ -350,7 +371,7 @@ class _Load:
 
     def read(self, source: Objects) -> _Store:
         """Read the frames."""
-        return functools.partial(self._store, source.words(self.pack, self.frames))
+        return functools.partial(self._store, source.packs.words(self.pack, self.frames))
 
     def _store(self, content: list[tuple[memoryview, int]], packer: Packer, went: Places) -> None:
         for frame, opened in zip(self.frames, content, strict=True):
@@ -374,7 +395,7 @@ class _Whole(_Load):
         return functools.partial(self._keep, content)
 
     def _packed(self, source: Objects) -> Iterable[tuple[Frame, bytes | memoryview]]:
-        return zip(self.frames, source.packed(self.pack, self.frames), strict=True)
+        return zip(self.frames, source.packs.packed(self.pack, self.frames), strict=True)
 
     def _is_right(self, frame: Frame, packed: bytes | memoryview) -> bool:
         """Return whether the chunks have the hashes in the table, since content is shared by them."""
@@ -413,8 +434,8 @@ def _counted_in(packs: tuple[str, ...], pack: str, first: int, count: int) -> Pl
 def _chunks(objects: Objects, entry: FileEntry, name: Callable[[str, int, int], Places]) -> tuple[Places, Places]:
     """Return place and size of each chunk of a file; ``name`` gives the places of consecutive chunks of a pack."""
     places, sizes = [NOWHERE], [NOWHERE]
-    for index, first, count in objects.runs(entry).tolist():
+    for index, first, count in objects.packs.runs(entry).tolist():
         pack = entry.packs[index]
         places.append(name(pack, first, count))
-        sizes.append(objects.table(pack, reaching=first + count).sizes[first : first + count].astype(np.int64))
+        sizes.append(objects.packs.table(pack, reaching=first + count).sizes[first : first + count].astype(np.int64))
     return np.concatenate(places), np.concatenate(sizes)

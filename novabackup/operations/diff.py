@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from novabackup._support.tables import TableData, Tabular
-from novabackup.format.records import SnapshotRecord
+from novabackup.format.records import Point, SnapshotRecord
 
 
 @attrs.frozen(kw_only=True)
@@ -36,13 +36,13 @@ class Diff(Tabular):
         return f"From {self.before} to {self.after}", ["what", "file"], rows
 
 
-def compare(one: tuple[str, SnapshotRecord], other: tuple[str, SnapshotRecord]) -> Diff:
-    """Compare two snapshots, each given by its id and record, file by file and link by link."""
-    before, after = _contents(one[1]), _contents(other[1])
+def compare(one: Point, other: Point) -> Diff:
+    """Compare two snapshots, file by file and link by link."""
+    before, after = _contents(one.record), _contents(other.record)
     both = sorted(before.keys() & after.keys())
     return Diff(
-        before=one[0],
-        after=other[0],
+        before=one.id,
+        after=other.id,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
         changed=tuple(path for path in both if before[path] != after[path]),

@@ -16,8 +16,10 @@ from novabackup._support import commands, html
 from novabackup._support.scratch import scratch
 from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ArchivedError, CheckFailedError, IntegrityError, NotFoundError, NovaBackupError
+from novabackup.format.layout import DRILL_NAME, DRILLS
 from novabackup.format.records import FAILED_TAG, Drill, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.access import Access
+from novabackup.objects.objects import Objects
 from novabackup.operations import thaw
 from novabackup.operations.compatibility import compare, here, versions
 from novabackup.operations.verify import Stopwatch, Trial, open_and_query
@@ -25,6 +27,7 @@ from novabackup.store.reports import Reports
 from novabackup.store.store import IndexStore
 
 _LOG = logging.getLogger("novabackup")
+_DRILLS_KEPT = 100
 
 FOLDER_VARIABLE = "NOVABACKUP_DRILL_FOLDER"
 """Environment variable with the folder of the restored store, for a command."""
@@ -84,11 +87,13 @@ def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPla
         NotFoundError: There is no such snapshot.
         ArchivedError: All such snapshots have to be thawed first.
     """
-    known = [(name, record) for name, record in objects.named_records() if store in (None, record.store)]
+    known = [point for point in objects.records.newest_first() if store in (None, point.record.store)]
     newest: dict[str, str] = {}
-    for name, record in known:
-        newest.setdefault(record.store, name)
-    fitting = {name: record for name, record in known if name != newest[record.store] and _is_healthy(record)}
+    for point in known:
+        newest.setdefault(point.record.store, point.id)
+    fitting = {
+        point.id: point for point in known if point.id != newest[point.record.store] and _is_healthy(point.record)
+    }
     if not fitting:
         raise NotFoundError(
             f"{objects.url} has no snapshot for a drill{f' of {store}' if store else ''}: expected one that is "
@@ -96,8 +101,8 @@ def plan(objects: Objects, store: str | None, chance: random.Random) -> DrillPla
         )
     names = sorted(fitting)
     for name in chance.sample(names, len(names)):
-        if not thaw.plan(objects, name, fitting[name]):
-            record = fitting[name]
+        if not thaw.plan(objects, fitting[name]):
+            record = fitting[name].record
             return DrillPlan(snapshot=name, store=record.store, size=record.size, candidates=tuple(names))
     raise ArchivedError(
         f"{objects.url}: each of the {len(names)} snapshots that a drill could restore lies in an archive. Thaw one "
@@ -136,8 +141,9 @@ def execute(
         CheckFailedError: It failed for another reason.
         OSError: It could not take place: there is no room.
     """
-    record = objects.record(name)
-    thaw.require_readable(objects, name, record, "a drill restores it")
+    point = objects.records.point(name)
+    record = point.record
+    thaw.require_readable(objects, point, "a drill restores it")
     began = datetime.now(UTC)
     watch = Stopwatch(timer) if timer else Stopwatch()
     with scratch(rules.folder, record.size) as place:
@@ -229,9 +235,30 @@ def _too_slow(drill: Drill) -> tuple[Problem, ...]:
     return (Problem(code="too-slow", message=message),)
 
 
+def drill_keys(access: Access) -> list[str]:
+    """List the keys of existing results, oldest first, readable or not."""
+    return sorted(filter(DRILL_NAME.fullmatch, access.storage.keys(DRILLS)))
+
+
+def results(access: Access) -> list[Drill]:
+    """Read the results of drills, oldest first; results that cannot be read are skipped with a warning."""
+    found = (drill for _key, drill in access.readable_records(drill_keys(access), Drill))
+    return sorted(found, key=lambda drill: drill.time)  # keys have whole seconds, and several may share one
+
+
+def write_result(access: Access, drill: Drill) -> None:
+    """Write a result, and delete the oldest of many."""
+    access.write_dated(DRILLS, drill)
+    for old in drill_keys(access)[:-_DRILLS_KEPT]:
+        try:
+            access.storage.delete(old)
+        except PermissionError as error:
+            _LOG.info("%s stays: %s", old, error)
+
+
 def _record(objects: Objects, drill: Drill) -> None:
     """Record the result; if that fails, only log it, since the caller gets the result anyway."""
     try:
-        objects.note_drill(drill)
+        write_result(objects.access, drill)
     except OSError as error:
         _LOG.error("%s: the result of the drill could not be recorded: %s", objects.url, error)

@@ -9,7 +9,7 @@ from fsspec.callbacks import Callback
 
 from novabackup import retention
 from novabackup.errors import NotFoundError
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import copy, forget
 from novabackup.operations.copy import CopyPlan, Paces
 from novabackup.retention import Candidate, ForgetPlan, Policy, State
@@ -59,7 +59,7 @@ def execute(source: Objects, todo: MirrorPlan, target: Objects, paces: Paces, ca
 
 def _candidates(target: Objects) -> list[Candidate]:
     try:
-        target.require()
+        target.access.require()
     except NotFoundError:
         return []
     return forget.candidates(target)

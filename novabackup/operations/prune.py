@@ -23,8 +23,10 @@ import attrs
 from novabackup._support import html
 from novabackup._support.tables import TableData, Tabular
 from novabackup.errors import ConfigurationError, IntegrityError
-from novabackup.format.records import Problem
-from novabackup.objects.packs import Objects, pack_key
+from novabackup.format.layout import FORGOTTEN, pack_key
+from novabackup.format.records import Forgotten, Problem
+from novabackup.objects.condemned import condemn, condemned, storage_time
+from novabackup.objects.objects import Objects
 from novabackup.storage import Entry, Lock
 
 _LOG = logging.getLogger("novabackup")
@@ -32,6 +34,8 @@ _LOG = logging.getLogger("novabackup")
 GRACE = timedelta(days=1)
 SHORTEST_GRACE = timedelta(hours=1)
 """Well above the time between a writer's last check of the condemned packs and its commit."""
+
+_MANY_NOTES = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -72,30 +76,30 @@ def plan(objects: Objects, grace: timedelta) -> PrunePlan:
             f"a grace period of {grace} is shorter than a backup may take to commit: expected {SHORTEST_GRACE} at "
             "least, or timedelta(0) if you are sure that nothing else writes to this repository"
         )
-    now = objects.clock()
+    now = storage_time(objects.access)
 
     def is_ripe(entry: Entry) -> bool:
         return now - entry.modified >= grace.total_seconds()
 
-    condemned = list(objects.condemned())
-    packs = dict(objects.pack_entries())
+    doomed = list(condemned(objects.access))
+    packs = dict(objects.packs.entries())
     named = _named(objects)  # last, so that it shows every commit that the condemnations do not
-    ripe = {pack for entry, record in condemned if is_ripe(entry) for pack in record.packs}
-    pending = {pack for entry, record in condemned if not is_ripe(entry) for pack in record.packs}
+    ripe = {pack for entry, record in doomed if is_ripe(entry) for pack in record.packs}
+    pending = {pack for entry, record in doomed if not is_ripe(entry) for pack in record.packs}
     wanted = packs.keys() & (ripe - pending) - named
     locked = {lock.key: lock for lock in objects.storage.locks(sorted(map(pack_key, wanted)))}
     kept = {pack for pack in wanted if pack_key(pack) in locked}
     delete = sorted(wanted - kept)
-    condemn = sorted(
+    unneeded = sorted(
         pack
         for pack, entry in packs.items()
         if pack not in named and pack not in pending and pack not in wanted and is_ripe(entry)
     )
     return PrunePlan(
-        condemn=tuple(condemn),
+        condemn=tuple(unneeded),
         delete=tuple(delete),
         size=sum(packs[pack].size for pack in delete),
-        clear=tuple(entry.key for entry, record in condemned if is_ripe(entry) and kept.isdisjoint(record.packs)),
+        clear=tuple(entry.key for entry, record in doomed if is_ripe(entry) and kept.isdisjoint(record.packs)),
         grace=grace.total_seconds(),
         locked=tuple(locked[key] for key in sorted(locked)),
     )
@@ -110,22 +114,36 @@ def execute(objects: Objects, todo: PrunePlan) -> None:
         if pack in named:
             _LOG.info("pack %s is needed again and stays", pack)
         else:
-            objects.delete_pack(pack)
+            objects.packs.delete(pack)
     for key in todo.clear:
         objects.storage.delete(key)
-    condemn = [pack for pack in todo.condemn if pack not in named]
-    if condemn:
-        objects.condemn(condemn)
-    objects.gather_forgotten()
+    if unneeded := [pack for pack in todo.condemn if pack not in named]:
+        condemn(objects.access, unneeded)
+    _merge_forgotten(objects)
     objects.storage.sweep(max(todo.grace, 0.0))
+
+
+def _merge_forgotten(objects: Objects) -> None:
+    """Replace the records of what was forgotten by one with all that is still needed."""
+    notes = list(objects.records.forgotten())
+    if len(notes) < _MANY_NOTES:
+        return
+    forgotten = {name for _key, note in notes for name in note.snapshots}
+    expected = {name for _key, note in notes for name in note.expected} - forgotten
+    still_named = forgotten & objects.records.named_as_previous()
+    merged = Forgotten(snapshots=tuple(sorted(still_named)), expected=tuple(sorted(expected)))
+    if merged.snapshots or merged.expected:
+        objects.access.write_dated(FORGOTTEN, merged)
+    for key, _note in notes:
+        objects.storage.delete(key)
 
 
 def _named(objects: Objects) -> set[str]:
     named: set[str] = set()
     problems = []
-    for name in objects.names():
+    for name in objects.records.names():
         try:
-            named.update(objects.record(name).packs)
+            named.update(objects.records.read(name).packs)
         except LookupError:
             continue  # forgotten since it was listed
         except Exception as error:  # noqa: BLE001 - whatever it is, this snapshot's packs are not known

@@ -13,8 +13,9 @@ from novabackup._support import html
 from novabackup._support.paths import matches
 from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, ConfigurationError
-from novabackup.format.records import SnapshotRecord
-from novabackup.objects.packs import Objects, pack_key
+from novabackup.format.layout import pack_key
+from novabackup.format.records import Point
+from novabackup.objects.objects import Objects
 from novabackup.operations.restore.plan import require_paths
 from novabackup.storage import Frozen
 
@@ -64,18 +65,18 @@ class ThawPlan:
         return html.table(f"Thawing {self.snapshot}: {self}", ["state", "pack", "size", "storage class"], rows)
 
 
-def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collection[str] = ()) -> ThawPlan:
+def plan(objects: Objects, point: Point, paths: Collection[str] = ()) -> ThawPlan:
     """Find which packs of a snapshot, or of some of its files, cannot be read yet.
 
     Raises:
         NotFoundError: A path is not in the snapshot.
     """
-    require_paths(snapshot, [entry.path for entry in record.files], paths)
-    files = [entry for entry in record.files if not paths or any(matches(entry.path, path) for path in paths)]
+    require_paths(point.id, [entry.path for entry in point.record.files], paths)
+    files = [entry for entry in point.record.files if not paths or any(matches(entry.path, path) for path in paths)]
     keys = sorted({pack_key(pack) for entry in files for pack in entry.packs})
     found = objects.storage.frozen(keys)
     return ThawPlan(
-        snapshot=snapshot,
+        snapshot=point.id,
         paths=tuple(paths),
         frozen=tuple(pack for pack in found if not pack.thawing),
         thawing=tuple(pack for pack in found if pack.thawing),
@@ -83,9 +84,7 @@ def plan(objects: Objects, snapshot: str, record: SnapshotRecord, paths: Collect
     )
 
 
-def require_readable(
-    objects: Objects, snapshot: str, record: SnapshotRecord, purpose: str, paths: Collection[str] | None = None
-) -> None:
+def require_readable(objects: Objects, point: Point, purpose: str, paths: Collection[str] | None = None) -> None:
     """Check that content of some files, by default all, can be read now; ``purpose`` says what needs it.
 
     Raises:
@@ -93,9 +92,9 @@ def require_readable(
     """
     if paths is not None and not paths:
         return
-    if todo := plan(objects, snapshot, record, paths or ()):
+    if todo := plan(objects, point, paths or ()):
         raise ArchivedError(
-            f"{purpose}, but the content of snapshot {snapshot} in {objects.url} cannot be read yet: {todo}. See "
+            f"{purpose}, but the content of snapshot {point.id} in {objects.url} cannot be read yet: {todo}. See "
             "its plan_thaw(), call its thaw(), and try again when that is done"
         )
 
@@ -103,7 +102,7 @@ def require_readable(
 def execute(
     objects: Objects,
     todo: ThawPlan,
-    record: SnapshotRecord,
+    point: Point,
     *,
     days: int,
     tier: str,
@@ -115,7 +114,7 @@ def execute(
     Args:
         objects: The repository.
         todo: What is frozen.
-        record: Record of the snapshot.
+        point: The snapshot.
         days: How long it stays readable.
         tier: How fast it is retrieved.
         timeout: Seconds to wait until all can be read; None does not wait.
@@ -135,7 +134,7 @@ def execute(
         return
     deadline = time.monotonic() + timeout
     callback.set_size(len(todo.frozen) + len(todo.thawing) + todo.readable)
-    while left := plan(objects, todo.snapshot, record, todo.paths):
+    while left := plan(objects, point, todo.paths):
         callback.absolute_update(left.readable)
         remaining = deadline - time.monotonic()
         if remaining <= 0:

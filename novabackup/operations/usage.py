@@ -9,7 +9,7 @@ from novabackup._support import html
 from novabackup._support.tables import TableData, Tabular
 from novabackup._support.threads import Workers
 from novabackup.errors import IntegrityError
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 
 
 @attrs.frozen(kw_only=True)
@@ -62,9 +62,9 @@ def measure(objects: Objects, callback: Callback) -> Usage:
     Raises:
         IntegrityError: A snapshot, or a pack that one needs, is damaged or missing.
     """
-    objects.require()
-    records = [objects.record(name) for name in objects.names()]
-    sizes = {pack: entry.size for pack, entry in objects.pack_entries()}
+    objects.access.require()
+    records = [objects.records.read(name) for name in objects.records.names()]
+    sizes = {pack: entry.size for pack, entry in objects.packs.entries()}
     needed = sorted({pack for record in records for pack in record.packs})
     missing = [pack for pack in needed if pack not in sizes]
     if missing:
@@ -75,7 +75,7 @@ def measure(objects: Objects, callback: Callback) -> Usage:
     callback.set_size(len(needed))
 
     def content(pack: str) -> int:
-        return sum(frame.size for frame in objects.table(pack).frames)
+        return sum(frame.size for frame in objects.packs.table(pack).frames)
 
     total = 0
     with Workers(objects.storage.parallel, 2 * objects.storage.parallel) as workers:

@@ -15,8 +15,8 @@ from fsspec.callbacks import Callback
 from novabackup._support import html
 from novabackup._support.scratch import scratch
 from novabackup.errors import CheckFailedError, ConfigurationError, IntegrityError
-from novabackup.format.records import FileEntry, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations import thaw
 from novabackup.store import checks
@@ -105,7 +105,7 @@ class Trial:
 
 def execute(
     objects: Objects,
-    point: tuple[str, SnapshotRecord],
+    point: Point,
     level: Level | str,
     restore: Callable[[str], IndexStore],
     folder: str | os.PathLike[str] | None,
@@ -115,7 +115,7 @@ def execute(
 
     Args:
         objects: The repository.
-        point: Id and record.
+        point: The snapshot.
         level: How thoroughly.
         restore: Restores it to a path, and returns the store there.
         folder: Where to restore it to temporarily; by default the system's folder for temporary files.
@@ -127,18 +127,18 @@ def execute(
         IntegrityError: The repository does not hold what the snapshot names.
         CheckFailedError: It does, but the indexes do not open here, do not agree, or have other answers.
     """
-    name, record = point
+    name, record = point.id, point.record
     level = _level(level)
-    thaw.require_readable(objects, name, record, f"verifying {level} reads the packs")
+    thaw.require_readable(objects, point, f"verifying {level} reads the packs")
     watch = Stopwatch()
     callback.set_size(record.size)
     trial = Trial(reports=Reports())
     if level is Level.STRUCTURE:
         with watch.step("structure"):
-            _require(objects, name, record, (_structure(objects, entry) for entry in record.files))
+            _require(objects, point, (_structure(objects, entry) for entry in record.files))
     elif level is Level.HASHES:
         with watch.step("hashes"):
-            _require(objects, name, record, (_hashes(objects, entry, callback) for entry in record.files))
+            _require(objects, point, (_hashes(objects, entry, callback) for entry in record.files))
     else:  # a restore compares every byte with its hash
         with scratch(folder, record.size) as place:
             with watch.step("restore"):
@@ -169,12 +169,12 @@ def _level(value: Level | str) -> Level:
         raise ConfigurationError(f"level= is one of {', '.join(Level)}, found {value!r}") from None
 
 
-def _require(objects: Objects, name: str, record: SnapshotRecord, damage: Iterator[tuple[Problem, ...]]) -> None:
+def _require(objects: Objects, point: Point, damage: Iterator[tuple[Problem, ...]]) -> None:
     found = list(damage)
     problems = [problem for some in found for problem in some]
     if problems:
         raise IntegrityError(
-            f"{sum(map(bool, found))} of {len(record.files)} files of snapshot {name} in {objects.url} are "
+            f"{sum(map(bool, found))} of {len(point.record.files)} files of snapshot {point.id} in {objects.url} are "
             "damaged. Restore the others with paths=, and these from another snapshot or copy of the repository",
             problems,
         )
@@ -184,8 +184,8 @@ def _structure(objects: Objects, entry: FileEntry) -> tuple[Problem, ...]:
     """Check that the chunks of a file exist, without reading them."""
     try:
         size = 0
-        for pack, first, count in objects.runs(entry).tolist():
-            sizes = objects.table(entry.packs[pack], reaching=first + count).sizes[first : first + count]
+        for pack, first, count in objects.packs.runs(entry).tolist():
+            sizes = objects.packs.table(entry.packs[pack], reaching=first + count).sizes[first : first + count]
             size += int(sizes.sum(dtype=np.int64))
     except IntegrityError as error:
         return error.problems or (Problem(code="damaged", paths=(entry.path,), message=str(error)),)

@@ -12,9 +12,9 @@ from novabackup.errors import ArchivedError, ConfigurationError, FormatError, In
 from novabackup.format.records import KeySlot
 from novabackup.format.sealing import OtherKeyError
 from novabackup.keys import Key
-from novabackup.objects import founding
-from novabackup.objects.founding import Opened
-from novabackup.objects.packs import Objects
+from novabackup.objects import slots
+from novabackup.objects.objects import Objects
+from novabackup.objects.slots import Opened
 
 __all__ = ["KeyInfo", "KeyRing"]
 
@@ -55,7 +55,7 @@ class KeyRing:
 
     def __iter__(self) -> Iterator[KeyInfo]:
         opened = self._opened()
-        for name, slot in founding.slots(self._objects.storage, opened.repository):
+        for name, slot in slots.slots(self._objects.storage, opened.repository):
             yield KeyInfo(id=name, kind=slot.kind, label=slot.label, time=slot.time, current=name == opened.slot)
 
     def __len__(self) -> int:
@@ -102,13 +102,13 @@ class KeyRing:
                 f"{self._objects.url}: {name} is sealed with a data key that this key does not open, and {id} may be "
                 "the only one that does. If somebody is replacing the data key, let reencrypt() be finished first"
             )
-        founding.remove_slot(self._objects.storage, id)
+        slots.remove_slot(self._objects.storage, id)
 
     def _not_opened(self) -> str:
         """Name a snapshot that needs another key; empty if there is none."""
-        for name in self._objects.names():
+        for name in self._objects.records.names():
             try:
-                self._objects.record(name)
+                self._objects.records.read(name)
             except OtherKeyError:
                 return name
             except (ArchivedError, IntegrityError, FormatError, NotFoundError):
@@ -129,17 +129,17 @@ class KeyRing:
         assert opened.wrapped is not None
         new, slot = self._add(key, opened.wrapped.label if label is None else label)
         # The new one is there before the old one goes: a crash in between leaves both.
-        founding.remove_slot(self._objects.storage, opened.slot)
-        self._objects.reopen(key, new, slot)
+        slots.remove_slot(self._objects.storage, opened.slot)
+        self._objects.access.reopen(key, new, slot)
         return new
 
     def _add(self, key: Key, label: str) -> tuple[str, KeySlot]:
         opened = self._opened()
-        return founding.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)
+        return slots.add_slot(self._objects.storage, key, opened.data_keys, opened.repository, label)
 
     def _opened(self) -> Opened:
-        self._objects.require()  # somebody may have replaced the data key since
-        opened = self._objects.opened
+        self._objects.access.require()  # somebody may have replaced the data key since
+        opened = self._objects.access.opened
         if not opened.slot:
             raise ConfigurationError(
                 f"{self._objects.url} is not encrypted, so it has no keys. To encrypt what is in it, copy it into a "

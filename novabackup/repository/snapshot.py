@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import inspect
 import io
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from novabackup._support import html as _html
-from novabackup._support.threads import uninterrupted
 from novabackup.errors import ConfigurationError, NotFoundError
-from novabackup.format.records import FileEntry, Problem, SnapshotRecord
-from novabackup.objects.packs import Objects, pin_key
+from novabackup.format.layout import pin_key
+from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import ContentReader
-from novabackup.operations import compatibility, thaw
-from novabackup.operations import verify as trial
 from novabackup.operations.backup import Request
-from novabackup.operations.compatibility import Compatibility, Severity, here
-from novabackup.operations.diff import Diff, compare
 from novabackup.operations.restore.plan import RestorePlan
-from novabackup.operations.thaw import ThawPlan
-from novabackup.operations.verify import Level, Verification
 from novabackup.storage import Storage
 from novabackup.store.reports import snapshot_html, snapshots_html
 from novabackup.store.store import IndexStore
 from novabackup.transaction import session
-from novabackup.transaction.owner import whereabouts
-from novabackup.transaction.session import Opener, Session
+from novabackup.transaction.guarded import Guard
+from novabackup.transaction.session import Call, Opener
 
 if TYPE_CHECKING:
     from novabackup.operations.archives.export import Exported
-
-__all__ = ["Diff", "Snapshot", "Snapshots"]
+    from novabackup.operations.compatibility import Compatibility
+    from novabackup.operations.diff import Diff
+    from novabackup.operations.thaw import ThawPlan
+    from novabackup.operations.verify import Level, Verification
 
 _LOG = logging.getLogger("novabackup")
 
@@ -66,17 +60,16 @@ class Origin:
 class Snapshot:
     """A point that a store can go back to.
 
-    ``repo["<id>"]`` and ``repo.backup(store)`` give one that is there; ``snapshot(store)`` gives one that is taken
-    when its block is entered, anew each time. All guard a block: ``with``, ``async with``, or as a decorator.
+    ``repo["<id>"]`` and ``repo.backup(store)`` return an existing one; ``snapshot(store)`` returns one that is taken
+    each time its block is entered. All guard a block: ``with``, ``async with``, or as a decorator.
     """
 
     def __init__(
         self,
         origin: Origin,
-        *,
-        taken: tuple[str, SnapshotRecord] | None = None,
-        request: Request | None = None,
+        target: Point | Request,
         store: IndexStore | None = None,
+        *,
         timeout: float | None = None,
         callback: Callback = DEFAULT_CALLBACK,
     ) -> None:
@@ -84,24 +77,27 @@ class Snapshot:
 
         Args:
             origin: Where it belongs.
-            taken: Id and record of a snapshot that is there.
-            request: What to take when a block is entered.
+            target: An existing snapshot, or what to take when a block is entered.
             store: The store; by default the one that the record names.
             timeout: Seconds to wait for another writer.
-            callback: Told of progress in a block.
+            callback: Progress in bytes, in a block (an fsspec callback).
         """
         self._origin = origin
-        self._taken = taken
-        self._request = request
+        self._taken = target if isinstance(target, Point) else None
         self._own_store = store
-        self._timeout = timeout
-        self._callback = callback
-        self._sessions: list[Session] = []
+        self._guard = Guard(
+            store=lambda: self._target(None),
+            objects=origin.objects,
+            opener=origin.open_repository,
+            target=target,
+            timeout=timeout,
+            callback=callback,
+        )
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     @property
-    def _point(self) -> tuple[str, SnapshotRecord]:
+    def _point(self) -> Point:
         if self._taken is None:
             raise ConfigurationError(
                 "this snapshot has not been taken yet: it is taken when its block is entered. "
@@ -111,12 +107,12 @@ class Snapshot:
 
     @property
     def _record(self) -> SnapshotRecord:
-        return self._point[1]
+        return self._point.record
 
     @property
     def id(self) -> str:
         """Time and hash, such as ``20260125T143000Z-0c3503f2a9c81d0e4b57``."""
-        return self._point[0]
+        return self._point.id
 
     @property
     def time(self) -> datetime:
@@ -204,7 +200,7 @@ class Snapshot:
 
     def verify(
         self,
-        level: Level | str = Level.HASHES,
+        level: Level | str = "hashes",
         *,
         folder: str | os.PathLike[str] | None = None,
         callback: Callback = DEFAULT_CALLBACK,
@@ -226,7 +222,9 @@ class Snapshot:
             CheckFailedError: The files are whole, and do not open here, do not agree, or answer otherwise.
             OSError: There is no room to restore to.
         """
-        return trial.execute(
+        from novabackup.operations import verify  # noqa: PLC0415
+
+        return verify.execute(
             self._origin.objects, self._point, level, functools.partial(self._restored, callback), folder, callback
         )
 
@@ -242,9 +240,11 @@ class Snapshot:
             store: Where they are to go: the dimension of the index that is there now, and the embedding model, are
                 compared, too.
         """
+        from novabackup.operations import compatibility  # noqa: PLC0415
+
         paths = [path for path, entry in self.files.items() if entry.report and entry.report.dimension is not None]
         live = store.inspect_existing(paths) if store else ()
-        return compatibility.compare(self._record, here(), live, store.embedding_model if store else "")
+        return compatibility.compare(self._record, compatibility.here(), live, store.embedding_model if store else "")
 
     def export(
         self,
@@ -273,7 +273,7 @@ class Snapshot:
         """
         from novabackup.operations.archives import export as exporting  # noqa: PLC0415 - only who calls this waits for it
 
-        return exporting.execute(self._origin.objects, *self._point, to, storage_options, callback)
+        return exporting.execute(self._origin.objects, self._point, to, storage_options, callback)
 
     def diff(self, other: Snapshot) -> Diff:
         """Compare with a later snapshot, file by file and link by link.
@@ -281,6 +281,8 @@ class Snapshot:
         Args:
             other: The later one, from this or another repository: what it has and this one has not counts as added.
         """
+        from novabackup.operations.diff import compare  # noqa: PLC0415
+
         return compare(self._point, other._point)
 
     # -- restoring ---------------------------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ class Snapshot:
     ) -> RestorePlan:
         """Say what `restore` would do, and do nothing; its ``warnings`` say what may not load here."""
         store = self._target(to)
-        todo = session.survey(store, self._origin.objects, self.id, self._record, _several(paths))
+        todo = session.survey(store, self._origin.objects, self._point, _several(paths))
         return attrs.evolve(todo, warnings=tuple(map(str, self.compatibility(store))))
 
     def restore(
@@ -326,17 +328,15 @@ class Snapshot:
         """
         store = self._target(to)
         for concern in self.compatibility(store):
-            level = logging.INFO if concern.severity is Severity.NOTE else logging.WARNING
+            level = logging.INFO if concern.severity == "note" else logging.WARNING
             _LOG.log(level, "snapshot %s, restored to %s: %s", self.id, store.url, concern)
         return session.restore(
             store,
             self._origin.objects,
             self._point,
             self._origin.open_repository,
-            paths=_several(paths),
-            context=whereabouts(),
-            timeout=timeout,
-            callback=callback,
+            _several(paths),
+            Call(timeout=timeout, callback=callback),
         )
 
     def plan_thaw(self, paths: Collection[str | os.PathLike[str]] = ()) -> ThawPlan:
@@ -348,7 +348,9 @@ class Snapshot:
         Raises:
             NotFoundError: A path is not in the snapshot.
         """
-        return thaw.plan(self._origin.objects, *self._point, _several(paths))
+        from novabackup.operations import thaw  # noqa: PLC0415
+
+        return thaw.plan(self._origin.objects, self._point, _several(paths))
 
     def thaw(
         self,
@@ -376,8 +378,10 @@ class Snapshot:
             ConfigurationError: It cannot be asked for like this.
             ArchivedError: It cannot be read yet when the time is over; it goes on all the same.
         """
+        from novabackup.operations import thaw  # noqa: PLC0415
+
         todo = self.plan_thaw(paths)
-        thaw.execute(self._origin.objects, todo, self._record, days=days, tier=tier, timeout=timeout, callback=callback)
+        thaw.execute(self._origin.objects, todo, self._point, days=days, tier=tier, timeout=timeout, callback=callback)
         return todo
 
     def _target(self, to: str | os.PathLike[str] | Storage | IndexStore | None) -> IndexStore:
@@ -388,84 +392,41 @@ class Snapshot:
 
     # -- guarding ----------------------------------------------------------------------------------------------------
 
-    def _enter(self, context: str) -> None:
-        guard = Session(self._target(None), self._origin.objects, self._origin.open_repository, self._callback)
-        self._taken = guard.enter(self._request or self._point, context=context, timeout=self._timeout)
-        self._sessions.append(guard)
-
-    def _exit(self, error: BaseException | None) -> None:
-        self._sessions.pop().exit(error)
-
     def __enter__(self) -> Snapshot:
-        self._enter(whereabouts())
+        self._taken = self._guard.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._exit(error)
+        self._guard.__exit__(kind, error, trace)
 
     async def __aenter__(self) -> Snapshot:
-        try:
-            await uninterrupted(functools.partial(self._enter, whereabouts()))
-        except asyncio.CancelledError as cancelled:
-            if self._sessions:  # entered before the task was cancelled: nobody else will leave it
-                await uninterrupted(functools.partial(self._exit, cancelled))
-            raise
+        self._taken = await self._guard.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await uninterrupted(functools.partial(self._exit, error))
+        await self._guard.__aexit__(kind, error, trace)
 
     def __call__(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
-        """Guard every call of a function, or of a coroutine function, on its own.
+        """Guard every call of a function, or of a coroutine function.
 
         Raises:
             ConfigurationError: The function is a generator, whose body does not run when it is called.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigurationError(
-                f"{function.__qualname__} is a generator: its body runs after the call has returned, outside of "
-                "the guard. Use `with snapshot(store):` inside of it"
-            )
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def guarded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-                async with self._anew():
-                    return await cast("Callable[_P, Awaitable[Any]]", function)(*args, **kwargs)
-
-            return cast("Callable[_P, _T]", guarded_async)
-
-        @functools.wraps(function)
-        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            with self._anew():
-                return function(*args, **kwargs)
-
-        return guarded
-
-    def _anew(self) -> Snapshot:
-        """Give a snapshot for one call, so that calls that overlap do not share state."""
-        return Snapshot(
-            self._origin,
-            taken=self._taken,
-            request=self._request,
-            store=self._own_store,
-            timeout=self._timeout,
-            callback=self._callback,
-        )
+        return self._guard.decorate(function)
 
     # -- showing -----------------------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Snapshot) or self._taken is None or other._taken is None:
-            return NotImplemented if not isinstance(other, Snapshot) else self is other
-        return self.id == other.id
+        if not isinstance(other, Snapshot):
+            return NotImplemented
+        return self is other or (self._taken is not None and other._taken is not None and self.id == other.id)
 
     def __hash__(self) -> int:
-        return hash(self._taken[0]) if self._taken else id(self)
+        return hash(self._taken.id) if self._taken else id(self)
 
     def __repr__(self) -> str:
         if self._taken is None:
@@ -476,7 +437,7 @@ class Snapshot:
     def _repr_html_(self) -> str:
         if self._taken is None:
             return _html.table(repr(self), [], [])
-        return snapshot_html(self.id, self._record)
+        return snapshot_html(self._point)
 
 
 def _several(paths: Collection[str | os.PathLike[str]]) -> tuple[str, ...]:
@@ -491,4 +452,4 @@ class Snapshots(tuple[Snapshot, ...]):
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        return snapshots_html((snapshot.id, snapshot._record) for snapshot in self)
+        return snapshots_html(snapshot._point for snapshot in self)

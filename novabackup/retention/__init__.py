@@ -1,6 +1,6 @@
-"""Which snapshots a policy keeps, and why; nothing here does any I/O.
+"""Decides which snapshots a policy keeps, and why, without any I/O.
 
-`policy` says what to keep, `judging` decides what becomes of each snapshot, `plan` shows it.
+`policy` defines what to keep, `judging` decides on each snapshot, `plan` holds and shows the result.
 """
 
 from novabackup.retention.judging import SLACK, Candidate, apply, still_forgotten

@@ -1,12 +1,12 @@
-"""What becomes of each snapshot under a policy.
+"""Decides which snapshots a policy keeps.
 
-Rules only ever keep: what no rule keeps goes. Snapshots are judged store by store, never by host. What protects a
-repository from clocks that lie:
+Rules only ever keep: a snapshot that no rule keeps is forgotten. Snapshots are judged store by store, never by host.
+Wrong clocks must not cost snapshots:
 
 * Periods are counted, and ages measured, from the newest healthy snapshot, not from now.
-* A snapshot that says that it was taken after it was stored, or later than now, is not believed. Those are judged
-  among themselves, so they push nothing out; and to judge apart can only keep more (``docs/retention.md`` proves it).
-* The last healthy snapshot stays: the newest by its own time, and the newest by the storage's clock.
+* The time of a snapshot is not trusted if it is after the time of storing, or later than now. Such snapshots are judged
+  among themselves, so they push nothing out; judging apart can only keep more (``docs/retention.md`` proves it).
+* The last healthy snapshot is kept: the newest by its own time, and the newest by the storage's clock.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
-from novabackup._support import text as _text
+from novabackup._support import text
 from novabackup.retention.plan import ForgetPlan, State, Verdict
 from novabackup.retention.policy import Policy, Reach, Rule
 
 __all__ = ["SLACK", "Candidate", "apply", "still_forgotten"]
 
 SLACK = timedelta(days=1)
-"""How far two clocks may differ, time zones that somebody mixed up included, before one is not believed."""
+"""How far two clocks may differ, including mixed-up time zones, before a time is not trusted."""
 
 _REPLACED = Rule("within", Reach(7, "d"))
-"""What is kept of the snapshots of what was replaced, where the policy has no rule for their tags."""
+"""What is kept of replaced states if the policy has no rule for their tags."""
 
 _OWN_TAGS = ("pre-ingest", "failed-ingest", "before-restore")
-"""Tags that novabackup gives by itself: a rule for one that is not there yet is no typing error."""
+"""Tags that novabackup sets itself: a rule for one that no snapshot has yet is not a typing error."""
 
 _PERIODS: dict[str, Callable[[datetime], str]] = {
     "hourly": lambda time: f"{time.isoformat(' ')[:13]}h",
@@ -39,7 +39,7 @@ _PERIODS: dict[str, Callable[[datetime], str]] = {
     "monthly": lambda time: time.isoformat()[:7],
     "yearly": lambda time: time.isoformat()[:4],
 }
-"""The name of the period that a time in UTC falls into."""
+"""Name of the period that contains a time in UTC."""
 
 _BEST_FIRST = (State.HEALTHY, State.UNHEALTHY, State.REPLACED)
 
@@ -53,16 +53,16 @@ def _in_utc(time: datetime) -> datetime:
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """What a policy needs to know of a snapshot.
+    """A snapshot as a policy sees it.
 
     Attributes:
-        id: Which one.
-        time: When it says that it was taken.
+        id: Id of the snapshot.
+        time: When it was taken, according to the snapshot.
         store: URL of its store.
-        tags: Its labels.
-        state: What it is worth.
-        stored: When the storage says that it was written, by the storage's own clock; None where it does not say.
-        pinned: Whether somebody wants it to stay.
+        tags: Its tags.
+        state: How useful it is.
+        stored: When it was written, by the storage's own clock; None if the storage does not report it.
+        pinned: Whether it is pinned.
     """
 
     id: str
@@ -76,24 +76,21 @@ class Candidate:
 
 @attrs.frozen
 class _Reasons:
-    """What speaks for a snapshot, and what does not.
-
-    Attributes:
-        apart: Why it is judged apart from others.
-        superseded: Why some rules do not look at it.
-        kept: What keeps it.
-        covered: Periods for which a newer one is kept.
-        beyond: Rules that do not reach back to it.
-    """
+    """Reasons for and against keeping a snapshot."""
 
     apart: list[str] = attrs.field(factory=list)
+    """Why it is judged apart from others."""
     superseded: list[str] = attrs.field(factory=list)
+    """Why some rules skip it."""
     kept: list[str] = attrs.field(factory=list)
+    """What keeps it."""
     covered: list[str] = attrs.field(factory=list)
+    """Periods for which a newer one is kept."""
     beyond: list[str] = attrs.field(factory=list)
+    """Rules that do not reach back to it."""
 
-    def told(self) -> tuple[str, ...]:
-        """Tell those that decide."""
+    def deciding(self) -> tuple[str, ...]:
+        """Return the reasons that decide."""
         if self.kept:
             return (*self.apart, *self.kept)
         against = [*self.superseded]
@@ -105,13 +102,13 @@ class _Reasons:
 
 
 def apply(policy: Policy, candidates: Iterable[Candidate], *, now: datetime | None = None) -> ForgetPlan:
-    """Decide which snapshots stay.
+    """Decide which snapshots are kept.
 
     Args:
         policy: What to keep.
         candidates: All snapshots.
-        now: The present time. It serves for one thing only: snapshots from later than that are not believed. So a clock
-            that is wrong can only make more snapshots stay.
+        now: The current time. Its only use is that later times of snapshots are not trusted, so a wrong clock can only
+            keep more snapshots.
 
     Returns:
         The verdicts, with reasons.
@@ -131,7 +128,7 @@ def apply(policy: Policy, candidates: Iterable[Candidate], *, now: datetime | No
             said[candidate.id].apart.append("its time is not believed, so it is judged apart")
         for members in (believed, doubted):
             if members:
-                # The older of the two, so that nobody's age grows by being judged apart.
+                # The older of the two, so that judging apart makes no snapshot older.
                 origin = min(_best(members)[0].time, _best(of_store)[0].time)
                 _judge(policy, members, origin, said)
     return ForgetPlan(
@@ -142,14 +139,15 @@ def apply(policy: Policy, candidates: Iterable[Candidate], *, now: datetime | No
 
 
 def still_forgotten(names: Collection[str], candidates: Iterable[Candidate]) -> tuple[str, ...]:
-    """Look again at what a plan forgets, before it is carried out: the repository may have changed since.
+    """Check again what a plan forgets before it is executed, since the repository may have changed.
 
     Args:
-        names: Ids of what the plan forgets.
-        candidates: All snapshots that are there now.
+        names: Ids of the snapshots that the plan forgets.
+        candidates: All snapshots that exist now.
 
     Returns:
-        Those that may go: what is there still, is not pinned, and is not the last of the best that a store has.
+        Those that may still be forgotten: they exist, are not pinned, and are not the last of the best state of a
+        store.
     """
     there = sorted(candidates, key=_by_time)
     may_go = {c.id for c in there if not c.pinned and c.state is not State.DAMAGED}.intersection(names)
@@ -176,7 +174,7 @@ def _believed(candidate: Candidate, now: datetime | None) -> bool:
 
 
 def _best(members: Sequence[Candidate]) -> list[Candidate]:
-    """Give the snapshots of the best state that a store has."""
+    """Return the snapshots of the best state that a store has."""
     for state in _BEST_FIRST:
         found = [candidate for candidate in members if candidate.state is state]
         if found:
@@ -185,7 +183,7 @@ def _best(members: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _judge(policy: Policy, newest_first: Sequence[Candidate], origin: datetime, said: dict[str, _Reasons]) -> None:
-    """Judge snapshots of one store, none of them damaged, that count for each other; ages are older than ``origin``."""
+    """Judge undamaged snapshots of one store together; ages are measured from ``origin``."""
     _protect(newest_first, said)
     states = {state: [candidate for candidate in newest_first if candidate.state is state] for state in _BEST_FIRST}
     healthy, unhealthy, replaced = states.values()
@@ -208,7 +206,7 @@ def _judge(policy: Policy, newest_first: Sequence[Candidate], origin: datetime, 
 
 
 def _protect(newest_first: Sequence[Candidate], said: dict[str, _Reasons]) -> None:
-    """Keep what must stay under any policy."""
+    """Keep what any policy must keep."""
     best = _best(newest_first)
     state = best[0].state
     last = "last healthy snapshot" if state is State.HEALTHY else f"none is healthy: last {state.value} snapshot"
@@ -223,7 +221,7 @@ def _protect(newest_first: Sequence[Candidate], said: dict[str, _Reasons]) -> No
 def _follow(
     rule: Rule, newest_first: Sequence[Candidate], origin: datetime, name: str, said: dict[str, _Reasons]
 ) -> None:
-    """Let one rule look at snapshots that count for each other."""
+    """Apply one rule to snapshots that are judged together."""
     taken: set[str] = set()
     period_of = _PERIODS.get(rule.word)
     for candidate in newest_first:
@@ -245,7 +243,7 @@ def _verdict(candidate: Candidate, reasons: _Reasons) -> Verdict:
         tags=candidate.tags,
         state=candidate.state,
         kept=bool(reasons.kept),
-        reasons=reasons.told(),
+        reasons=reasons.deciding(),
     )
 
 
@@ -260,7 +258,7 @@ def _warnings(policy: Policy, snapshots: Sequence[Candidate], now: datetime | No
     if doubted:
         yield (
             f"a clock was wrong: {len(doubted)} of the snapshots are from after the time at which they were stored, or "
-            f"from later than now: {_text.first_of(doubted)}. They are judged apart and push out no others. Set the "
+            f"from later than now: {text.first_of(doubted)}. They are judged apart and push out no others. Set the "
             "clock right, and forget by name those that you do not need"
         )
     for store, of_store in _by_store(snapshots).items():

@@ -1,4 +1,4 @@
-"""What `forget` would do, as data that people can read."""
+"""The plan of `forget`, as data that prints as a table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from enum import Enum
 
 import attrs
 
-from novabackup._support import html as _html
-from novabackup._support import text as _text
+from novabackup._support import html, text
 from novabackup.errors import printable
 
 __all__ = ["ForgetPlan", "State", "Verdict"]
@@ -17,29 +16,29 @@ _COLUMNS = ("what", "time (UTC)", "snapshot", "store", "state", "tags", "why")
 
 
 class State(Enum):
-    """What a snapshot is worth as something to go back to; the best first."""
+    """How useful a snapshot is to restore; the best first."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     """The checks found problems when it was taken."""
     REPLACED = "replaced"
-    """What a rollback or a restore replaced: nobody wanted the store to be like this."""
+    """What a rollback or a restore replaced: not a wanted state of the store."""
     DAMAGED = "damaged"
-    """The repository does not have all that it names."""
+    """Some of its content is missing from the repository."""
 
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """What becomes of one snapshot.
+    """The decision on one snapshot.
 
     Attributes:
-        id: Which one.
-        time: When it says that it was taken.
+        id: Id of the snapshot.
+        time: When it was taken, according to the snapshot.
         store: URL of its store.
-        tags: Its labels.
-        state: What it is worth.
-        kept: Whether it stays.
-        reasons: Each rule that keeps it; of one that goes, why each rule does not.
+        tags: Its tags.
+        state: How useful it is.
+        kept: Whether it is kept.
+        reasons: Each rule that keeps it; for a forgotten one, why each rule does not.
     """
 
     id: str
@@ -58,7 +57,7 @@ class ForgetPlan:
     Attributes:
         policy: The policy as text.
         verdicts: One for each snapshot, oldest first.
-        warnings: What looks like a mistake, or like a clock that lies.
+        warnings: What looks like a mistake, or like a wrong clock.
     """
 
     policy: str
@@ -67,17 +66,17 @@ class ForgetPlan:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Ids of the snapshots that stay, oldest first."""
+        """Ids of the kept snapshots, oldest first."""
         return tuple(verdict.id for verdict in self.verdicts if verdict.kept)
 
     @property
     def forgotten(self) -> tuple[str, ...]:
-        """Ids of the snapshots that go, oldest first."""
+        """Ids of the forgotten snapshots, oldest first."""
         return tuple(verdict.id for verdict in self.verdicts if not verdict.kept)
 
     @property
     def summary(self) -> str:
-        """One line that says how many stay and go."""
+        """One line with the numbers of kept and forgotten snapshots."""
         return f"{len(self.kept)} kept, {len(self.forgotten)} to be forgotten under {self.policy}"
 
     def __str__(self) -> str:
@@ -86,13 +85,13 @@ class ForgetPlan:
         for store in stores:
             rows = [_cells(verdict) for verdict in self.verdicts if verdict.store == store]
             columns = [*_COLUMNS[:3], *_COLUMNS[4:]]
-            lines += [printable(store), *_text.aligned([columns, *([*row[:3], *row[4:]] for row in rows)]), ""]
+            lines += [printable(store), *text.aligned([columns, *([*row[:3], *row[4:]] for row in rows)]), ""]
         lines += [f"warning: {printable(warning)}" for warning in self.warnings]
         return "\n".join([*lines, printable(self.summary)])
 
     def _repr_html_(self) -> str:
         caption = "; ".join([self.summary, *(f"warning: {warning}" for warning in self.warnings)])
-        return _html.table(caption, _COLUMNS, map(_cells, self.verdicts))
+        return html.table(caption, _COLUMNS, map(_cells, self.verdicts))
 
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:

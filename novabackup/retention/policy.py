@@ -1,4 +1,4 @@
-"""What to keep, said in a few words: how many, how long, and for which tag."""
+"""Retention policies: how many snapshots to keep, how long, and for which tag; also as text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LENGTHS = {
     "m": timedelta(days=31),
     "y": timedelta(days=366),
 }
-"""Months and years are the longest that there are: a snapshot goes rather too late than too early."""
+"""Months and years have their greatest length, so that a snapshot is forgotten too late rather than too early."""
 
 _MOST = 100_000
-"""No number is larger: it is far beyond any use, and every length of time can still be computed."""
+"""Largest number: far beyond any use, and every length of time can still be computed."""
 
 _REACH = re.compile(r"(\d+)([hdwmy]?)", re.ASCII)
 _TOKEN = re.compile(r'\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<comma>,)|(?P<word>[^\s,"]+))', re.DOTALL)
@@ -38,8 +38,8 @@ class Reach:
     """How far back a rule goes.
 
     Attributes:
-        number: So many; 0 keeps nothing.
-        unit: Of what: nothing for snapshots or periods, ``h``, ``d``, ``w``, ``m`` or ``y`` for a length of time,
+        number: The number; 0 keeps nothing.
+        unit: Its unit: empty for snapshots or periods, ``h``, ``d``, ``w``, ``m`` or ``y`` for a length of time,
             ``forever`` for no end.
     """
 
@@ -53,15 +53,15 @@ class Reach:
 
     @property
     def length(self) -> timedelta | None:
-        """The length of time; None for a count and for ever."""
+        """The length of time; None for a count and for ``forever``."""
         return _LENGTHS[self.unit] * self.number if self.unit in _LENGTHS else None
 
     def covers(self, newer: int, age: timedelta) -> bool:
-        """Tell whether a snapshot is within reach.
+        """Return whether a snapshot is within reach.
 
         Args:
-            newer: How many newer ones, each of a period of its own, the rule keeps already.
-            age: How much older it is than the one that ages are counted from.
+            newer: How many newer ones, each in its own period, the rule keeps already.
+            age: How much older it is than the snapshot that ages are measured from.
         """
         if self.counts:
             return newer < self.number
@@ -134,7 +134,7 @@ class Rule:
     """One rule of a policy.
 
     Attributes:
-        word: ``last`` and ``within`` look at each snapshot, ``hourly`` to ``yearly`` at the newest of each period.
+        word: ``last`` and ``within`` apply to each snapshot, ``hourly`` to ``yearly`` at the newest of each period.
         reach: How far back.
     """
 
@@ -150,26 +150,26 @@ class Policy:
     """What to keep of each store. A snapshot stays if any rule keeps it.
 
     ``hourly`` to ``yearly`` keep the newest of each period: a number counts periods *that have a snapshot*, so gaps
-    take nothing away; a length of time such as ``"24h"`` goes back from the newest healthy snapshot of the store,
+    cost nothing; a length of time such as ``"24h"`` goes back from the newest healthy snapshot of the store,
     never from now. Periods are those of UTC.
 
     ``Policy(last=3, daily=30, tags={"pre-ingest": "7d"})`` is the same as
     ``Policy.parse("last 3, daily 30, tag pre-ingest 7d")`` and as
-    ``Policy.of({"last": 3, "daily": 30, "tags": {"pre-ingest": "7d"}})``, which is what TOML gives.
+    ``Policy.of({"last": 3, "daily": 30, "tags": {"pre-ingest": "7d"}})``, which is how TOML represents it.
 
     Attributes:
-        last: The newest so many.
-        within: All that are so old at most, such as ``"7d"``, or ``"forever"``.
+        last: Number of the newest snapshots to keep.
+        within: Keep all up to this age, such as ``"7d"``, or ``"forever"``.
         hourly: The newest of each hour.
         daily: The newest of each day.
         weekly: The newest of each week (ISO 8601, beginning on Monday).
         monthly: The newest of each month.
         yearly: The newest of each year.
-        tags: What else to keep of the snapshots with a tag: given as a mapping to a policy, a text or a table, and
-            shown as pairs in the order of the tags.
+        tags: What else to keep of the snapshots with a tag: passed as a mapping to a policy, a text or a table, and
+            stored as pairs sorted by tag.
 
     Raises:
-        ConfigurationError: A value cannot be, or nothing would be kept at all.
+        ConfigurationError: A value is invalid, or nothing would be kept at all.
     """
 
     last: Reach = attrs.field(default=Reach(0), converter=_reach, validator=_is_a_count)
@@ -229,14 +229,14 @@ class Policy:
     def parse(cls, text: str) -> Policy:
         """Read a policy from text, as for a command line or a configuration file.
 
-        Rules stand one after the other, parted by commas or spaces: ``last 3, within 7d, hourly 24, daily 30,
+        Rules are separated by commas or spaces: ``last 3, within 7d, hourly 24, daily 30,
         weekly 12, monthly 12, yearly forever``. A length of time alone is ``within``. ``tag <name>`` begins the rules
-        of a tag, which go to the next comma: ``tag pre-ingest 7d, tag nightly daily 30 weekly 52, tag keep forever``.
-        A name with spaces, commas or quotes is quoted as in JSON. The names of the ready-made policies stand for them:
+        of a tag, up to the next comma: ``tag pre-ingest 7d, tag nightly daily 30 weekly 52, tag keep forever``.
+        A name with spaces, commas or quotes is quoted as in JSON. The predefined policies can be given by name:
         ``default``, ``local``, ``remote``, ``cold``.
 
         Args:
-            text: The rules; ``str(policy)`` gives this form back.
+            text: The rules; ``str(policy)`` returns this form.
 
         Raises:
             ConfigurationError: It cannot be understood; the message names the word.
@@ -275,7 +275,7 @@ _WORDS = tuple(field.name for field in attrs.fields(Policy) if field.name != "ta
 
 
 def _clauses(text: str) -> Iterator[list[str]]:
-    """Cut a text at its commas, and each part into words; quoted words keep their quotes."""
+    """Split a text at its commas, and each part into words; quoted words keep their quotes."""
     clause: list[str] = []
     at = 0
     while text[at:].strip():
@@ -344,15 +344,15 @@ def _expected(word: object, known: Sequence[str]) -> str:
 _NAMED: dict[str, Policy] = {}
 
 DEFAULT = Policy.parse("hourly 24, daily 30, weekly 12, monthly 12, tag pre-ingest 7d")
-"""For a repository that is the only one."""
+"""For the only repository."""
 
 LOCAL = Policy.parse("hourly 24, daily 30, tag pre-ingest 7d")
-"""For a repository near the store, which others mirror."""
+"""For a repository near the store, with mirrors."""
 
 REMOTE = Policy.parse("daily 30, weekly 12")
 """For a mirror elsewhere."""
 
 COLD = Policy.parse("monthly 12")
-"""For a mirror on storage that is cheap to keep and dear to read."""
+"""For a mirror on storage that is cheap to keep and expensive to read."""
 
 _NAMED.update(default=DEFAULT, local=LOCAL, remote=REMOTE, cold=COLD)

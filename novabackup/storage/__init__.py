@@ -45,9 +45,11 @@ __all__ = [
     "Span",
     "Storage",
     "open_storage",
+    "protocol_of",
 ]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_ALIASES = {"local": "file", "s3a": "s3", "ssh": "sftp"}
 _MISTAKEN = re.compile(
     r"(?:s3a?|sftp|ssh|memory|file|local|gs|gcs|https?|rest|rclone):|[^/:@]+@[^/:@]+:", re.IGNORECASE
 )
@@ -99,6 +101,13 @@ def open_storage(url: str | os.PathLike[str] | Storage, storage_options: Mapping
             raise ConfigurationError(f"{url}: expected a path after it, found nothing")
         return LocalStorage(path)
     return _remote(url, protocol, storage_options)
+
+
+def protocol_of(url: str) -> str:
+    """Return the kind of backend that a URL names, such as ``s3``; ``file`` for a path. Aliases count as one kind."""
+    match = _URL.fullmatch(url)
+    name = match[1].lower() if match else "file"
+    return _ALIASES.get(name, name)
 
 
 def _remote(url: str, protocol: str, storage_options: Mapping[str, Any] | None) -> Storage:

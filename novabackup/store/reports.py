@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from novabackup._support.html import size, table
-from novabackup.format.records import Problem, Report, SnapshotRecord
+from novabackup.format.records import Point, Problem, Report
 
 __all__ = ["Problems", "Reports", "snapshot_html", "snapshots_html"]
 
@@ -58,25 +58,26 @@ class Problems(tuple[Problem, ...]):
 _COLUMNS = ("id", "time", "store", "size", "added", "tags", "message", "problems")
 
 
-def snapshots_html(snapshots: Iterable[tuple[str, SnapshotRecord]]) -> str:
-    """Return a table of snapshots, each given with its id."""
-    return table("Snapshots", _COLUMNS, (_row(name, record) for name, record in snapshots))
+def snapshots_html(points: Iterable[Point]) -> str:
+    """Return snapshots as a table."""
+    return table("Snapshots", _COLUMNS, map(_row, points))
 
 
-def snapshot_html(name: str, record: SnapshotRecord) -> str:
-    """Return one table of a snapshot and one of its files."""
+def snapshot_html(point: Point) -> str:
+    """Return one snapshot and its files as tables."""
     rows = []
-    for entry in record.files:
+    for entry in point.record.files:
         report = entry.report
         seen = (report.count, report.dimension, report.kind) if report else (None, None, None)
         rows.append((entry.path, size(entry.size), *seen, entry.blake3[:16]))
-    about = table(f"Snapshot {name}", _COLUMNS[1:], [_row(name, record)[1:]])
+    about = table(f"Snapshot {point.id}", _COLUMNS[1:], [_row(point)[1:]])
     return about + table("Files", ["file", "size", "count", "dimension", "kind", "BLAKE3"], rows)
 
 
-def _row(name: str, record: SnapshotRecord) -> tuple[object, ...]:
+def _row(point: Point) -> tuple[object, ...]:
+    record = point.record
     return (
-        name,
+        point.id,
         f"{record.time:%Y-%m-%d %H:%M:%S} UTC",
         record.store,
         size(record.size),

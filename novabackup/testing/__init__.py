@@ -1,6 +1,6 @@
-"""What others need to test against novabackup: a storage that fails on purpose, and the contract that every one keeps.
+"""Tools for tests of other storages and programs: a storage that fails on purpose, and the contract of all storages.
 
-Nothing here imports pytest. Where pytest is to explain failing assertions of the contract, call
+Nothing here imports pytest. For pytest to explain failing assertions of the contract, call
 ``pytest.register_assert_rewrite("novabackup.testing.contract")`` in a ``conftest.py``.
 """
 

@@ -1,4 +1,4 @@
-"""The contract of a storage as a suite of tests; `novabackup.testing` hands it out.
+"""The contract of a storage as a suite of tests; `novabackup.testing` exports it.
 
 Nothing here imports pytest: `StorageContract` is a plain class whose methods pytest can collect.
 """
@@ -33,24 +33,24 @@ ODD_KEYS = (
     "~home",
     "…/-dash",
 )
-"""Keys that every storage has to take as they are."""
+"""Keys that every storage must accept unchanged."""
 
 UNSAFE_KEYS = ("/a", "../a", "a/../b", "a/./b", "a//b", "a/", "a\0b", ".", "..", "\ud800", "\udcc3\udca4")
-"""Keys that every storage has to refuse."""
+"""Keys that every storage must refuse."""
 
 LOCAL_KEYS = ("a\\b", "a\nb", "a\tb \x1b[1m", "c:/x", "\udcff/\udc80")
-"""Names of files that a storage either takes as they are or refuses."""
+"""File names that a storage either accepts unchanged or refuses."""
 
 
 class StorageContract:
-    """The one suite of tests that every storage has to pass.
+    """The suite of tests that every storage must pass.
 
-    Inherit it in a class that pytest collects, and provide two fixtures: ``storage``, empty, and ``other``, a second
-    and independent storage object on the same place, as another process would have.
+    Inherit from it in a class that pytest collects, and provide two fixtures: ``storage``, empty, and ``other``, a
+    second, independent storage object for the same URL, as another process would have.
     """
 
     def test_missing_objects(self, storage: Storage) -> None:
-        """What is not there is told so, by its URL; removing it is no error."""
+        """A missing object is reported by its URL; deleting it is no error."""
         for call in (storage.entry, storage.open, storage.read):
             with _raises(FileNotFoundError) as caught:
                 call("folder/missing")
@@ -62,7 +62,7 @@ class StorageContract:
             storage.move("folder/missing", "folder/there")
 
     def test_write_and_read(self, storage: Storage, other: Storage) -> None:
-        """What was written is there in whole, for everybody, at any range."""
+        """A written object can be read by every process, whole and by ranges."""
         written = storage.write("folder/object", [b"first, ", b"", b"second"])
         found = other.entry("folder/object")
         assert (written.key, written.size, written.identity) == (found.key, found.size, found.identity)
@@ -80,7 +80,7 @@ class StorageContract:
         assert other.entry("folder/object").identity == replaced.identity
 
     def test_empty_objects(self, storage: Storage) -> None:
-        """Nothing is content as well."""
+        """Empty content is content."""
         for key, entry in (("a", storage.write("a", [])), ("b", storage.create("b", b""))):
             assert entry.size == 0
             with storage.open(key) as reader:
@@ -89,7 +89,7 @@ class StorageContract:
                 reader.confirm()
 
     def test_large_objects(self, storage: Storage, other: Storage) -> None:
-        """Content of several MiB comes back, by ranges and as a file that a child process can read."""
+        """Content of several MiB is read back, by ranges and as a file that a child process can read."""
         blocks = [bytes([number]) * 1_000_003 for number in range(9)]
         content = b"".join(blocks)
         assert storage.write("large", iter(blocks)).size == len(content)
@@ -106,7 +106,7 @@ class StorageContract:
             assert file.closed
 
     def test_writes_are_atomic(self, storage: Storage, other: Storage) -> None:
-        """When the content cannot be had to its end, nothing is changed."""
+        """If the content ends with an error, nothing is changed."""
 
         def broken() -> Iterator[bytes]:
             yield b"new" * 1000
@@ -123,7 +123,7 @@ class StorageContract:
         assert other.read("old") == b"old"
 
     def test_adding(self, storage: Storage, other: Storage) -> None:
-        """What is added is there; and whoever says that something else is there has not replaced it."""
+        """An added object exists; a storage that reports an existing object has not replaced it."""
         blocks = [bytes([number]) * 100_003 for number in range(9)]
         assert storage.add("folder/one", iter(blocks)).size == 900_027
         assert other.read("folder/one") == b"".join(blocks)
@@ -135,7 +135,7 @@ class StorageContract:
             assert storage.read("folder/one") == b"other"
 
     def test_what_is_just_there(self, storage: Storage) -> None:
-        """What was written without a word can be read and deleted at once; and keys may be missing."""
+        """An object written without options can be read and deleted at once; and keys may be missing."""
         storage.write("one", [b"content"])
         for keys in ([], ["one"], ["one", "missing"], ["one", *(f"missing/{number}" for number in range(9))]):
             assert storage.frozen(keys) == []
@@ -144,7 +144,7 @@ class StorageContract:
         storage.delete("one")
 
     def test_exclusive_create(self, storage: Storage, other: Storage) -> None:
-        """The second who creates an object is told, and changes nothing."""
+        """The second creation of an object is refused, and changes nothing."""
         first = storage.create("folder/one", b"first")
         for again in (storage, other):
             with _raises(FileExistsError):
@@ -172,7 +172,7 @@ class StorageContract:
         assert not storage.exists("one")
 
     def test_races(self, storage: Storage, other: Storage) -> None:
-        """A storage that says so has one winner of several; `probe` gives one answer and leaves nothing behind."""
+        """A storage that guarantees it has one winner of a race; `probe` is repeatable and leaves nothing behind."""
         able = storage.probe()
         assert storage.probe() == able == other.probe()
         assert list(storage.entries()) == []
@@ -192,14 +192,14 @@ class StorageContract:
 
         with ThreadPoolExecutor(4) as threads:
             created, swapped = list(threads.map(creates, range(4))), list(threads.map(swaps, range(4)))
-        # One that cannot exclude others has a winner at least, and what is there is the work of one of them.
+        # A storage without the guarantee has at least one winner, and the content is the work of one of them.
         assert sum(created) == 1 if able.exclusive_create else sum(created) >= 1
         assert sum(swapped) == 1 if able.compare_and_swap else sum(swapped) >= 1
         assert created[int(storage.read("created"))]
         assert swapped[int(storage.read("swapped"))]
 
     def test_listing(self, storage: Storage, other: Storage) -> None:
-        """Lists are fresh, in the order of the keys, and of one folder only."""
+        """Lists are current, sorted by key, and of one folder only."""
         keys = ["a-b", "a.txt", "a/b", "a/b-c/d", "a/b.c", "aa/b", "b", "é", "日"]
         for key in reversed(keys):
             storage.write(key, [key.encode()])
@@ -213,7 +213,7 @@ class StorageContract:
         assert [entry.key for entry in other.entries("a")] == ["a/b-c/d", "a/b.c", "a/z"]
 
     def test_odd_keys(self, storage: Storage, other: Storage) -> None:
-        """Keys are taken as they are: nothing in them is a pattern, an escape or a command."""
+        """Keys are literal: nothing in them is a pattern, an escape or a command."""
         for key in ODD_KEYS:
             storage.write(key, [key.encode()])
         assert [entry.key for entry in other.entries()] == sorted(ODD_KEYS)
@@ -227,7 +227,7 @@ class StorageContract:
         storage.sync(ODD_KEYS)
 
     def test_unsafe_keys(self, storage: Storage) -> None:
-        """What could lead out of the root is refused by every operation."""
+        """Every operation refuses keys that could lead out of the root."""
         storage.write("safe", [b"safe"])
         calls: list[Callable[[str], object]] = [
             storage.entry,
@@ -253,7 +253,7 @@ class StorageContract:
         assert [entry.key for entry in storage.entries()] == ["safe"]
 
     def test_names_of_files(self, storage: Storage, other: Storage) -> None:
-        """Whatever can be the name of a file is refused, or taken as it is."""
+        """Any valid file name is refused, or accepted unchanged."""
         taken = [key for key in (*LOCAL_KEYS, *ODD_KEYS) if not storage.refuses(key)]
         assert set(taken) >= set(ODD_KEYS)
         for key in taken:
@@ -264,7 +264,7 @@ class StorageContract:
             storage.delete(key)
 
     def test_links_and_folders(self, storage: Storage, other: Storage) -> None:
-        """Where there are links and folders, they are seen, made and removed as what they are; elsewhere refused."""
+        """A storage with links and folders lists, creates and removes them as such; any other refuses them."""
         storage.write("folder/file", [b"content"])
         assert storage.look("folder/file") == storage.entry("folder/file")
         assert storage.look("missing") is None
@@ -389,7 +389,7 @@ class StorageContract:
             assert storage.read("one") == content[:299_999]
 
     def test_move(self, storage: Storage, other: Storage) -> None:
-        """An object gets another key, and replaces what was there."""
+        """An object gets another key, and replaces an existing object."""
         storage.write("from/a", [b"moved"])
         storage.write("to/b", [b"replaced"])
         storage.move("from/a", "to/b")
@@ -400,7 +400,7 @@ class StorageContract:
         assert other.read("new/folder/c") == b"moved"
 
     def test_sync_and_sweep(self, storage: Storage, other: Storage) -> None:
-        """Neither changes what is there, and missing keys are no error."""
+        """Neither changes existing objects, and missing keys are no error."""
         storage.sync(["missing/key"])
         assert storage.sweep(0.0) == 0
         storage.write("folder/a", [b"a"])
@@ -411,7 +411,7 @@ class StorageContract:
         assert [entry.key for entry in other.entries()] == ["folder/a"]
 
     def test_read_has_a_limit(self, storage: Storage) -> None:
-        """No record is as large as a forged one can be."""
+        """`read` refuses an object above the limit for records, since a forged one may be huge."""
         storage.write("record", [b"eleven byte"])
         with patch("novabackup.storage.base.SMALL_OBJECT", 10), _raises(IntegrityError):
             storage.read("record")
@@ -419,14 +419,14 @@ class StorageContract:
             assert storage.read("record") == b"eleven byte"
 
     def test_attributes(self, storage: Storage, other: Storage) -> None:
-        """Permission bits and time are set where there are such; of the time, the whole seconds at least."""
+        """Permission bits and time are set if the storage has them; the time at least to whole seconds."""
         wanted = Attributes(mode=0o640, uid=os.getuid(), gid=os.getgid(), mtime_ns=1_600_000_000_123_456_789)
         storage.write("file", [b"content"], wanted)
         in_seconds = attrs.evolve(wanted, mtime_ns=1_600_000_000_000_000_000)
         assert other.entry("file").attributes in (None, wanted, in_seconds)
 
     def test_hold(self, storage: Storage, other: Storage) -> None:
-        """A lock keeps everybody else out until it is released, if there is one."""
+        """A lock, if the storage has any, excludes all others until it is released."""
         lock = storage.hold("folder/lock")
         if lock is None:
             return

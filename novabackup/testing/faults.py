@@ -19,25 +19,25 @@ from novabackup.storage.base import Block, Entry, Frozen, Guarantees, Item, Lock
 __all__ = ["Fault", "FaultyStorage", "Moment", "Then", "die", "fail_with"]
 
 Fault = Callable[[], None]
-"""What happens at the chosen operation: raises, or ends the process."""
+"""What happens at the chosen operation: it raises, or ends the process."""
 
 
 class Moment(enum.Enum):
-    """When a fault strikes: before the operation has any effect, or after it had it all and only the answer is lost."""
+    """When a fault occurs: before the operation has any effect, or after all of it, so that only the answer is lost."""
 
     BEFORE = "before"
     AFTER = "after"
 
 
 class Then(enum.Enum):
-    """What becomes of the operations after the fault: they work again, or every one of them fails as well."""
+    """Whether the operations after the fault work again, or all fail as well."""
 
     WORKS = "works"
     BROKEN = "broken"
 
 
 def fail_with(error: BaseException) -> Fault:
-    """Make a fault that raises.
+    """Return a fault that raises.
 
     Args:
         error: What to raise, as a new copy each time, such as ``OSError(errno.ENOSPC, "no space left")``.
@@ -78,11 +78,11 @@ class FaultyStorage(Storage):
         """Wrap a storage.
 
         Args:
-            inner: What does the work.
+            inner: The wrapped storage.
             at: Number of the operation that fails, from 1.
             fault: What happens there, such as `fail_with` or `die`.
             moment: Before or after the operation.
-            then: What becomes of later operations.
+            then: Whether later operations work or fail.
         """
         self.url = inner.url
         self.block = inner.block
@@ -151,7 +151,7 @@ class FaultyStorage(Storage):
             return self._inner.read_part(key, start, length)
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Tell which objects are there."""
+        """Return which objects exist."""
         with self.step("present"):
             return self._inner.present(keys)
 
@@ -188,7 +188,7 @@ class FaultyStorage(Storage):
             return self._inner.add(key, self._counted(key, blocks))
 
     def create(self, key: str, data: bytes) -> Entry:
-        """Create an object that must not be there yet."""
+        """Create an object that must not exist yet."""
         with self.step(f"create {key}"):
             return self._inner.create(key, data)
 
@@ -208,12 +208,12 @@ class FaultyStorage(Storage):
             self._inner.move(key, to)
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Make durable what others wrote."""
+        """Make written objects durable."""
         with self.step("sync"):
             self._inner.sync(keys)
 
     def hold(self, key: str) -> AbstractContextManager[None] | None:
-        """Take a lock; gives it back when only the answer is to be lost."""
+        """Take a lock; release it if only the answer is to be lost."""
         lock: AbstractContextManager[None] | None = None
         try:
             with self.step(f"hold {key}"):
@@ -225,20 +225,20 @@ class FaultyStorage(Storage):
         return lock
 
     def refuses(self, key: str) -> str | None:
-        """Say why nothing can be under a key; never fails."""
+        """Return why a key is refused; never fails."""
         return self._inner.refuses(key)
 
     def local_path(self, key: str) -> Path | None:
-        """Say where on this host an object is; never fails."""
+        """Return the path of an object on this host; never fails."""
         return self._inner.local_path(key)
 
     def look(self, key: str) -> Item | None:
-        """Describe what stands under a key itself."""
+        """Describe the object, link or folder of a key."""
         with self.step(f"look {key}"):
             return self._inner.look(key)
 
     def walk(self, prefix: str, enter: Callable[[str], bool]) -> Iterator[Item]:
-        """List all that is below a folder."""
+        """List everything below a folder."""
         with self.step(f"walk {prefix}"):
             return iter(list(self._inner.walk(prefix, enter)))
 
@@ -248,7 +248,7 @@ class FaultyStorage(Storage):
             self._inner.make_link(key, target, attributes)
 
     def make_folder(self, key: str, attributes: Attributes | None = None) -> None:
-        """Create a folder, or give it attributes."""
+        """Create a folder, or set its attributes."""
         with self.step(f"folder {key}"):
             self._inner.make_folder(key, attributes)
 
@@ -263,27 +263,27 @@ class FaultyStorage(Storage):
             return self._inner.sweep(older_than, keys)
 
     def frozen(self, keys: Collection[str]) -> list[Frozen]:
-        """Tell which objects cannot be read yet."""
+        """Return which objects cannot be read yet."""
         with self.step("frozen"):
             return self._inner.frozen(keys)
 
     def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
-        """Ask for an object to become readable."""
+        """Request that an object becomes readable."""
         with self.step(f"thaw {frozen.key}"):
             self._inner.thaw(frozen, days, tier)
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
-        """Tell which objects may not be deleted yet."""
+        """Return which objects may not be deleted yet."""
         with self.step("locks"):
             return self._inner.locks(keys)
 
     def protect(self, keys: Iterable[str]) -> None:
-        """Lock objects for as long as new ones are."""
+        """Lock objects for as long as new ones are locked."""
         with self.step("protect"):
             self._inner.protect(keys)
 
     def probe(self) -> Guarantees:
-        """Find out what the backend really does."""
+        """Find out what the backend really guarantees."""
         with self.step("probe"):
             return self._inner.probe()
 
@@ -307,19 +307,19 @@ class _FaultyReader(Reader):
             self._inner.readinto(start, buffer)
 
     def confirm(self) -> None:
-        """Make sure of one unchanged version."""
+        """Check that the version is unchanged."""
         with self._storage.step(f"confirm {self.entry.key}"):
             self._inner.confirm()
 
     def proof(self) -> Proof:
-        """Give what the whole content can be compared with."""
+        """Return the proof of the whole content."""
         return self._inner.proof()
 
     def file(self) -> BinaryIO:
-        """Give the content as a file."""
+        """Return the content as a file."""
         with self._storage.step(f"file {self.entry.key}"):
             return self._inner.file()
 
     def close(self) -> None:
-        """Let go of the object; always works."""
+        """Release the object; always works."""
         self._inner.close()

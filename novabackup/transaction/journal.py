@@ -15,13 +15,12 @@ from contextlib import AbstractContextManager
 
 import attrs
 
-from novabackup._support.paths import RESERVED
-from novabackup.errors import ChangedError, ConfigurationError, IntegrityError, StoreBusyError
+from novabackup._support.paths import RESERVED, above, fixed_part
+from novabackup.errors import ChangedError, ConfigurationError, IntegrityError, RollbackError, StoreBusyError
 from novabackup.format.records import Journal, Owner, decode, encode
 from novabackup.storage import Reader, Storage
+from novabackup.store.store import IndexStore
 from novabackup.transaction.owner import Life, life, myself
-
-__all__ = ["JOURNAL_KEY", "LEASE", "POLL", "Held", "State", "acquire", "look", "read"]
 
 _LOG = logging.getLogger("novabackup")
 
@@ -402,3 +401,60 @@ class _Contender:
         self.verdict = life(owner, self._me, held=_held_here, lock_is_mine=lock is not None)
         if self.verdict is Life.UNKNOWN:
             self.verdict = self._watch.verdict(found)
+
+
+# -- other stores in this one ---------------------------------------------------------------------------------------
+
+
+def refuse_if_interrupted(store: IndexStore, *, context: str, timeout: float | None) -> None:
+    """Refuse to read a store in which an ingest or a restore is under way, or was interrupted.
+
+    Raises:
+        StoreBusyError: It is under way.
+        RollbackError: It was interrupted.
+    """
+    began = time.monotonic()
+    deadline = began + (timeout or 0.0)
+    for folder in ("", *_folders(store)):
+        while (state := _state_of(store, folder, context)) is not None:
+            if state.phase == "backup" or state.life is Life.NESTED:
+                break
+            where = f"{store.url}/{folder}" if folder else store.url
+            if state.life is Life.DEAD:
+                raise RollbackError(
+                    f"{where}: an interrupted {state.phase} left this store half-written, and a backup of it would "
+                    "keep that. Call recover(store) first"
+                )
+            if time.monotonic() >= deadline:
+                raise StoreBusyError(
+                    f"{where} is being written to: {state.rival}. Take the backup when it has ended, or pass timeout="
+                )
+            time.sleep(pause(time.monotonic() - began))
+
+
+def refuse_if_busy_within(store: IndexStore, context: str) -> None:
+    """Refuse to change a store while a part of it, which is a store of its own, is being changed or was left so."""
+    for folder in _folders(store):
+        state = _state_of(store, folder, context)
+        if state is not None and state.life is not Life.DEAD:
+            raise StoreBusyError(f"{store.url}/{folder} is being written to: {state.rival}. Go on when it has ended")
+        if state is not None and state.phase != "backup":
+            raise RollbackError(
+                f"{store.url}/{folder}: an interrupted {state.phase} left this store half-written, and recovering it "
+                f"later would undo what is done now. Call recover(IndexStore({store.url + '/' + folder!r})) first"
+            )
+
+
+def _folders(store: IndexStore) -> list[str]:
+    """Return the folders of this store that other stores may lie in."""
+    fixed = {fixed_part(path) for path in store.declared}
+    return sorted({folder for path in fixed for folder in (path, *above(path))} - {""})
+
+
+def _state_of(store: IndexStore, folder: str, context: str) -> State | None:
+    try:
+        return look(store.storage, context, folder)
+    except ConfigurationError:
+        if not folder:
+            raise
+        return None  # a link that leads out of the store

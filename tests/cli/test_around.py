@@ -67,7 +67,7 @@ class TestHooks:
         configured(f'[hooks]\nbefore = [["false"]]\nfailure = [{NOTE}]\n')
         said = cli("snapshot")
         assert said.code == 7
-        assert "false: expected that this hook (before) ends well, found exit status 1" in said.err
+        assert "false: expected this hook (before) to succeed, found exit status 1" in said.err
         assert "nothing was done" in said.err
         assert not (place / "backups").exists()
         assert events(place)[0].startswith("failure snapshot HookError: false:")
@@ -175,7 +175,7 @@ class TestService:
             assert cli(*command).code == 0
         said = cli("restore", "latest")
         assert said.code == 7
-        assert "/no/such/program: expected that this command can stop the service" in said.err
+        assert "/no/such/program: expected this command to stop the service" in said.err
 
     def test_one_that_is_not_well_afterwards_is_told_with_a_code_of_its_own(self, cli, live, place):
         (live.folder / "vector_db/metadata.json").write_text("[]")

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 import nova
+import trees
 from novabackup import Repository
 from novabackup.integrations.recovery import RecoveryStep
 
@@ -19,20 +20,12 @@ def snapshot(cli, live, place):
     return Repository(place / "backups")["latest"]
 
 
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".novabackup" not in path.parts
-    }
-
-
 def test_onto_an_empty_machine(cli, live, snapshot):
-    good = contents(live.folder)
+    good = trees.contents(live.folder)
     shutil.rmtree(live.folder)
     said = cli("full-recovery")
     assert said.code == 0
-    assert contents(live.folder) == good
+    assert trees.contents(live.folder) == good
     assert live.running()
     assert [line[:3] for line in said.err.splitlines()] == [f"{number}/8" for number in range(1, 9)]
     assert re.search(r"^Recovery time: [\d.]+ s \(verify [\d.]+, stop [\d.]+, set aside ", said.out, re.MULTILINE)
@@ -41,17 +34,17 @@ def test_onto_an_empty_machine(cli, live, snapshot):
 
 def test_what_is_there_is_set_aside(cli, live, snapshot, place):
     (live.folder / "vector_db/faiss_index.bin").write_bytes(b"garbage")
-    broken = contents(live.folder)
+    broken = trees.contents(live.folder)
     report = cli("full-recovery", "--json").json
     assert report["snapshot"] == snapshot.id
     assert [step["step"] for step in report["steps"]] == [step.value for step in RecoveryStep]
     assert report["seconds"] == pytest.approx(sum(step["seconds"] for step in report["steps"]))
-    assert contents(place / report["aside"]) == broken
+    assert trees.contents(place / report["aside"]) == broken
     assert live.running()
 
 
 def test_a_dry_run_prints_the_plan_and_does_nothing(cli, live, snapshot, place):
-    before = contents(place)
+    before = trees.contents(place)
     said = cli("full-recovery", "--dry-run")
     assert (said.code, said.err) == (0, "")
     for step in RecoveryStep:
@@ -61,12 +54,12 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(cli, live, snapshot, place):
     plan = cli("full-recovery", "--dry-run", "--json").json
     assert (plan["dry_run"], plan["snapshot"], plan["to"]) == (True, snapshot.id, str(live.folder))
     assert all(step["seconds"] is None for step in plan["steps"])
-    assert contents(place) == before
+    assert trees.contents(place) == before
     assert live.running()
 
 
 def test_a_point_in_time_and_another_folder(cli, live, snapshot, place):
-    good = contents(live.folder)
+    good = trees.contents(live.folder)
     moment = snapshot.time.astimezone().isoformat()
     (live.folder / "config/nova.toml").write_text("port = 1\n")
     cli("snapshot")
@@ -74,7 +67,7 @@ def test_a_point_in_time_and_another_folder(cli, live, snapshot, place):
     said = cli("full-recovery", "--at", moment, "--to", "elsewhere", "--json")
     assert said.code == 0
     assert said.json["snapshot"] == snapshot.id
-    assert contents(place / "elsewhere") == good
+    assert trees.contents(place / "elsewhere") == good
 
 
 def test_one_that_failed_names_the_step_and_goes_on_with_it(cli, live, snapshot, place):
@@ -106,7 +99,7 @@ def test_another_snapshot_is_refused_while_one_is_not_finished(cli, live, snapsh
 
 
 def test_damage_in_the_snapshot_is_found_before_anything_is_touched(cli, live, snapshot, place):
-    before = contents(live.folder)
+    before = trees.contents(live.folder)
     for pack in (place / "backups/packs").rglob("*"):
         if pack.is_file():
             pack.write_bytes(bytes(byte ^ 255 for byte in pack.read_bytes()))
@@ -114,7 +107,7 @@ def test_damage_in_the_snapshot_is_found_before_anything_is_touched(cli, live, s
     assert said.code == said.error["exit"] == 1
     assert "the step 'verify'" in said.error["message"]
     assert said.error["hint"] == "choose another snapshot: novabackup list"
-    assert contents(live.folder) == before
+    assert trees.contents(live.folder) == before
     assert live.running()
 
 

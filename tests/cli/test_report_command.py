@@ -40,7 +40,7 @@ def test_the_last_verification_is_known_where_runs_are_remembered(cli, store, pl
     configuration = place / "novabackup.toml"
     configuration.write_text(configuration.read_text() + "\n[metrics]\n")
     cli("snapshot")
-    assert "No verification is known of" in cli("report").out
+    assert "No verification is known" in cli("report").out
     cli("verify")
     found = cli("report", "--json").json
     assert (found["remembers"], found["verified"]["kind"], found["verified"]["error"]) == (True, "verify", "")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nova
+import trees
 from novabackup import CheckFailedError, IndexStore, Repository, Snapshot, StoreBusyError, recover, snapshot
 from novabackup.components import Files
 
@@ -107,7 +108,7 @@ def test_what_a_failed_block_left_behind_is_kept_as_a_snapshot(store, folder):
         left_behind = nova.contents(folder)
         raise RuntimeError
     (failed,) = Repository(folder / "backups").snapshots(tags=["failed-ingest"])
-    assert {path: failed.open(path).read() for path in failed.files} == left_behind
+    assert trees.held(failed) == left_behind
 
 
 def test_only_the_newest_failed_ingests_are_kept(store, folder):

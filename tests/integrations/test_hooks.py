@@ -30,8 +30,8 @@ def everywhere(*hooks, **options) -> Hooks:
 
 def test_commands_learn_what_the_work_is_about(noted, store, repository):
     command, read = noted
-    with everywhere(command).around(store, repository, work="snapshot") as occasion:
-        occasion.snapshot = snap = repository.backup(store)
+    with everywhere(command).around(store, repository, work="snapshot") as work:
+        work.snapshot = snap = repository.backup(store)
     about = {
         "NOVABACKUP_WORK": "snapshot",
         "NOVABACKUP_STORE": store.url,
@@ -88,7 +88,7 @@ def test_a_long_error_is_cut():
 def test_a_hook_before_that_fails_keeps_the_work_from_being_begun(noted):
     command, read = noted
     hooks = Hooks(before=[["false"], command], failure=[command], success=[command], after=[command])
-    with pytest.raises(HookError, match=r"false: expected that this hook \(before\) ends well, found exit status 1"):  # noqa: SIM117
+    with pytest.raises(HookError, match=r"false: expected this hook \(before\) to succeed, found exit status 1"):  # noqa: SIM117
         with hooks.around():
             pytest.fail("the block ran")
     assert [noted["NOVABACKUP_EVENT"] for noted in read()] == ["failure", "after"]
@@ -96,11 +96,11 @@ def test_a_hook_before_that_fails_keeps_the_work_from_being_begun(noted):
 
 def test_a_hook_behind_that_fails_is_told_and_does_no_harm(noted, caplog):
     command, read = noted
-    with Hooks(success=[["sh", "-c", "echo the reason; exit 1"], command], after=[["/no/such"]]).around() as occasion:
+    with Hooks(success=[["sh", "-c", "echo the reason; exit 1"], command], after=[["/no/such"]]).around() as work:
         pass
     assert len(read()) == 1
-    assert "the reason" in occasion.failures[0]
-    assert "/no/such: expected that this hook (after) ends well, found it could not be started" in occasion.failures[1]
+    assert "the reason" in work.failures[0]
+    assert "/no/such: expected this hook (after) to succeed, found it could not be started" in work.failures[1]
     assert caplog.text.count("a hook failed") == 2
 
 

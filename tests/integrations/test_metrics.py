@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import nova
 from novabackup import CheckFailedError, IndexStore, Repository, snapshot
 from novabackup.errors import ConfigurationError
-from novabackup.format.records import Problem, SnapshotRecord
+from novabackup.format.records import Point, Problem, SnapshotRecord
 from novabackup.integrations.errors import MetricsError
 from novabackup.integrations.metrics import (
     HELP,
@@ -30,7 +30,7 @@ from novabackup.integrations.metrics import (
     measure,
 )
 from novabackup.integrations.runs import Run
-from novabackup.repository.snapshot import Snapshot
+from novabackup.repository.snapshot import Origin, Snapshot
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 STORE = "/opt/nova/vector_db"
@@ -51,7 +51,7 @@ def taken(hours: float, *tags: str, store: str = STORE, problems: int = 0) -> Sn
         tags=tags,
         problems=(Problem(code="damaged"),) * problems,
     )
-    return Snapshot(None, taken=(f"{hours}", record))
+    return Snapshot(Origin(objects=None, open_store=None, open_repository=None), Point(f"{hours}", record))
 
 
 def ran(hours: float, kind="backup", error="", store=STORE, repository=URL) -> Run:

@@ -15,6 +15,7 @@ import pytest
 import fake_nova
 import nova
 import servers
+import trees
 from novabackup import ConfigurationError, IndexStore, Repository, StoreBusyError
 from novabackup.components import Files, Tree
 from novabackup.integrations.errors import RecoveryError
@@ -40,14 +41,6 @@ def snapshot(installation, tmp_path):
     return Repository(tmp_path / "repository").backup(IndexStore(installation, components=PARTS))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".novabackup" not in path.parts
-    }
-
-
 @pytest.fixture
 def service(installation, tmp_path):
     port = servers.free_port()
@@ -62,13 +55,13 @@ def service(installation, tmp_path):
 
 
 def test_onto_an_empty_machine(snapshot, installation, service, tmp_path):
-    before = contents(installation)
+    before = trees.contents(installation)
     shutil.rmtree(installation.parent)
     unit, probes = service
     recovery = FullRecovery(snapshot, installation, service=unit, probes=probes)
     told = []
     report = recovery.run(told.append)
-    assert contents(installation) == before
+    assert trees.contents(installation) == before
     assert unit.running()
     assert [step.step for step in told] == list(RecoveryStep)
     assert report.aside == ""
@@ -79,24 +72,24 @@ def test_onto_an_empty_machine(snapshot, installation, service, tmp_path):
 
 
 def test_in_place_of_a_broken_one_which_is_set_aside(snapshot, installation, service):
-    good = contents(installation)
+    good = trees.contents(installation)
     (installation / "vector_db" / "faiss_index.bin").write_bytes(b"garbage")
     (installation / "written since").write_text("still wanted?")
-    broken = contents(installation)
+    broken = trees.contents(installation)
     unit, probes = service
     unit.start()
     report = FullRecovery(snapshot, installation, service=unit, probes=probes).run()
-    assert contents(installation) == good
-    assert contents(Path(report.aside)) == broken
+    assert trees.contents(installation) == good
+    assert trees.contents(Path(report.aside)) == broken
     assert unit.running()
 
 
 def test_a_plan_says_what_would_be_done_and_does_nothing(snapshot, installation, tmp_path):
-    before = contents(tmp_path)
+    before = trees.contents(tmp_path)
     stops = []
     service = Callables(stop=lambda: stops.append(1), start=lambda: stops.append(2))
     text = str(FullRecovery(snapshot, installation, service=service, environment=[["make", "venv"]]).plan())
-    assert contents(tmp_path) == before
+    assert trees.contents(tmp_path) == before
     assert not stops
     for word in ("1. verify", "2. stop", f"{installation} is renamed", "make venv", "8. check", "no probes were named"):
         assert word in text
@@ -108,7 +101,7 @@ class Broken(Exception):
 
 @pytest.mark.parametrize("after", [step for step in RecoveryStep if step is not RecoveryStep.CHECK])
 def test_interrupted_after_any_step_it_goes_on_and_does_no_step_twice(snapshot, installation, after):
-    good = contents(installation)
+    good = trees.contents(installation)
     (installation / "vector_db" / "metadata.json").write_text("[]")
     done = []
 
@@ -124,14 +117,14 @@ def test_interrupted_after_any_step_it_goes_on_and_does_no_step_twice(snapshot, 
     assert [step.seconds is not None for step in again.plan().steps] == [step in done for step in RecoveryStep]
     report = again.run(lambda step: done.append(step.step))
     assert done == list(RecoveryStep)
-    assert contents(installation) == good
+    assert trees.contents(installation) == good
     assert len(list(installation.parent.glob("*.old.*"))) == 1
     assert Path(report.aside, "vector_db", "metadata.json").read_text() == "[]"
 
 
 @pytest.mark.parametrize("step", ["stop", "start", "check"])
 def test_a_step_that_fails_says_so_and_is_done_again(snapshot, installation, step):
-    good = contents(installation)
+    good = trees.contents(installation)
     failing = {step}
 
     def act(name):
@@ -148,12 +141,12 @@ def test_a_step_that_fails_says_so_and_is_done_again(snapshot, installation, ste
         recovery().run()
     failing.clear()
     recovery().run()
-    assert contents(installation) == good
+    assert trees.contents(installation) == good
 
 
 def test_killed_while_it_renames_nothing_is_renamed_twice(snapshot, installation, monkeypatch):
     """Once before and once after the renaming."""
-    good = contents(installation)
+    good = trees.contents(installation)
     rename = Path.rename
     for acts in (False, True):
 
@@ -166,13 +159,13 @@ def test_killed_while_it_renames_nothing_is_renamed_twice(snapshot, installation
             patched.setattr(Path, "rename", killed)
             FullRecovery(snapshot, installation).run()
         report = FullRecovery(snapshot, installation).run()
-        assert contents(Path(report.aside)) == contents(installation) == good
+        assert trees.contents(Path(report.aside)) == trees.contents(installation) == good
         assert [path.name for path in installation.parent.glob("*.old.*")] == [Path(report.aside).name]
         shutil.rmtree(report.aside)
 
 
 def test_a_damaged_snapshot_is_found_out_before_anything_is_touched(snapshot, installation, tmp_path):
-    before = contents(installation)
+    before = trees.contents(installation)
     for pack in Path(tmp_path / "repository" / "packs").rglob("*"):
         if pack.is_file():
             pack.write_bytes(pack.read_bytes()[:-1])
@@ -181,7 +174,7 @@ def test_a_damaged_snapshot_is_found_out_before_anything_is_touched(snapshot, in
     with pytest.raises(RecoveryError, match="the step 'verify'"):
         FullRecovery(Repository(tmp_path / "repository")["latest"], installation, service=service).run()
     assert not stops
-    assert contents(installation) == before
+    assert trees.contents(installation) == before
 
 
 def test_another_recovery_that_was_begun_is_not_mixed_up_with_this_one(snapshot, installation, tmp_path):
@@ -195,14 +188,14 @@ def test_another_recovery_that_was_begun_is_not_mixed_up_with_this_one(snapshot,
         FullRecovery(other, installation).run()
     note = installation.parent / ".nova-nic.recovery.json"
     note.write_text("{")
-    with pytest.raises(ConfigurationError, match="expected what a recovery noted"):
+    with pytest.raises(ConfigurationError, match="expected a record of a recovery"):
         FullRecovery(snapshot, installation).plan()
     note.rename(tmp_path / "old-note")
     FullRecovery(other, installation).run()
 
 
 def test_two_at_once_do_not_get_into_each_others_way(snapshot, installation):
-    good = contents(installation)
+    good = trees.contents(installation)
     refused = []
 
     def told(report):
@@ -212,7 +205,7 @@ def test_two_at_once_do_not_get_into_each_others_way(snapshot, installation):
 
     FullRecovery(snapshot, installation).run(told)
     assert refused == list(RecoveryStep)
-    assert contents(installation) == good
+    assert trees.contents(installation) == good
     assert [path.name for path in installation.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -228,7 +221,7 @@ def test_a_note_of_another_time_or_of_somebody_else_moves_nothing(snapshot, inst
         FullRecovery(snapshot, installation).run()
     for aside in (tmp_path / "elsewhere", f"{installation}.old.x/../../elsewhere"):
         note.write_text(json.dumps({"snapshot": snapshot.id, "aside": str(aside), "done": {}}))
-        with pytest.raises(ConfigurationError, match="expected what a recovery noted"):
+        with pytest.raises(ConfigurationError, match="expected a record of a recovery"):
             FullRecovery(snapshot, installation).run()
 
 
@@ -279,8 +272,8 @@ def test_all_files_get_the_owner_and_links_lead_nobody_elsewhere(installation, t
 
 def test_no_space_is_noticed_before_anything_is_touched(snapshot, installation, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    before = contents(installation)
+    before = trees.contents(installation)
     with pytest.raises(RecoveryError, match="bytes of free space, found 1"):
         FullRecovery(snapshot, installation).run()
-    assert contents(installation) == before
+    assert trees.contents(installation) == before
     assert not (installation.parent / ".nova-nic.recovery.json").exists()

@@ -106,7 +106,7 @@ WRONG = {
         {"points": (point(9), point(1, problems=(DAMAGE,)))},
         Light.NOW,
         "damaged (bm25_index.pkl)",
-        "Mend the live files",
+        "Repair the live files",
     ),
     "none healthy": ({"points": (point(1, problems=(DAMAGE,)),)}, Light.NOW, "No snapshot is healthy", "snapshot"),
     "a clock ahead": ({"points": (point(-3),)}, Light.SOON, "from the future", "clocks"),
@@ -120,8 +120,8 @@ WRONG = {
         "half-written",
         "novabackup recover",
     ),
-    "an unreadable store": ({"live": Live(error="no answer")}, Light.NOW, "cannot be looked at", "server"),
-    "no drill": ({"drills": ()}, Light.SOON, "ever tried", "novabackup drill."),
+    "an unreadable store": ({"live": Live(error="no answer")}, Light.NOW, "cannot be checked", "server"),
+    "no drill": ({"drills": ()}, Light.SOON, "ever been tested", "novabackup drill."),
     "an old drill": ({"drills": (drill(50),)}, Light.SOON, "50 days ago", "novabackup drill"),
     "a failed drill": ({"drills": (drill(1, problems=(DAMAGE,)),)}, Light.NOW, "drill failed", "novabackup check"),
     "a slow drill": ({"drills": (drill(1, rto_milliseconds=1000),)}, Light.NOW, "1.0 s is the objective", "faster"),
@@ -164,7 +164,7 @@ def test_the_most_urgent_comes_first_and_the_others_are_counted():
 def test_a_writer_at_work_is_no_failure():
     seen = attrs.evolve(HEALTHY, live=Live(busy="pid 4 on nova-1"))
     assert judge(seen) == ()
-    assert "somebody is writing" in Page(page(seen)).text
+    assert "another process is writing" in Page(page(seen)).text
 
 
 # -- the page --------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_a_file_of_somebody_else_is_never_overwritten(systemd):
 
 def test_a_systemd_that_refuses_is_told(systemd, tmp_path):
     (tmp_path / "refuse").touch()
-    with pytest.raises(ServiceError, match="daemon-reload: expected it to end well, found exit status 1"):
+    with pytest.raises(ServiceError, match="daemon-reload: expected it to succeed, found exit status 1"):
         Installation.plan(systemd, systemd_units([BACKUP], ["x"])).execute()
 
 

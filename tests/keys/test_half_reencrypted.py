@@ -8,22 +8,12 @@ from pathlib import Path
 import pytest
 from telling import SECRET
 
+import trees
 from novabackup import ConfigurationError, DecryptionError, Repository
 from novabackup.keys import Passphrase
+from novabackup.objects.condemned import condemn
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
-
-
-def tree(url: str) -> dict[str, bytes]:
-    return {str(path.relative_to(url)): path.read_bytes() for path in Path(url).rglob("*") if path.is_file()}
-
-
-def put_back(url: str, whole: dict[str, bytes]) -> None:
-    for path in [path for path in Path(url).rglob("*") if path.is_file()]:
-        path.unlink()
-    for key, content in whole.items():
-        (Path(url) / key).parent.mkdir(parents=True, exist_ok=True)
-        (Path(url) / key).write_bytes(content)
 
 
 @pytest.fixture
@@ -32,9 +22,9 @@ def stages(repository, again):
     repository.keys.add(Passphrase("bob"), "bob")
     repository.forget([repository.snapshots()[0]])
     repository.pin("latest", "as delivered")
-    repository._objects.condemn([])
+    condemn(repository._objects.access, [])
     mine = next(key.id for key in again().keys if key.current)
-    whole = tree(repository.url)
+    whole = trees.files(repository.url)
     counting = FaultyStorage(open_storage(repository.url))
     Repository(counting, key=Passphrase(SECRET)).reencrypt()
     ways = {line.partition(" ")[0] for line in counting.log}
@@ -43,7 +33,7 @@ def stages(repository, again):
 
     def each():
         for at in changes:
-            put_back(repository.url, whole)
+            trees.put_back(repository.url, whole)
             fault = fail_with(OSError(errno.EIO, "gone"))
             broken = FaultyStorage(open_storage(repository.url), at, fault, Moment.AFTER, Then.BROKEN)
             with pytest.raises(OSError, match="gone"):

@@ -16,7 +16,7 @@ from novabackup import ConfigurationError, DecryptionError, NotFoundError, Repos
 from novabackup.format.records import decode, encode
 from novabackup.format.sealing import aead
 from novabackup.keys import ExternalKey, KeyFile, Passphrase, unwrap, wrap
-from novabackup.objects import founding
+from novabackup.objects import slots
 
 
 class Service:
@@ -157,7 +157,7 @@ def test_more_slots_than_there_can_be_are_not_all_tried(repository, again, monke
     for number in range(150):
         shutil.copy(slot, slot.with_name(f"{number:016x}.json"))
     tried = []
-    monkeypatch.setattr(founding, "unwrap", lambda key, slot: tried.append(slot))
+    monkeypatch.setattr(slots, "unwrap", lambda key, slot: tried.append(slot))
     with pytest.raises(DecryptionError, match="opens none of its 100 keys"):
         again().snapshots()
     assert len(tried) == 100

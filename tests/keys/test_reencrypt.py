@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from telling import SECRET, TEXT
 
+import trees
 from novabackup import ConfigurationError, DecryptionError, IntegrityError, Repository
 from novabackup.keys import Passphrase
 from novabackup.operations import reencrypt as reencryption
@@ -15,22 +16,18 @@ from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
 
 
-def contents(repository: Repository) -> dict[str, list[bytes]]:
-    return {point.id: [point.open(path).read() for path in point.files] for point in repository}
-
-
 def test_everything_is_sealed_with_a_new_key_and_other_keys_are_out(repository, again, store):
-    before = contents(repository)
+    before = trees.snapshots(repository)
     packs = {path.name for path in Path(repository.url, "packs").rglob("*") if path.is_file()}
-    old = repository._objects.opened.data_keys
+    old = repository._objects.access.opened.data_keys
     repository.keys.add(Passphrase("somebody who left"), "bob")
     again().forget([again().snapshots()[0].id])
     assert again().reencrypt() == ("bob",)
     with pytest.raises(DecryptionError):
         again("somebody who left").snapshots()
     opened = again()
-    assert contents(opened) == dict(list(before.items())[1:])
-    assert set(opened._objects.opened.data_keys).isdisjoint(old)
+    assert trees.snapshots(opened) == dict(list(before.items())[1:])
+    assert set(opened._objects.access.opened.data_keys).isdisjoint(old)
     assert not opened.check(read_data_subset="100%")
     assert packs.isdisjoint(path.name for path in Path(repository.url, "packs").rglob("*") if path.is_file())
     assert opened.backup(store).verify().files == 2
@@ -54,17 +51,17 @@ def test_whenever_it_is_interrupted_nothing_is_lost_and_it_goes_on(tmp_path, sto
     assert counting.operations > 20
     for at in range(1, counting.operations + 1):
         url = fresh(f"at-{at}")
-        before = contents(Repository(url, key=Passphrase(SECRET)))
+        before = trees.snapshots(Repository(url, key=Passphrase(SECRET)))
         fault = fail_with(OSError(errno.EIO, "input/output error"))
         broken = FaultyStorage(open_storage(url), at, fault, list(Moment)[at % 2], Then.BROKEN)
         with pytest.raises(OSError, match="input/output error"):
             Repository(broken, key=Passphrase(SECRET)).reencrypt()
         found = Repository(url, key=Passphrase(SECRET))
-        assert contents(found) == before, f"operation {at}"
+        assert trees.snapshots(found) == before, f"operation {at}"
         Repository(url, key=Passphrase(SECRET)).reencrypt()
         found = Repository(url, key=Passphrase(SECRET))
-        assert contents(found) == before
-        assert len(found._objects.opened.data_keys) == 1
+        assert trees.snapshots(found) == before
+        assert len(found._objects.access.opened.data_keys) == 1
         assert not found.check(read_data_subset="100%")
 
 
@@ -76,7 +73,7 @@ def test_what_cannot_be_read_is_not_locked_away(repository, again):
     with pytest.raises(IntegrityError):
         again().reencrypt()
     path.write_bytes(whole)
-    assert len(contents(again())) == 3
+    assert len(trees.snapshots(again())) == 3
 
 
 def test_whoever_cannot_read_all_does_not_begin(repository, again, store, monkeypatch):
@@ -95,13 +92,13 @@ def test_whoever_cannot_read_all_does_not_begin(repository, again, store, monkey
     assert bob.read_bytes() == before
     again("bob").backup(store)
     assert again().reencrypt() == ("bob",)
-    assert len(contents(again())) == 4
+    assert len(trees.snapshots(again())) == 4
 
 
 def test_a_program_that_goes_on_meanwhile_seals_with_the_new_key(repository, again, store):
     """Nothing could read what it would seal with the old one."""
     going_on = again()
-    before = {path: going_on["latest"].open(path).read() for path in going_on["latest"].files}
+    before = trees.held(going_on["latest"])
     repository.reencrypt()
     assert {path: bytes(going_on["latest"].open(path).read()) for path in going_on["latest"].files} == before
     point = going_on.backup(store)

@@ -29,9 +29,9 @@ from novabackup import (
 )
 from novabackup.components import Files
 from novabackup.format import records as model
+from novabackup.format.layout import snapshot_key
 from novabackup.format.sealing import padded
 from novabackup.keys import Passphrase
-from novabackup.objects.packs import snapshot_key
 
 
 def objects_of(repository: Repository) -> dict[str, Path]:
@@ -52,7 +52,7 @@ def test_what_was_backed_up_comes_back(again, tmp_path):
 def test_nothing_readable_is_in_the_storage(repository, store, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "host-of-the-workshop")
     repository.backup(store)
-    assert repository._objects.record(repository["latest"].id).host == "host-of-the-workshop"
+    assert repository._objects.records.read(repository["latest"].id).host == "host-of-the-workshop"
     for point in list(repository)[:1]:
         repository.forget([point.id])
     repository.pin("latest", "a telling reason")
@@ -76,7 +76,11 @@ def test_the_same_content_has_other_hashes_in_each_repository(repository, store,
     for other in others:
         other.backup(store)
     hashes = [
-        {bytes(row) for pack, _entry in found._objects.pack_entries() for row in found._objects.table(pack).hashes}
+        {
+            bytes(row)
+            for pack, _entry in found._objects.packs.entries()
+            for row in found._objects.packs.table(pack).hashes
+        }
         for found in (repository, *others)
     ]
     assert all(hashes)
@@ -105,7 +109,7 @@ def test_the_secret_is_in_no_text(again, caplog):
         again("not " + SECRET).snapshots()
     shown = f"{repository!r} {Passphrase(SECRET)!r} {repository.keys!r} {caught.value} {caplog.text}"
     assert SECRET not in shown
-    opened = repository._objects.opened
+    opened = repository._objects.access.opened
     assert opened.data_keys[0].hex() not in repr(opened)
     assert repr(opened.data_keys[0]) not in repr(opened)
 
@@ -173,7 +177,7 @@ def test_objects_that_are_renamed_or_duplicated_are_noticed(repository, again):
 def test_a_frame_fits_in_no_other_place(repository):
     """Neither in its pack nor in another one, nor behind another table."""
     objects = repository._objects
-    seal, other = objects.protection.new_pack(), objects.protection.new_pack()
+    seal, other = objects.access.protection.new_pack(), objects.access.protection.new_pack()
     closed = bytes(seal.close(0, b"content"))
     assert seal.open(0, closed) == b"content"
     for opener, number, data in ((seal, 1, closed), (other, 0, closed), (seal, 0, closed[:-1]), (seal, 0, b"")):

@@ -22,12 +22,12 @@ ILL = (Problem(code="damaged", paths=("b.txt",), message="expected more"),)
 @pytest.fixture
 def add(repository, store):
     """Give a function that adds a snapshot of a number of hours ago; gives its id."""
-    template = repository._objects.record(repository.backup(store, tags=["template"]).id)
+    template = repository._objects.records.read(repository.backup(store, tags=["template"]).id)
     repository.forget(repository["latest"])
 
     def add(hours: float, **changes: object) -> str:
         record = attrs.evolve(template, time=NOW - timedelta(hours=hours), **{"tags": (), **changes})
-        return repository._objects.save(record)
+        return repository._objects.records.save(record).id
 
     return add
 
@@ -83,10 +83,10 @@ def test_a_snapshot_whose_packs_are_gone_is_not_the_last_healthy_one(repository,
     add(1)
     (folder / "a.bin").write_bytes(os.urandom(100_000))
     broken = repository.backup(store)
-    shared = set(repository._objects.record(broken.id).packs)
+    shared = set(repository._objects.records.read(broken.id).packs)
     for snap in repository.snapshots():
         if snap.id != broken.id:
-            shared -= set(repository._objects.record(snap.id).packs)
+            shared -= set(repository._objects.records.read(snap.id).packs)
     assert shared
     for pack in shared:
         next((Path(repository.url) / "packs").rglob(pack)).unlink()

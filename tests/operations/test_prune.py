@@ -12,7 +12,9 @@ import pytest
 from fsspec.callbacks import Callback
 
 from novabackup import ConfigurationError, IntegrityError, Repository
-from novabackup.objects.packs import Objects
+from novabackup.objects.condemned import condemn
+from novabackup.objects.objects import Objects
+from novabackup.objects.records import Records
 from novabackup.operations import backup
 from novabackup.operations.backup import Request
 from plain_store import folder as folder
@@ -40,7 +42,7 @@ def orphaned(repository, store, folder):
     (folder / "b.txt").write_text("new")
     repository.backup(store)
     repository.forget([first])
-    return packs(repository) - set(repository._objects.record(repository["latest"].id).packs)
+    return packs(repository) - set(repository._objects.records.read(repository["latest"].id).packs)
 
 
 def test_what_no_snapshot_names_goes_with_the_second_prune(repository, orphaned):
@@ -91,8 +93,8 @@ def naming(record, packs):
 def test_a_condemned_pack_that_a_snapshot_names_again_stays(repository, store, orphaned, folder):
     plan = repository.prune(grace=NO_GRACE)
     # A writer that had read the packs before they were condemned, and commits now.
-    record = repository._objects.record(repository["latest"].id)
-    name = repository._objects.save(naming(record, plan.condemn))
+    record = repository._objects.records.read(repository["latest"].id)
+    name = repository._objects.records.save(naming(record, plan.condemn)).id
     assert not repository.prune(grace=NO_GRACE).delete
     assert packs(repository) >= orphaned
     assert name in repository
@@ -101,8 +103,8 @@ def test_a_condemned_pack_that_a_snapshot_names_again_stays(repository, store, o
 def test_a_snapshot_that_comes_between_plan_and_prune_keeps_its_packs(repository, orphaned):
     repository.prune(grace=NO_GRACE)
     plan = repository.plan_prune(grace=NO_GRACE)
-    record = repository._objects.record(repository["latest"].id)
-    repository._objects.save(naming(record, plan.delete))
+    record = repository._objects.records.read(repository["latest"].id)
+    repository._objects.records.save(naming(record, plan.delete))
     repository.prune(plan)
     assert packs(repository) >= orphaned
 
@@ -111,29 +113,31 @@ def test_a_writer_shares_nothing_with_condemned_packs(repository, store, folder)
     content = (folder / "a.bin").read_bytes()
     first = repository.backup(store)
     objects = Objects(repository._objects.storage)
-    objects.condemn(repository._objects.record(first.id).packs)
+    condemn(objects.access, repository._objects.records.read(first.id).packs)
     again = repository.backup(store)
     assert again.added > 300_000
-    assert not set(repository._objects.record(first.id).packs) & set(repository._objects.record(again.id).packs)
+    assert not set(repository._objects.records.read(first.id).packs) & set(
+        repository._objects.records.read(again.id).packs
+    )
     assert again.open("a.bin").read() == content
 
 
 def test_a_writer_whose_packs_are_condemned_before_its_commit_starts_anew(repository, store, folder):
     first = repository.backup(store)
-    old = repository._objects.record(first.id).packs
+    old = repository._objects.records.read(first.id).packs
     (folder / "b.txt").write_text("new")
-    condemned = []
+    doomed = []
 
     def condemn_and_tell(callback_value: object) -> None:
-        if not condemned:
-            condemned.extend(old)
-            Objects(repository._objects.storage).condemn(old)
+        if not doomed:
+            doomed.extend(old)
+            condemn(repository._objects.access, old)
 
     callback = Callback(hooks={"condemn": lambda size, value, **_: condemn_and_tell(value) if value else None})
-    name, record = backup.execute(repository._objects, store, Request(), callback)
-    assert condemned
-    assert not set(record.packs) & set(old)
-    repository[name].verify()
+    point = backup.execute(repository._objects, store, Request(), callback)
+    assert doomed
+    assert not set(point.record.packs) & set(old)
+    repository[point.id].verify()
 
 
 def test_nothing_is_pruned_while_a_snapshot_cannot_be_read(repository, orphaned):
@@ -152,7 +156,7 @@ def test_what_a_crashed_backup_left_is_collected(repository, store, folder, monk
     def cut(*_arguments: object) -> str:
         raise PowerCutError
 
-    monkeypatch.setattr(Objects, "save", cut)
+    monkeypatch.setattr(Records, "save", cut)
     with pytest.raises(PowerCutError):
         repository.backup(store)
     monkeypatch.undo()
@@ -170,4 +174,4 @@ def test_what_a_killed_prune_left_of_its_clock_is_no_condemnation(repository, or
     assert not repository.check()
     repository.prune(grace=NO_GRACE)
     assert set(repository.prune(grace=NO_GRACE).delete) == orphaned
-    assert "passed over" not in caplog.text
+    assert "is skipped" not in caplog.text

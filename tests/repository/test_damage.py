@@ -192,9 +192,9 @@ def test_a_forged_list_of_runs_takes_no_memory(repository, store, monkeypatch):
     monkeypatch.setattr(objects_module, "LARGEST_LIST", 1 << 20)
     forged = attrs.evolve(entry, runs=entry.runs * 100, depth=1)
     with pytest.raises(IntegrityError, match="list of runs"):
-        repository._objects.runs(forged)
+        repository._objects.packs.runs(forged)
     with pytest.raises(IntegrityError, match="names what cannot be"):
-        repository._objects.runs(attrs.evolve(entry, depth=1))
+        repository._objects.packs.runs(attrs.evolve(entry, depth=1))
 
 
 def test_runs_that_are_not_the_size_of_the_file_are_refused_before_anything_is_read(repository, store):

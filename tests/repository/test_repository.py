@@ -14,6 +14,7 @@ import pytest
 from fsspec.callbacks import Callback
 
 import nova
+import trees
 from novabackup import (
     ChangedError,
     ConfigurationError,
@@ -194,9 +195,9 @@ def test_threads_that_need_one_table_read_it_once(repository, store):
     storage = Rendezvous(open_storage(repository.url))
     storage.meeting = threading.Barrier(2)
     objects = Repository(storage)._objects
-    objects.require()
+    objects.access.require()
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(objects.table, [pack, pack])
+        one, other = pool.map(objects.packs.table, [pack, pack])
     assert one is other
     assert [line for line in storage.log if "packs/" in line] == [f"read part packs/{pack[:2]}/{pack}"]
 
@@ -396,6 +397,6 @@ def test_tables_that_would_take_too_much_memory_are_read_again(repository, store
         repository.backup(store)
         contents.append({path.name: path.read_bytes() for path in folder.glob("*.*")})
     for point, content in zip(repository, contents, strict=True):
-        assert {path: point.open(path).read() for path in point.files} == content
-        assert len(repository._objects._tables._tables) == 1
+        assert trees.held(point) == content
+        assert len(repository._objects.packs._tables._tables) == 1
     assert not repository.check(read_data_subset="100%")

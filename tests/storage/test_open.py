@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage import LocalStorage, open_storage
+from novabackup.storage import LocalStorage, open_storage, protocol_of
 from novabackup.storage.generic import MemoryStorage, ObjectStorage
 
 
@@ -94,3 +94,11 @@ def test_any_file_system_will_do(tmp_path):
     storage.delete("c")
     with pytest.raises(FileNotFoundError, match="any://place/c"):
         storage.entry("c")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [("vector_db", "file"), ("FILE:///srv", "file"), ("S3://b/x", "s3"), ("s3a://b", "s3"), ("ssh://h/x", "sftp")],
+)
+def test_the_kind_of_a_backend_is_judged_as_it_is_opened(url, kind):
+    assert protocol_of(url) == kind

@@ -147,15 +147,21 @@ ERRORS_ON_SFTP = {("store", "one lost answer", False), ("repository", "disk full
 KILLS_ON_SFTP = {("store", Moment.BEFORE, True), ("repository", Moment.AFTER, False)}
 
 
+PARTS = 4
+"""On servers, the operations of a case are shared among so many tests, which can run side by side."""
+
+
 def cases(side: str, how: tuple[object, ...], label: str, *, on_servers: bool, on_sftp: bool) -> Iterator[object]:
-    """Give a case for the local disk, and for the slower servers if it is one of those that are tried there."""
-    yield pytest.param("local", side, *how, id=f"local {label}")
-    if on_servers:
-        yield pytest.param("moto", side, *how, id=f"S3 {label}")
-        if side == "repository":
-            yield pytest.param("sealed", side, *how, id=f"encrypted {label}")
-    if on_sftp:
-        yield pytest.param("sftp", side, *how, id=f"SFTP {label}")
+    """Yield a case for the local disk, and for the slower servers if it is one of those that are tried there."""
+    yield pytest.param("local", side, *how, slice(0, None), id=f"local {label}")
+    for part in range(PARTS):
+        operations = slice(part, None, PARTS)
+        if on_servers:
+            yield pytest.param("moto", side, *how, operations, id=f"S3 {label}, {part + 1} of {PARTS}")
+        if on_sftp:
+            yield pytest.param("sftp", side, *how, operations, id=f"SFTP {label}, {part + 1} of {PARTS}")
+    if on_servers and side == "repository":
+        yield pytest.param("sealed", side, *how, slice(0, None), id=f"encrypted {label}")
 
 
 def error_cases() -> Iterator[object]:
@@ -172,12 +178,12 @@ def error_cases() -> Iterator[object]:
                 yield from cases(side, (name, fails), label, on_servers=on_servers, on_sftp=on_sftp)
 
 
-@pytest.mark.parametrize(("where", "side", "fault", "fails"), list(error_cases()))
-def test_an_error_at_any_operation(request, where, side, fault, fails):
+@pytest.mark.parametrize(("where", "side", "fault", "fails", "part"), list(error_cases()))
+def test_an_error_at_any_operation(request, where, side, fault, fails, part):
     place = request.getfixturevalue(where)
     error, moment, then = FAULTS[fault]
     total = operations(place, side, fails=fails)
-    for at in range(1, total + 1):
+    for at in range(1, total + 1)[part]:
         place.clear()
         try:
             guarded_ingest(place, *place.strike(side, at, fail_with(error), moment, then), fails=fails)
@@ -232,22 +238,23 @@ def kill_cases() -> Iterator[object]:
                 yield from cases(side, (moment, fails), label, on_servers=on_servers, on_sftp=on_sftp)
 
 
-@pytest.mark.parametrize(("where", "side", "moment", "fails"), list(kill_cases()))
-def test_a_kill_at_any_operation(request, where, side, moment, fails):
+@pytest.mark.parametrize(("where", "side", "moment", "fails", "part"), list(kill_cases()))
+def test_a_kill_at_any_operation(request, where, side, moment, fails, part):
     place = request.getfixturevalue(where)
     total = operations(place, side, fails=fails)
     killed = 0
-    for at in range(1, total + 1):
+    tried = range(1, total + 1)[part]
+    for at in tried:
         place.clear()
         ended = in_a_child(place, killed_ingest, side, at, moment, fails)
         # There is no moment after an operation that fails by itself, as a look at a file that is not there does.
         assert ended == -signal.SIGKILL or moment is Moment.AFTER, f"operation {at} of {total} did not happen"
         killed += ended == -signal.SIGKILL
-        if where != "moto" or at % 4 == 0:
+        if where != "moto" or at // PARTS % PARTS == 0:
             # The recovery is killed as well, at operations that differ from round to round, and then goes on.
             in_a_child(place, killed_recovery, side, at * 7 % 29 + 1, moment)
         check_place(place, fails=fails, label=f"operation {at} of {total}")
-    assert killed > total // 2
+    assert killed > len(tried) // 2
 
 
 @pytest.mark.parametrize(

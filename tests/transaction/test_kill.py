@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -11,30 +10,15 @@ import textwrap
 import pytest
 
 import nova
+import trees
 from novabackup import IndexStore, Repository, recover, snapshot
-
-INGEST_AND_DIE = """
-    import os, pathlib, signal, sys
-    import nova
-    from novabackup import IndexStore, snapshot
-    folder = pathlib.Path(sys.argv[1])
-    with snapshot(IndexStore(folder)):
-        nova.build(folder, nova.texts(2))
-        (folder / "metadata.json").unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
 
 
 @pytest.fixture
 def killed(folder):
     """A store whose ingest was killed; gives what it held before."""
     before = nova.contents(folder)
-    dead = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(INGEST_AND_DIE), folder],
-        env={"PYTHONPATH": ":".join(sys.path)},
-        check=False,
-    )
-    assert dead.returncode == -signal.SIGKILL
+    nova.ingest_and_die(folder)
     assert nova.contents(folder) != before
     return before
 
@@ -51,14 +35,14 @@ def test_the_next_guard_puts_it_back_first(folder, killed):
     with snapshot(IndexStore(folder)) as point:
         assert nova.contents(folder) == killed
         nova.ingest(folder, nova.texts(1, 20))
-    assert {path: point.open(path).read() for path in point.files} == killed
+    assert trees.held(point) == killed
 
 
 def test_what_the_killed_ingest_left_is_kept(folder, killed):
     left = nova.contents(folder)
     done = recover(IndexStore(folder))
     kept = Repository(folder / "backups")[done.kept]
-    assert {path: kept.open(path).read() for path in kept.files} == left
+    assert trees.held(kept) == left
 
 
 def test_nothing_is_printed(folder):

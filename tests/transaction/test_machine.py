@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 import nova
+import trees
 from novabackup import CheckFailedError, IndexStore, IntegrityError, NotFoundError, Repository, recover, snapshot
 from novabackup.components import Files, JsonLines
 
@@ -68,7 +69,7 @@ class Machine(RuleBasedStateMachine):
         for point in self.repository:
             if point.id not in self.kept:
                 self.by_itself.add(point.id)
-                self.kept[point.id] = {path: point.open(path).read() for path in point.files}
+                self.kept[point.id] = trees.held(point)
         for gone in self.by_itself - {point.id for point in self.repository}:
             self.kept.pop(gone, None)
         failed = self.repository.snapshots(tags=["failed-ingest"])
@@ -177,7 +178,7 @@ class Machine(RuleBasedStateMachine):
         assert {point.id for point in points} == self.kept.keys()
         for point in points:
             point.verify()
-            assert {path: point.open(path).read() for path in point.files} == self.kept[point.id]
+            assert trees.held(point) == self.kept[point.id]
 
 
 TestMachine = Machine.TestCase

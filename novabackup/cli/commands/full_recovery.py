@@ -33,7 +33,7 @@ _WITH_BYTES = (RecoveryStep.VERIFY, RecoveryStep.RESTORE)
 _DOING = {
     RecoveryStep.VERIFY: "Verifying",
     RecoveryStep.STOP: "Stopping",
-    RecoveryStep.ASIDE: "Setting aside",
+    RecoveryStep.SET_ASIDE: "Setting aside",
     RecoveryStep.RESTORE: "Restoring",
     RecoveryStep.OWNER: "Setting owners",
     RecoveryStep.ENVIRONMENT: "Creating the environment",

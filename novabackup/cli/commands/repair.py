@@ -12,7 +12,7 @@ from novabackup.cli.context import BY_DEFAULT, Context, Options
 from novabackup.cli.exits import Exit
 from novabackup.cli.output import Result, Table, counted, labelled, number, problem_lines, size, table
 from novabackup.errors import ConfigurationError
-from novabackup.objects.records import PACK_NAME, SNAPSHOT_NAME
+from novabackup.format.layout import PACK_NAME, SNAPSHOT_NAME
 from novabackup.operations.rebuild.rebuild import RebuildPlan
 from novabackup.operations.repair.plan import RepairPlan
 

@@ -1,4 +1,7 @@
-"""Codecs: how a frame's bytes are stored. Each has a number that stands in the pack and never changes."""
+"""Codecs: how a frame's bytes are stored.
+
+Each has a number that stands in the pack and never changes.
+"""
 
 from __future__ import annotations
 

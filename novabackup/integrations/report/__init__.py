@@ -1,4 +1,4 @@
-"""A report for somebody who must decide whether all is well with the backups: one HTML file that needs nothing else."""
+"""A report on the state of the backups: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from novabackup.integrations.report.judging import Finding, Light, judge, summary
+from novabackup.integrations.report.evidence import Copy, Limits, Live, Point, Seen, facts, survey
+from novabackup.integrations.report.findings import Finding, Light, judge, summary
 from novabackup.integrations.report.page import page
-from novabackup.integrations.report.seen import Copy, Limits, Live, Point, Seen, facts, survey
 from novabackup.integrations.runs import Run
 from novabackup.repository.repository import Repository
 from novabackup.retention import DEFAULT, Policy
@@ -41,22 +41,21 @@ def report(
     limits: Limits | None = None,
     now: datetime | None = None,
 ) -> str:
-    """Report on a repository, and on a store where one is given: it is opened and compared for it.
+    """Report on a repository, and on the live files of a store if one is given.
 
-    A repository or a store that cannot be read is what the report is about then, and no error.
+    A repository or a store that cannot be read is reported as a finding, not raised as an error.
 
     Args:
-        repository: What to report on. Its packs are listed, its snapshots read; no content is.
+        repository: The repository. Its packs are listed and its snapshots read, but no content.
         store: Only snapshots of this store, and its live files; by default all snapshots and no live files.
         policy: What `forget` would keep.
-        runs: How work went, such as `RunLog.runs`; verifications are known from nowhere else. None if nothing
-            remembers that.
-        copies: Other repositories that are to have the snapshots, too, by their names.
-        limits: How old things may be.
-        now: The time; by default that of the clock.
+        runs: Recorded runs, such as `RunLog.runs`, the only source of verifications. None if runs are not recorded.
+        copies: Other repositories that should have the snapshots, too, by their names.
+        limits: Age limits.
+        now: The current time; by default by the clock.
 
     Returns:
-        An HTML document with no scripts and no links to anything. Everything in it is escaped.
+        An HTML document without scripts and links. Everything in it is escaped.
 
     Raises:
         ConfigurationError: The policy cannot be understood.

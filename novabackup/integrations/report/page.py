@@ -1,4 +1,4 @@
-"""What was seen of a repository as one HTML page for people: pure text, everything in it escaped."""
+"""Renders the evidence and its findings as one HTML page; everything in it is escaped."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup._support.text import count
 from novabackup.errors import printable
 from novabackup.format.records import Problem
-from novabackup.integrations.report.judging import Light, ago, judge, seconds, summary
+from novabackup.integrations.report.evidence import Copy, Point, Seen
+from novabackup.integrations.report.findings import Light, ago, judge, seconds, summary
 from novabackup.integrations.report.plot import plot
-from novabackup.integrations.report.seen import Copy, Point, Seen
-
-__all__ = ["page"]
 
 _MARKS = {Light.GOOD: "✓", Light.SOON: "!", Light.NOW: "✗"}
 _CLASSES = {Light.GOOD: "good", Light.SOON: "soon", Light.NOW: "now"}
@@ -64,14 +62,7 @@ svg .cross { stroke: var(--now); stroke-width: 2; fill: none }
 
 
 def page(seen: Seen) -> str:
-    """Write the page.
-
-    Args:
-        seen: What was seen.
-
-    Returns:
-        A whole HTML document.
-    """
+    """Return a whole HTML document."""
     light, _sentence = summary(seen)
     about = seen.store or seen.repository
     parts = [_top(seen), _numbers(seen)]
@@ -93,12 +84,12 @@ def page(seen: Seen) -> str:
 
 
 def _text(value: object) -> str:
-    """Escape what may come from anywhere."""
+    """Escape untrusted text."""
     return escape(printable(str(value)))
 
 
 def _sentence(value: str) -> str:
-    """Escape a sentence, and let commands in it stand out."""
+    """Escape a sentence, and mark commands in it as code."""
     return _COMMAND.sub(r"<code>\g<0></code>", _text(value))
 
 
@@ -139,19 +130,19 @@ def _numbers(seen: Seen) -> str:
 def _backup_numbers(seen: Seen) -> Iterator[tuple[str, str]]:
     healthy, drill, run = seen.healthy, seen.drill, seen.verified
     yield "Newest healthy snapshot", _text(f"{ago(healthy.time, seen.time)}, {healthy.id}" if healthy else "none")
-    yield "Snapshots", f"{count(len(seen.points), 'snapshot')}, {_html.size(seen.stored)} stored" + _others(seen)
+    yield "Snapshots", f"{count(len(seen.points), 'snapshot')}, {html.size(seen.stored)} stored" + _others(seen)
     if run:
         how = f"failed: {run.error}" if run.error else "all was right"
         yield "Last verification", _text(f"{ago(run.ended, seen.time)}, {how}")
     else:
         yield (
             "Last verification",
-            "none is known of" if seen.remembers else "not remembered; a drill reads every byte, too",
+            "none is known" if seen.remembers else "not recorded; a drill reads every byte, too",
         )
     if drill is None:
         yield "Last drill", "never"
     else:
-        objective = seconds(drill.rto_milliseconds) if drill.rto_milliseconds is not None else "none was said"
+        objective = seconds(drill.rto_milliseconds) if drill.rto_milliseconds is not None else "not set"
         how = "failed" if drill.problems else "passed"
         took = seconds(drill.recovery_milliseconds)
         yield "Last drill", _text(f"{ago(drill.time, seen.time)}, {how}; back after {took} (objective: {objective})")
@@ -168,11 +159,11 @@ def _live(seen: Seen) -> str:
     live = seen.live
     assert live is not None
     if live.busy:
-        return "somebody is writing to them now, so they were not looked at"
+        return "another process is writing to them now, so they were not checked"
     if live.interrupted:
         return f"half-written: {live.interrupted}"
     if live.error:
-        return f"cannot be looked at: {live.error}"
+        return f"cannot be checked: {live.error}"
     if live.missing:
         return f"{count(len(live.missing), 'file')} gone"
     return count(len(live.problems), "problem") if live.problems else "healthy: they open and agree"
@@ -182,7 +173,7 @@ def _live(seen: Seen) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out rows of HTML; names of columns begin with a ``>`` if they hold numbers, and with a ``~`` if sentences."""
+    """Lay out rows of HTML; names of columns start with ``>`` for numbers, and with ``~`` for sentences."""
     kinds = [_KINDS.get(column[0], "") for column in columns]
     head = "".join(f"<th{kind}>{_text(name.lstrip('>~'))}</th>" for name, kind in zip(columns, kinds, strict=True))
     body = "".join(
@@ -211,8 +202,8 @@ def _snapshots(seen: Seen) -> str:
             _text(", ".join(point.tags))
             + (f'<div class="faint">{_text(point.message)}</div>' if point.message else ""),
             "" if point.vectors is None else f"{point.vectors:,}",
-            _html.size(point.size),
-            _html.size(point.added),
+            html.size(point.size),
+            html.size(point.added),
             _health(point),
             _fate(point),
         ]
@@ -259,7 +250,7 @@ def _drills(seen: Seen) -> str:
         (
             _when(drill.time),
             f"<code>{_text(drill.snapshot.rpartition('-')[2][:8])}</code>",
-            _html.size(drill.size),
+            html.size(drill.size),
             seconds(drill.recovery_milliseconds),
             seconds(drill.rto_milliseconds) if drill.rto_milliseconds is not None else "",
             f'<span class="good">{_MARKS[Light.GOOD]} passed</span>'

@@ -1,4 +1,4 @@
-"""How a store grew, drawn as SVG: no scripts, no links, and colours that the page around it chooses."""
+"""Draws the growth of a store as SVG: no scripts, no links, and colours from the style of the page."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from html import escape
 
-from novabackup._support import html as _html
+from novabackup._support import html
 from novabackup.errors import printable
-from novabackup.integrations.report.seen import Point
-
-__all__ = ["plot"]
+from novabackup.integrations.report.evidence import Point
 
 _WIDTH, _LEFT, _RIGHT = 720, 84, 16
 _PANEL, _HEAD, _FOOT, _GAP = 96, 22, 22, 14
@@ -22,7 +20,7 @@ _STEPS = tuple(
     for unit, several in ((_MINUTE, (1, 5, 15, 30)), (_HOUR, (1, 3, 6, 12)), (_DAY, (1, 2, 7, 14, 28, 91, 182, 364)))
     for many in several
 )
-"""Seconds between the times that are named below a plot."""
+"""Possible intervals between ticks of the time axis, in seconds."""
 
 _Panel = tuple[str, Callable[[Point], int | None], Callable[[int], str], str]
 
@@ -33,19 +31,15 @@ def _number(value: int) -> str:
 
 _PANELS: tuple[_Panel, ...] = (
     ("Vectors", lambda point: point.vectors, _number, "line"),
-    ("Size of the files", lambda point: point.size, _html.size, "line"),
-    ("New bytes in the repository", lambda point: point.added, _html.size, "bars"),
+    ("Size of the files", lambda point: point.size, html.size, "line"),
+    ("New bytes in the repository", lambda point: point.added, html.size, "bars"),
 )
 
 
 def plot(points: Sequence[Point]) -> str:
-    """Draw vectors, bytes and new bytes of snapshots over time.
+    """Draw vectors, bytes and new bytes over time of snapshots of one store, oldest first, as an SVG element.
 
-    Args:
-        points: The snapshots of one store, oldest first; those with problems are drawn as crosses.
-
-    Returns:
-        An SVG element; its classes are styled by the page. Each mark has a title that browsers show for it.
+    Snapshots with problems are crosses. The page styles the classes; each mark has a title that browsers show.
     """
     panels = [panel for panel in _PANELS if any(panel[1](point) is not None for point in points)]
     if not points or not panels:
@@ -68,7 +62,7 @@ def plot(points: Sequence[Point]) -> str:
 
 
 class _Times:
-    """Where times are drawn."""
+    """The time axis."""
 
     def __init__(self, times: Sequence[datetime]) -> None:
         first, last = min(times), max(times)
@@ -82,7 +76,7 @@ class _Times:
 
     @property
     def ticks(self) -> Iterator[tuple[float, str]]:
-        """Times to name, with where they are."""
+        """Ticks of the axis: position and label."""
         step = next((step for step in _STEPS if self._length / step <= _TICKS), _STEPS[-1])
         step *= max(1, math.ceil(self._length / step / _TICKS))
         form = "%Y-%m-%d" if step >= _DAY else "%m-%d %H:%M"
@@ -95,7 +89,7 @@ class _Times:
 def _panel(panel: _Panel, points: Sequence[Point], scale: _Times, top: int) -> Iterator[str]:
     name, value_of, shown, kind = panel
     values = [(point, value) for point in points if (value := value_of(point)) is not None]
-    most = _nice(max(value for _point, value in values), binary=shown is _html.size)
+    most = _nice(max(value for _point, value in values), binary=shown is html.size)
     base = top + _HEAD + _PANEL
 
     def y(value: int) -> float:
@@ -127,7 +121,7 @@ def _mark(kind: str, x: float, y: float, base: int, title: str, *, good: bool) -
 
 
 def _nice(most: int, *, binary: bool) -> int:
-    """Round up to an even number that is good to read: a digit times a power of ten, or of 1024 for bytes."""
+    """Round up to a readable number: a digit times a power of ten, or of 1024 for bytes."""
     most = max(most, 2)
     unit = 1024 ** int(math.log(most, 1024)) if binary else 1
     amount = most / unit

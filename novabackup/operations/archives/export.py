@@ -13,8 +13,8 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError
-from novabackup.format.records import FileEntry, FolderEntry, LinkEntry, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.format.records import FileEntry, FolderEntry, LinkEntry, Point, SnapshotRecord
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks
 from novabackup.operations.archives.gzip import gzipped
 from novabackup.operations.archives.urls import folder_and_name
@@ -44,8 +44,7 @@ class Exported:
 
 def execute(
     objects: Objects,
-    name: str,
-    record: SnapshotRecord,
+    point: Point,
     to: str | os.PathLike[str] | Storage,
     storage_options: Mapping[str, Any] | None,
     callback: Callback,
@@ -56,9 +55,10 @@ def execute(
         ConfigurationError: Another file has that name.
         IntegrityError: Content is damaged; nothing was written.
     """
+    record = point.record
     date = f"{record.time:%Y%m%d_%H%M%S}"
     storage, key = _target(to, f"nova-backup-{date}.tar.gz", storage_options)
-    head = tarfile.TarInfo.create_pax_global_header({"comment": _comment(name, record)})
+    head = tarfile.TarInfo.create_pax_global_header({"comment": _comment(point)})
     _refuse_to_replace(storage, key, head)
     callback.set_size(record.size)
     whole = hashlib.sha256()
@@ -86,9 +86,9 @@ def _target(
     return open_storage(folder, storage_options), name
 
 
-def _comment(name: str, record: SnapshotRecord) -> str:
+def _comment(point: Point) -> str:
     """Return what the archive is, for a header that every tar reads and none unpacks; git does the same."""
-    return f"novabackup snapshot {name} of {record.time.isoformat()}"
+    return f"novabackup snapshot {point.id} of {point.record.time.isoformat()}"
 
 
 def _refuse_to_replace(storage: Storage, key: str, head: bytes) -> None:

@@ -14,8 +14,8 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ConfigurationError, IntegrityError
-from novabackup.format.records import Problem, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.format.records import Point, Problem
+from novabackup.objects.objects import Objects
 from novabackup.operations.archives import staging
 from novabackup.operations.archives.plan import (
     ImportPlan,
@@ -81,9 +81,7 @@ def plan(archive: Archive, store: IndexStore, repository: str) -> ImportPlan:
         return _plan(opened, archive, store, repository)
 
 
-def execute(
-    objects: Objects, archive: Archive, store: IndexStore, request: Request, callback: Callback
-) -> tuple[str, SnapshotRecord]:
+def execute(objects: Objects, archive: Archive, store: IndexStore, request: Request, callback: Callback) -> Point:
     """Import an archive as a snapshot of a store, which is not touched.
 
     Returns:

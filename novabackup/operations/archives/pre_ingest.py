@@ -13,8 +13,8 @@ from typing import Any
 import attrs
 from fsspec.callbacks import Callback
 
-from novabackup.format.records import SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.format.records import Point
+from novabackup.objects.objects import Objects
 from novabackup.operations.archives import staging
 from novabackup.operations.archives.plan import ImportPlan, Intake, is_plausible, named_time, place
 from novabackup.operations.archives.staging import IMPORTED_TAG, Contents
@@ -76,7 +76,7 @@ def plan(folder: PreIngest, store: IndexStore) -> tuple[ImportPlan, ...]:
 
 def execute(
     objects: Objects, folder: PreIngest, store: IndexStore, request: Request, callback: Callback
-) -> list[tuple[str, SnapshotRecord]]:
+) -> list[Point]:
     """Import copies, each time as a snapshot. A file that was not copied is one of its problems.
 
     Returns:

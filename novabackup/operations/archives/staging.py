@@ -14,8 +14,8 @@ from blake3 import blake3
 from fsspec.callbacks import Callback
 
 from novabackup.errors import FormatError, IntegrityError, NotFoundError
-from novabackup.format.records import Attributes, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.format.records import Attributes, Point
+from novabackup.objects.objects import Objects
 from novabackup.operations import backup
 from novabackup.operations.archives.plan import ImportPlan, Intake
 from novabackup.operations.backup import Past, Request
@@ -39,7 +39,7 @@ def labelled(request: Request, tags: tuple[str, ...], source: str) -> Request:
 
 def back_up(
     objects: Objects, plan: ImportPlan, store: IndexStore, contents: Contents, request: Request, callback: Callback
-) -> tuple[str, SnapshotRecord]:
+) -> Point:
     """Unpack the files of a plan and take a snapshot of them; return the existing one if they were imported before."""
     with tempfile.TemporaryDirectory(prefix="novabackup-") as folder:
         free = shutil.disk_usage(folder).free
@@ -60,7 +60,7 @@ def back_up(
             raise IntegrityError(f"{plan.source} held other files when it was read for the second time. Try again")
         known = _known(objects, plan, unpacked)
         if known is not None:
-            _LOG.info("%s was imported before, as snapshot %s", plan.source, known[0])
+            _LOG.info("%s was imported before, as snapshot %s", plan.source, known.id)
             return known
         staged = IndexStore(stage, components=store.components, checks=store.checks, exclude=store.exclude)
         past = Past(time=plan.time, store=store.url, attributes=attributes)
@@ -73,18 +73,16 @@ def _hashed(content: Iterator[_Block], whole: blake3) -> Iterator[_Block]:
         yield block
 
 
-def _known(
-    objects: Objects, plan: ImportPlan, unpacked: Mapping[str, tuple[int, str]]
-) -> tuple[str, SnapshotRecord] | None:
+def _known(objects: Objects, plan: ImportPlan, unpacked: Mapping[str, tuple[int, str]]) -> Point | None:
     """Find the snapshot of the same time, store and content."""
     start = f"{plan.time:%Y%m%dT%H%M%SZ}-{plan.time.microsecond:05x}"
-    for name in objects.names():
+    for name in objects.records.names():
         if name.startswith(start):
             try:
-                record = objects.record(name)
+                point = objects.records.point(name)
             except (IntegrityError, FormatError, NotFoundError):
                 continue  # damaged or forgotten, so it does not stand in for this one
-            same = {entry.path: (entry.size, entry.blake3) for entry in record.files} == unpacked
-            if same and record.store == plan.store:
-                return name, record
+            same = {entry.path: (entry.size, entry.blake3) for entry in point.record.files} == unpacked
+            if same and point.record.store == plan.store:
+                return point
     return None

@@ -32,7 +32,7 @@ from novabackup.errors import (
     printable,
 )
 from novabackup.format.records import FileEntry, Problem
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import blocks, read_file
 from novabackup.operations.rebuild.texts import TOKENIZERS, Tokenize, entries, fields, texts
 from novabackup.operations.rebuild.write import AGAIN, PARAMETERS, require_writable, write
@@ -289,7 +289,8 @@ class _Learned:
 
 def _learn(store: IndexStore, objects: Objects, component: Bm25, metadata: Component, hints: Hints) -> _Learned:
     """Find the newest snapshot with a healthy index, and how it was written."""
-    for name, record in objects.named_records():
+    for point in objects.records.newest_first():
+        name, record = point.id, point.record
         if record.store != store.url:
             continue
         unhealthy = {path for problem in record.problems for path in problem.paths}

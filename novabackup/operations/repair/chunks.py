@@ -13,9 +13,10 @@ from novabackup._support.threads import Workers
 from novabackup.errors import ArchivedError, FormatError, IntegrityError
 from novabackup.format.packs import Frame, Piece, Table
 from novabackup.format.records import FileEntry
+from novabackup.objects.condemned import condemned
 from novabackup.objects.known_chunks import UNKNOWN, KnownChunks, Places, Runs, following, split
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Packer
-from novabackup.objects.packs import Objects
 from novabackup.operations.copy import piece_of
 from novabackup.operations.repair.quarantine import is_damage
 
@@ -70,11 +71,11 @@ def _unless_damaged(read: Callable[[], _Content]) -> _Content | None:
 
 
 def _table(objects: Objects, pack: str) -> Table | None:
-    return _unless_damaged(lambda: objects.table(pack))
+    return _unless_damaged(lambda: objects.packs.table(pack))
 
 
 def _is_intact(objects: Objects, pack: str, frame: Frame) -> bool:
-    return _unless_damaged(lambda: objects.proved(pack, [frame])) is not None
+    return _unless_damaged(lambda: objects.packs.proved(pack, [frame])) is not None
 
 
 class Salvage:
@@ -114,7 +115,7 @@ class Salvage:
     def runs(self, entry: FileEntry) -> Runs | None:
         """Return the runs of a file like `Objects.runs`, even if their list was damaged; None if it is lost."""
         if not entry.depth or not any(pack in self._remains for pack, _first, _count in self._named(entry)):
-            return self._objects.runs(entry)
+            return self._objects.packs.runs(entry)
         parts = []
         for pack, first, count in self._named(entry):
             if pack not in self._remains:
@@ -123,7 +124,7 @@ class Salvage:
                 return None
             else:
                 parts += [piece.data for _at, piece in self._read(pack, np.arange(first, first + count))]
-        return self._objects.listed(entry, b"".join(parts))
+        return self._objects.packs.listed(entry, b"".join(parts))
 
     @staticmethod
     def _named(entry: FileEntry) -> Iterator[tuple[str, int, int]]:
@@ -164,8 +165,8 @@ class Salvage:
         """Find a place for each chunk; `UNKNOWN` if there is none."""
         self._homes = []
         wanted = _Wanted(self._remains.values())
-        condemned = {pack for _entry, record in self._objects.condemned() for pack in record.packs}
-        for pack, table in _tables(self._objects, self._remains.keys() | condemned, wanted):
+        doomed = {pack for _entry, record in condemned(self._objects.access) for pack in record.packs}
+        for pack, table in _tables(self._objects, self._remains.keys() | doomed, wanted):
             wanted.take(table, self._new_home(self._objects, pack))
         for found in self._remains.values():
             if found.table is not None:
@@ -192,7 +193,7 @@ class Salvage:
         found = False
         for home, chunks in needed.items():
             objects, pack = self._homes[home]
-            table = objects.table(pack)
+            table = objects.packs.table(pack)
             for number in sorted({frame.number for chunk in chunks for frame in table.frames_of(chunk, 1)}):
                 if not _is_intact(objects, pack, table.frames[number]):
                     self._useless.setdefault((id(objects), pack), []).append(table.frames[number])
@@ -242,7 +243,7 @@ def _tables(objects: Objects, without: Iterable[str], wanted: _Wanted) -> Iterat
     left_out = frozenset(without)
     if wanted.complete():
         return
-    packs = [pack for pack, _entry in objects.pack_entries() if pack not in left_out]
+    packs = [pack for pack, _entry in objects.packs.entries() if pack not in left_out]
     parallel = objects.storage.parallel
     with Workers(parallel, 2 * parallel) as workers:
         for pack, table in workers.each(lambda pack: (pack, _table(objects, pack)), packs):
@@ -262,9 +263,9 @@ def _together(chunks: Places, origins: Places) -> Iterator[Places]:
 
 def _pieces(objects: Objects, pack: str, first: int, count: int) -> Iterator[Piece]:
     """Read consecutive chunks, a frame at a time; each frame is checked."""
-    table = objects.table(pack)
+    table = objects.packs.table(pack)
     for frame in table.frames_of(first, count):
-        (content,) = objects.words(pack, [frame])
+        (content,) = objects.packs.words(pack, [frame])
         begin = max(first, frame.first) - frame.first
         stop = min(first + count, frame.first + frame.chunks) - frame.first
         yield piece_of(table, frame, content, begin, stop)

@@ -10,12 +10,13 @@ import attrs
 from fsspec.callbacks import Callback
 
 from novabackup.errors import ArchivedError, ChangedError, FormatError, IntegrityError, NotFoundError
-from novabackup.format.records import FileEntry, Problem, SnapshotRecord
+from novabackup.format.layout import PACK_NAME, SNAPSHOT_NAME, pack_key, snapshot_key
+from novabackup.format.records import FileEntry, Point, Problem, SnapshotRecord
 from novabackup.format.sealing import OtherKeyError
+from novabackup.objects.condemned import condemn, condemned
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Location
-from novabackup.objects.packs import Objects, pack_key, snapshot_key
 from novabackup.objects.reader import blocks
-from novabackup.objects.records import PACK_NAME, SNAPSHOT_NAME
 from novabackup.operations import check
 from novabackup.operations.copy import require_lossless
 from novabackup.operations.repair import quarantine
@@ -45,7 +46,7 @@ def plan(
         problems: Known problems; by default everything is read to find them.
         callback: Progress in packs (an fsspec callback).
     """
-    objects.require()
+    objects.access.require()
     found = tuple(check.execute(objects, "100%", callback) if problems is None else problems)
     with _Planner(objects, others, store, found) as planner:
         repairs = tuple(task.repair for task in planner.tasks() if task.repair)
@@ -103,7 +104,7 @@ class _Planner:
 
     def __enter__(self) -> _Planner:
         for objects in (self._objects, *self._others):
-            objects.require()
+            objects.access.require()
         return self
 
     def __exit__(self, *_about: object) -> None:
@@ -116,7 +117,7 @@ class _Planner:
         for problem in check.small_objects(self._objects):
             if problem.paths[0] in self._keys:
                 yield from self._small.tasks(problem.paths[0])
-        needed = {pack for record in self._objects.records() for pack in record.packs}
+        needed = {pack for record in self._objects.records.all() for pack in record.packs}
         needed.update(pack for name in names for _other, record in self._copies(name, []) for pack in record.packs)
         for pack in packs:
             yield from self._pack(pack, needed=pack in needed)
@@ -124,7 +125,7 @@ class _Planner:
         there = [pack for pack, entry in self._bad.items() if entry is not None]
         if there:
             # Or a backup that runs at the same time could share them.
-            yield Task(repair=None, do=functools.partial(self._objects.condemn, there))
+            yield Task(repair=None, do=functools.partial(condemn, self._objects.access, there))
         for name in names:
             yield from self._snapshot(name)
         if self._bad:
@@ -192,8 +193,8 @@ class _Planner:
         if self._objects.storage.exists(key):
             quarantine.move(self._objects.storage, key)
         entry = self._objects.storage.write(key, quarantine.stored(other.storage, key))
-        self._objects.forget_table(pack)
-        check.check_pack(self._objects, pack, entry, whole=self._objects.reads_back)
+        self._objects.packs.forget_table(pack)
+        check.check_pack(self._objects, pack, entry, whole=self._objects.packs.reads_back)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -201,7 +202,7 @@ class _Planner:
         key = snapshot_key(name)
         reasons: list[str] = []
         try:
-            self._objects.record(name)
+            self._objects.records.read(name)
         except NotFoundError:
             if self._was_forgotten(name):
                 return
@@ -225,15 +226,17 @@ class _Planner:
     def _was_forgotten(self, name: str) -> bool:
         """Return whether a byte-for-byte copy still records that a snapshot was removed on purpose."""
         alike = (
-            other for other in self._others if other.encrypted and self._objects.protection.key == other.protection.key
+            other
+            for other in self._others
+            if other.access.encrypted and self._objects.access.protection.key == other.access.protection.key
         )
-        return any(name in note.snapshots for other in alike for _key, note in other.forgotten())
+        return any(name in note.snapshots for other in alike for _key, note in other.records.forgotten())
 
     def _copies(self, name: str, reasons: list[str]) -> Iterator[tuple[Objects, SnapshotRecord]]:
         """Find repositories that have a snapshot; add to ``reasons`` why one that has it cannot be used."""
         for other in self._others:
             try:
-                record = other.record(name)
+                record = other.records.read(name)
                 require_tables(other, record.packs)
                 yield other, record
             except NotFoundError:
@@ -248,17 +251,17 @@ class _Planner:
             record = self._sources.brought(other, record)
         require_lossless(name, record)
         quarantine.keep(self._objects.storage, snapshot_key(name))
-        self._objects.put_back(record)
+        self._objects.records.put_back(record)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _files(self) -> Iterator[Task]:
         """Find the files that need bad packs, and the sources of each."""
-        records = list(self._objects.named_records())
-        broken = [(name, entry) for name, record in records[::-1] for entry in record.files if self._is_broken(entry)]
+        points = list(self._objects.records.newest_first())
+        broken = [(point.id, entry) for point in points[::-1] for entry in point.record.files if self._is_broken(entry)]
         contents = {content_of(entry) for _name, entry in broken}
-        for _name, record in records:
-            for entry in record.files:
+        for point in points:
+            for entry in point.record.files:
                 if content_of(entry) in contents and not self._is_broken(entry):
                     self._recovered.setdefault(content_of(entry), Location.of(entry))
         self._sources.want(contents)
@@ -290,7 +293,7 @@ class _Planner:
         key = snapshot_key(name)
         if not self._objects.storage.exists(key):
             return  # forgotten since
-        record = self._objects.record(name)
+        record = self._objects.records.read(name)
         (entry,) = (entry for entry in record.files if entry.path == path)
         if content_of(entry) not in self._proved:
             self._recovered[content_of(entry)] = self._recover(entry, sources)
@@ -303,10 +306,10 @@ class _Planner:
             quarantine.keep(self._objects.storage, key)
             self._kept.add(name)
         fresh = set(changed.packs).difference(record.packs)
-        self._objects.protect(fresh)
-        if any(not fresh.isdisjoint(condemned.packs) for _entry, condemned in self._objects.condemned()):
+        self._objects.packs.protect(fresh)
+        if any(not fresh.isdisjoint(doomed.packs) for _entry, doomed in condemned(self._objects.access)):
             raise ChangedError(f"{self._objects.url}: expected packs that stay. Let no prune run during a repair")
-        self._objects.replace(name, changed)
+        self._objects.records.replace(Point(name, changed))
 
     def _recover(self, entry: FileEntry, sources: Sequence[Source]) -> Location:
         """Use the first source that works: the whole file is read and compared with its hash."""
@@ -314,7 +317,7 @@ class _Planner:
         for source in sources:
             try:
                 location = source.store()
-                if self._objects.reads_back:
+                if self._objects.packs.reads_back:
                     for _block in blocks(self._objects, location.noted_in(entry)):
                         pass
             except (ArchivedError, IntegrityError, FormatError) as error:

@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 
-from novabackup.objects.packs import ASIDE
+from novabackup.format.layout import DAMAGED
 from novabackup.storage import Storage
 from novabackup.storage.raw import read_blocks
 
@@ -46,7 +46,7 @@ def stored(storage: Storage, key: str) -> Iterator[bytes]:
 def _free(storage: Storage, key: str) -> str:
     """Return an unused key to set an object aside."""
     for number in itertools.count(1):
-        found = f"{ASIDE}/{key}" + (f".{number}" if number > 1 else "")
+        found = f"{DAMAGED}/{key}" + (f".{number}" if number > 1 else "")
         if not storage.exists(found):
             break
     _LOG.warning("%s/%s is set aside as %s", storage.url, key, found)

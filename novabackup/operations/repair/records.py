@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from novabackup.errors import FormatError, IntegrityError
-from novabackup.format.readme import EXTRACT_KEY
+from novabackup.format.layout import CONFIG_KEY, EXTRACT_KEY, KEYS, PIN_NAME, README_KEY
+from novabackup.format.readme import sealed_readme, sealed_script
 from novabackup.format.records import Drill, Forgotten, Pin, encode
 from novabackup.format.sealing import OtherKeyError
-from novabackup.objects.founding import CONFIG_KEY, KEYS, README_KEY, read_config, read_slot, write_readme, write_script
-from novabackup.objects.packs import Objects
-from novabackup.objects.records import PIN_NAME
+from novabackup.objects.objects import Objects
+from novabackup.objects.slots import read_config, read_slot
+from novabackup.operations import pins
 from novabackup.operations.repair import quarantine
 from novabackup.operations.repair.plan import Loss, Remedy, Repair, Task
 
@@ -49,7 +50,7 @@ class SmallObjects:
         """Return why a record cannot be opened although it is not damaged: with another data key; empty otherwise."""
         try:
             where = f"{self._objects.url}/{key}"
-            self._objects.protection.open_record(self._objects.storage.read(key), key, where)
+            self._objects.access.protection.open_record(self._objects.storage.read(key), key, where)
         except OtherKeyError as error:
             return str(error.args[0])
         except (FileNotFoundError, IntegrityError, FormatError):
@@ -63,22 +64,25 @@ class SmallObjects:
     def _write_config(self) -> None:
         if self._objects.storage.exists(CONFIG_KEY):
             quarantine.move(self._objects.storage, CONFIG_KEY)
-        self._objects.ensure()
+        self._objects.access.ensure()
 
     def _write_readme(self) -> None:
         quarantine.keep(self._objects.storage, README_KEY)
-        write_readme(self._objects.storage, encrypted=self._objects.encrypted)
+        text = sealed_readme(encrypted=self._objects.access.encrypted)
+        self._objects.storage.write(README_KEY, [text])
         if not self._objects.storage.exists(EXTRACT_KEY):
-            write_script(self._objects.storage)  # the new text mentions it, even if the lost one did not
+            self._objects.storage.write(
+                EXTRACT_KEY, [sealed_script()]
+            )  # the new text mentions it, even if the lost one did not
 
     def _write_script(self) -> None:
         quarantine.keep(self._objects.storage, EXTRACT_KEY)
-        write_script(self._objects.storage)
+        self._objects.storage.write(EXTRACT_KEY, [sealed_script()])
 
     def _pin(self, key: str, name: str) -> Iterator[Task]:
         for other in self._others:
             try:
-                pin, source = other.read_record(key, Pin)[0], other.url
+                pin, source = other.access.read_record(key, Pin)[0], other.url
                 break
             except (FileNotFoundError, IntegrityError, FormatError):
                 continue
@@ -88,9 +92,9 @@ class SmallObjects:
         def write() -> None:
             quarantine.keep(self._objects.storage, key)
             if pin is None:
-                self._objects.pin(name, "the message is lost: the pin was damaged")
+                pins.pin(self._objects.access, name, "the message is lost: the pin was damaged")
             else:
-                self._objects.write_record(key, pin)
+                self._objects.access.write_record(key, pin)
 
         yield self._write(key, write, source)
 
@@ -128,7 +132,7 @@ class SmallObjects:
                 raise FileNotFoundError(key)
             return encode(slot)
         kind: type[Forgotten | Drill] = Forgotten if folder == _FORGOTTEN else Drill
-        record = other.read_record(key, kind)[0]
-        if other.encrypted and other.protection.key != self._objects.protection.key:
+        record = other.access.read_record(key, kind)[0]
+        if other.access.encrypted and other.access.protection.key != self._objects.access.protection.key:
             raise FileNotFoundError(key)
-        return self._objects.protection.close_record(encode(record), key, "")
+        return self._objects.access.protection.close_record(encode(record), key, "")

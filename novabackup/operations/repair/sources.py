@@ -14,8 +14,8 @@ from fsspec.callbacks import Callback
 from novabackup.errors import ArchivedError, ChangedError, ConfigurationError, FormatError, IntegrityError
 from novabackup.format.records import FileEntry, SnapshotRecord
 from novabackup.objects.known_chunks import NOWHERE
+from novabackup.objects.objects import Objects
 from novabackup.objects.packer import Location, Packer
-from novabackup.objects.packs import Objects
 from novabackup.operations.copy import Copier, Paces
 from novabackup.operations.repair.chunks import Salvage, remains_of
 from novabackup.storage import Storage
@@ -36,7 +36,7 @@ def content_of(entry: FileEntry) -> Content:
 def require_tables(objects: Objects, packs: Iterable[str]) -> None:
     """Check that the tables of packs can be read; raise an `IntegrityError` or `ArchivedError` otherwise."""
     for pack in packs:
-        objects.table(pack)
+        objects.packs.table(pack)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +79,9 @@ class Sources:
     def brought(self, other: Objects, record: SnapshotRecord) -> SnapshotRecord:
         """Copy a snapshot from another repository; content that is here already is shared."""
         if id(other) not in self._copiers:
-            near = {pack for known in self._objects.records() if known.store == record.store for pack in known.packs}
+            near = {
+                pack for known in self._objects.records.all() if known.store == record.store for pack in known.packs
+            }
             loose = sorted(near.union(record.packs))
             copier = Copier(other, self._objects.avoiding(self._bad), (), loose, Paces())
             self._copiers[id(other)] = self._exit.enter_context(copier)
@@ -148,7 +150,7 @@ class Sources:
         """Files of other repositories with wanted content, one of each repository."""
         found: dict[Content, list[tuple[Objects, SnapshotRecord, FileEntry]]] = {}
         for other in self._others:
-            for record in other.records():
+            for record in other.records.all():
                 for entry in record.files:
                     known = found.setdefault(content_of(entry), []) if content_of(entry) in self._wanted else None
                     if known is not None and not any(where is other for where, _record, _entry in known):

@@ -15,7 +15,7 @@ from novabackup._support.paths import RESERVED
 from novabackup._support.threads import Workers
 from novabackup.errors import ChangedError, ConfigurationError, printable
 from novabackup.format.records import FileEntry, SnapshotRecord
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.objects.reader import Base, blocks
 from novabackup.operations.restore.plan import Action, Kind, RestorePlan, Step
 from novabackup.storage import Block, Entry, Folder, Link, Storage

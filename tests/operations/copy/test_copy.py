@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fsspec.callbacks import Callback
 
+import trees
 from novabackup import (
     ArchivedError,
     ChangedError,
@@ -76,10 +77,6 @@ def both(request, tmp_path, store) -> tuple[Repository, Repository]:
     return source, repository(tmp_path / "target", request.param[1])
 
 
-def contents(found: Repository) -> dict[str, dict[str, bytes]]:
-    return {point.id: {path: point.open(path).read() for path in point.files} for point in found}
-
-
 def names(found: Repository) -> list[str]:
     return [point.id for point in found]
 
@@ -91,7 +88,7 @@ def stored(found: Repository) -> int:
 def test_a_copy_is_the_same_snapshot(both):
     source, target = both
     done = source.copy(to=target)
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
     for mine, other in zip(source, target, strict=True):
         assert (mine.id, mine.time, mine.tags, mine.message) == (other.id, other.time, other.tags, other.message)
     assert done.copy == tuple(point.id for point in source)
@@ -109,7 +106,7 @@ def test_what_is_there_is_not_sent_again(both):
     source.copy(to=target)
     growth = stored(target) - before
     assert growth < 1.3 * (stored(source) - before) + 100_000
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
 
 
 def test_what_went_before_is_not_read_again(both, store):
@@ -119,14 +116,14 @@ def test_what_went_before_is_not_read_again(both, store):
     grow(store, 3)
     source.backup(store)
     for found in (source, target):  # as another program would see them
-        found._objects._tables.clear()
-        found._objects._records.clear()
+        found._objects.packs._tables.clear()
+        found._objects.records._records.clear()
     read = []
     plan = source.plan_copy(to=target)
     copying.execute(source._objects, plan, target._objects, copying.Paces(reading=read.append), Callback())
     new = source["latest"].files
     assert 0 < sum(read) < 0.6 * sum(entry.size for entry in new.values())
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
     assert not target.check(read_data_subset="100%")
 
 
@@ -136,7 +133,7 @@ def test_a_plan_does_nothing(both):
     assert plan.copy == tuple(point.id for point in source)
     assert not Path(target.url).exists()
     source.copy(plan, to=target)
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
     with pytest.raises(NotFoundError):
         source.plan_copy(["nobody"], to=target)
 
@@ -149,7 +146,7 @@ def test_a_copy_can_be_backed_up_to_and_copied_back(both, store, tmp_path):
     assert stored(target) == before, "a backup shares everything with what was copied"
     back = Repository(tmp_path / "back")
     target.copy(to=back)
-    assert contents(back) == contents(target)
+    assert trees.snapshots(back) == trees.snapshots(target)
 
 
 def test_two_repositories_of_one_store_share_what_both_have(tmp_path, store):
@@ -200,7 +197,7 @@ def test_an_interrupted_copy_goes_on_where_it_was(tmp_path, store, monkeypatch, 
             break
     assert faults >= 2
     assert sent <= writes + 4 * faults, "packs that had arrived were used"
-    assert contents(repository(url, secret)) == contents(source)
+    assert trees.snapshots(repository(url, secret)) == trees.snapshots(source)
 
 
 def test_damage_in_the_source_is_never_copied(tmp_path, store):
@@ -269,20 +266,20 @@ def test_packs_that_are_condemned_during_a_copy_are_not_relied_on(tmp_path, stor
     loose = {pack for entry in target[point.id].files.values() for pack in entry.packs}
     target.forget([point.id])
     objects = target._objects
-    protect = objects.protect
+    protect = objects.packs.protect
 
     def condemn_first(packs):
         if loose.issubset(packs):
             target.prune(grace=timedelta(0))
         protect(packs)
 
-    monkeypatch.setattr(objects, "protect", condemn_first)
+    monkeypatch.setattr(objects.packs, "protect", condemn_first)
     callback = Callback()
     source.copy(to=target, callback=callback)
     target.prune(grace=timedelta(0))
     assert loose.isdisjoint(path.name for path in Path(target.url, "packs").rglob("*"))
     assert not target.check(read_data_subset="100%")
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
     assert callback.value == callback.size == point.size
 
 
@@ -302,7 +299,7 @@ def test_frames_stay_as_they_are_between_repositories_of_one_key(tmp_path, store
     with monkeypatch.context() as patched:
         patched.setattr(objects, "opened_frame", opened)
         source.copy(to=target)
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
     assert not target.check(read_data_subset="100%")
     packs = [
         {path.name for path in Path(place.url, "packs").rglob("*") if path.is_file()} for place in (source, target)
@@ -350,7 +347,7 @@ def test_a_frame_of_which_a_part_is_there_is_taken_apart(tmp_path, store):
     other.backup(store)
     for place in (source, other):
         place.copy(to=target)
-    assert contents(target) == contents(source) | contents(other)
+    assert trees.snapshots(target) == trees.snapshots(source) | trees.snapshots(other)
     assert stored(target) < 0.8 * (stored(source) + stored(other))
 
 
@@ -362,7 +359,7 @@ def test_a_copy_can_be_compressed_otherwise(tmp_path, store):
     small = Repository(tmp_path / "small", compression="small")
     source.copy(to=small)
     assert stored(small) < 0.93 * stored(source)
-    assert contents(Repository(tmp_path / "small")) == contents(source)
+    assert trees.snapshots(Repository(tmp_path / "small")) == trees.snapshots(source)
     with pytest.raises(ConfigurationError, match="compression is 'fast' or 'small', found 'tiny'"):
         Repository(tmp_path / "tiny", compression="tiny")
 
@@ -403,7 +400,7 @@ def test_no_more_goes_through_than_the_limit(tmp_path, store):
         with pytest.raises(ConfigurationError, match="more than 0 bytes a second"):
             source.copy(to=target, limit=nothing)
     source.copy(to=target, limit=1e9)
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
 
 
 def test_a_copy_that_stood_still_before_its_commit_does_not_commit(both, monkeypatch):
@@ -415,7 +412,7 @@ def test_a_copy_that_stood_still_before_its_commit_does_not_commit(both, monkeyp
     monkeypatch.undo()
     monkeypatch.setattr(keys, "_N", 1 << 4)
     source.copy(to=target)
-    assert contents(target) == contents(source)
+    assert trees.snapshots(target) == trees.snapshots(source)
 
 
 class Elsewhere(FaultyStorage):

@@ -34,9 +34,9 @@ def take(tmp_path, source):
     def taken(days: float, **changes: object) -> str:
         (tmp_path / "store" / "a").write_text(f"{days} {changes}")
         point = source.backup(store)
-        record: SnapshotRecord = source._objects.record(point.id)
+        record: SnapshotRecord = source._objects.records.read(point.id)
         source.forget([point.id])
-        return source._objects.save(attrs.evolve(record, time=NOW - timedelta(days=days), **changes))
+        return source._objects.records.save(attrs.evolve(record, time=NOW - timedelta(days=days), **changes)).id
 
     return taken
 

@@ -32,8 +32,9 @@ from novabackup.components.base import Answers
 from novabackup.format.records import Drill
 from novabackup.integrations.metrics import measure
 from novabackup.keys import KeyFile
-from novabackup.objects.packs import Objects
+from novabackup.objects.objects import Objects
 from novabackup.operations import drill as drills
+from novabackup.operations.drill import write_result
 from novabackup.storage import open_storage
 
 
@@ -188,7 +189,7 @@ class TestFailures:
         def refuse(*_arguments):
             raise PermissionError(13, "read-only")
 
-        monkeypatch.setattr(Objects, "note_drill", refuse)
+        monkeypatch.setattr(drills, "write_result", refuse)
         assert repository.drill().good
         assert "could not be recorded" in caplog.text
 
@@ -312,20 +313,20 @@ class TestNotes:
         (path,) = (tmp_path / "backups" / "drills").iterdir()
         path.write_bytes(path.read_bytes().replace(b"restore", b"restorx"))
         assert repository.drills() == ()
-        assert "passed over" in caplog.text
+        assert "is skipped" in caplog.text
         (problem,) = repository.check()
         assert problem.paths == (f"drills/{path.name}",)
 
     def test_the_newest_hundred_are_kept(self, repository, tmp_path):
         objects = Objects(open_storage(repository.url))
-        objects.ensure()
+        objects.access.ensure()
         names = [
             f"{datetime(2026, 1, 1) + timedelta(hours=n):%Y%m%dT%H%M%SZ}-{random.randbytes(8).hex()}"
             for n in range(105)
         ]
         for name in names:
-            objects.write_record(f"drills/{name}.json", Drill(time=datetime.now(UTC), snapshot=name, store="/s"))
-        objects.note_drill(Drill(time=datetime.now(UTC), snapshot="last", store="/s"))
+            objects.access.write_record(f"drills/{name}.json", Drill(time=datetime.now(UTC), snapshot=name, store="/s"))
+        write_result(objects.access, Drill(time=datetime.now(UTC), snapshot="last", store="/s"))
         assert [drill.snapshot for drill in repository.drills()] == [*names[6:], "last"]
 
     def test_neither_prune_nor_forget_nor_copies_care(self, old, repository, tmp_path):
@@ -377,5 +378,5 @@ def test_drills_of_one_second_are_told_in_their_order(store, repository):
         Drill(time=begun + timedelta(milliseconds=number), snapshot=point.id, store=store.url) for number in range(8)
     ]
     for drill in noted:
-        repository._objects.note_drill(drill)
+        write_result(repository._objects.access, drill)
     assert list(repository.drills()) == noted

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+import trees
 from novabackup import IndexStore, Repository
 from novabackup.components import Files
 from novabackup.keys import Passphrase
-
-Contents = dict[str, dict[str, bytes]]
 
 
 def opened(url: object, secret: str | None = None) -> Repository:
@@ -28,10 +27,6 @@ def grow(folder: Path, number: int) -> None:
     (folder / "text.txt").write_text("".join(f"Section {line}\n" for line in range(9_000 + 2_000 * number)))
     np.save(folder / "vectors.npy", np.random.default_rng(3).normal(size=(500 + 50 * number, 32)).astype(np.float32))
     (folder / "empty").write_bytes(b"")
-
-
-def contents(repository: Repository) -> Contents:
-    return {point.id: {path: point.open(path).read() for path in point.files} for point in repository}
 
 
 def objects(url: Path, folder: str = "") -> list[Path]:
@@ -63,12 +58,12 @@ class Case:
         for other in (None, "another"):
             self.open().copy(to=self.copied(other))
         self.byte_copy()
-        self._whole = tree(root)
-        self._before = contents(self.open())
+        self._whole = trees.files(root)
+        self._before = trees.snapshots(self.open())
 
     def renew(self) -> None:
         """Bring everything back to what it was at first."""
-        put_back(self.root, self._whole)
+        trees.put_back(self.root, self._whole)
         self.before = {name: dict(files) for name, files in self._before.items()}
 
     def open(self) -> Repository:
@@ -87,7 +82,7 @@ class Case:
     def is_whole(self) -> None:
         again = self.open()
         assert not again.check(read_data_subset="100%")
-        assert contents(again) == self.before
+        assert trees.snapshots(again) == self.before
 
 
 def flip(path: Path, place: int) -> None:
@@ -100,17 +95,6 @@ def flip_table(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-40] ^= 1
     path.write_bytes(content)
-
-
-def tree(url: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(url)): path.read_bytes() for path in url.rglob("*") if path.is_file()}
-
-
-def put_back(url: Path, whole: dict[str, bytes]) -> None:
-    shutil.rmtree(url)
-    for key, content in whole.items():
-        (url / key).parent.mkdir(parents=True, exist_ok=True)
-        (url / key).write_bytes(content)
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

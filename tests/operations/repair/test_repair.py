@@ -11,14 +11,16 @@ from pathlib import Path
 import attrs
 import pytest
 from blake3 import blake3
-from damaging import DAMAGES, Case, contents, flip, flip_table, grow, objects, opened, put_back, tree
+from damaging import DAMAGES, Case, flip, flip_table, grow, objects, opened
 
 import nova
+import trees
 from novabackup import IndexStore, IntegrityError, NotFoundError, Repository
 from novabackup.components import Bm25, Faiss, Tree
 from novabackup.errors import ArchivedError
 from novabackup.keys import Passphrase
 from novabackup.objects import packer
+from novabackup.objects.condemned import condemned
 from novabackup.storage import open_storage
 from novabackup.testing import FaultyStorage, Moment, Then, fail_with
 
@@ -35,21 +37,21 @@ def copied(request, case) -> Repository:
 
 
 def check_nothing_is_deleted(case: Case, before: dict[str, bytes]) -> None:
-    after = tree(case.url)
+    after = trees.files(case.url)
     kept = set(after.values())
     for key, content in before.items():
         assert after.get(key) == content or content in kept, f"{key} is nowhere any more"
 
 
 def test_packs_that_are_damaged_in_any_way_are_mended(case, copied):
-    whole = tree(case.url)
+    whole = trees.files(case.url)
     packs = [str(path.relative_to(case.url)) for path in objects(case.url, "packs")]
     for number, damage in enumerate(DAMAGES.values()):
-        put_back(case.url, whole)
+        trees.put_back(case.url, whole)
         for key in (packs[number % len(packs)], packs[-1 - number % 2]):
             if (case.url / key).exists() and (case.url / key).read_bytes() == whole[key]:
                 damage(case.url / key)
-        damaged = tree(case.url)
+        damaged = trees.files(case.url)
         done = case.open().repair(from_=copied)
         assert done.actions
         assert not done.lost
@@ -65,10 +67,10 @@ def test_a_repository_without_any_pack_is_mended(case, copied):
 
 
 def test_a_repository_in_order_is_left_alone(case, copied):
-    before = tree(case.url)
+    before = trees.files(case.url)
     plan = case.open().repair(from_=copied)
     assert (plan.problems, plan.actions, plan.lost) == ((), (), ())
-    assert tree(case.url) == before
+    assert trees.files(case.url) == before
 
 
 def test_a_plan_writes_nothing_and_says_what_will_be_done(case, copied):
@@ -76,17 +78,17 @@ def test_a_plan_writes_nothing_and_says_what_will_be_done(case, copied):
         flip(path, 2000)
     objects(case.url, "snapshots")[0].write_bytes(b"garbage")
     (case.url / "README.txt").unlink()
-    before = tree(case.url), tree(Path(copied.url))
+    before = trees.files(case.url), trees.files(Path(copied.url))
     plan = case.open().plan_repair(from_=copied)
-    assert (tree(case.url), tree(Path(copied.url))) == before
+    assert (trees.files(case.url), trees.files(Path(copied.url))) == before
     done = case.open().repair(plan, from_=copied)
     assert (done.actions, done.lost) == (plan.actions, ())
     assert "copy back" in str(plan)
     assert "nothing lost" in plan.summary
     case.is_whole()
-    again = tree(case.url)
+    again = trees.files(case.url)
     assert case.open().repair(plan, from_=copied).actions == (), "a plan that is carried out has no effect any more"
-    assert tree(case.url) == again
+    assert trees.files(case.url) == again
 
 
 def test_only_what_check_found_is_read_if_that_is_given(case):
@@ -104,16 +106,16 @@ def test_only_what_check_found_is_read_if_that_is_given(case):
 
 
 def test_what_cannot_be_had_back_is_named_exactly(case):
-    whole = tree(case.url)
+    whole = trees.files(case.url)
     chance = random.Random(4)
     copy = case.copied("another")
     for _round in range(8):
-        put_back(case.url, whole)
+        trees.put_back(case.url, whole)
         candidates = objects(case.url, "packs") + objects(case.url, "snapshots")
         for path in chance.sample(candidates, chance.randrange(1, 4)):
             damage = chance.choice([name for name in DAMAGES if name != "gone" or path.parent.name != "snapshots"])
             DAMAGES[damage](path)
-        damaged = tree(case.url)
+        damaged = trees.files(case.url)
         help_ = {"store": case.store} if chance.random() < 0.3 else {}
         done = case.open().repair(**help_)
         check_nothing_is_deleted(case, damaged)
@@ -199,8 +201,8 @@ def test_a_backup_that_runs_beside_a_repair_is_told_not_to_rely_on_damaged_packs
     damaged = objects(case.url, "packs")[0]
     flip(damaged, 1000)
     case.open().repair()
-    condemned = {pack for _entry, record in case.open()._objects.condemned() for pack in record.packs}
-    assert condemned == {damaged.name}
+    doomed = {pack for _entry, record in condemned(case.open()._objects.access) for pack in record.packs}
+    assert doomed == {damaged.name}
 
 
 def test_another_repository_of_the_same_store_helps_chunk_by_chunk(plain):
@@ -246,7 +248,7 @@ def test_lists_of_runs_that_are_damaged_are_mended(case, copied, monkeypatch):
     grow(Path(case.store.url), 3)
     point = case.open().backup(case.store)
     assert any(entry.depth for entry in point.files.values())
-    case.before = contents(case.open())
+    case.before = trees.snapshots(case.open())
     case.open().copy(to=copied)
     for path in objects(case.url, "packs")[1::2]:
         flip(path, 1000)
@@ -260,14 +262,14 @@ def test_lists_of_runs_that_are_damaged_are_mended(case, copied, monkeypatch):
 def test_damaged_snapshots_come_back_from_a_copy(case, copied):
     for path in objects(case.url, "snapshots")[:2]:
         path.write_bytes(b"garbage")
-    damaged = tree(case.url)
+    damaged = trees.files(case.url)
     size = sum(len(content) for key, content in damaged.items() if key.startswith("packs/"))
     done = case.open().repair(from_=copied)
     assert [action.source for action in done.actions] == [copied.url] * 2
     case.is_whole()
     check_nothing_is_deleted(case, damaged)
-    assert "damaged/snapshots" in " ".join(tree(case.url))
-    if case.secret is None and copied._objects.encrypted is False:
+    assert "damaged/snapshots" in " ".join(trees.files(case.url))
+    if case.secret is None and copied._objects.access.encrypted is False:
         assert sum(path.stat().st_size for path in objects(case.url, "packs")) == size, "content that is here is shared"
 
 
@@ -294,11 +296,11 @@ def test_what_a_newer_version_wrote_is_left_alone(plain):
     path = objects(case.url, "snapshots")[0]
     body = b'{"version":2}'
     path.write_bytes(b'{"blake3":"%s","snapshot":%s}\n' % (blake3(body).hexdigest().encode(), body))
-    before = tree(case.url)
+    before = trees.files(case.url)
     done = case.open().repair(from_=case.byte_copy())
     assert done.actions == ()
     assert "upgrade" in done.lost[0].message
-    assert tree(case.url) == before
+    assert trees.files(case.url) == before
 
 
 # -- small objects ---------------------------------------------------------------------------------------------------
@@ -315,7 +317,7 @@ def test_small_objects_are_mended(case, copied):
                 (case.url / key).write_text(damage)
         (case.url / "condemned").mkdir(exist_ok=True)
         (case.url / "condemned" / f"20260101T000000Z-{'0' * 16}.json").write_text("garbage")
-        damaged = tree(case.url)
+        damaged = trees.files(case.url)
         done = case.open().repair(from_=copied)
         assert not done.lost
         assert (case.url / "config.json").read_bytes() == config
@@ -362,10 +364,10 @@ def test_keys_and_notes_come_back_from_a_copy_made_byte_by_byte(sealed):
     case.open().forget([gone])
     del case.before[gone]
     copy = case.byte_copy()
-    whole = tree(case.url)
+    whole = trees.files(case.url)
     current = next(key.id for key in case.open().keys if key.current)
     for helps in (True, False):
-        put_back(case.url, whole)
+        trees.put_back(case.url, whole)
         for path in [*objects(case.url, "keys"), *objects(case.url, "forgotten")]:
             if path.stem != current:
                 path.write_text("garbage")
@@ -376,7 +378,9 @@ def test_keys_and_notes_come_back_from_a_copy_made_byte_by_byte(sealed):
         if helps:
             case.is_whole()
             assert opened(case.url, "two").snapshots()
-        assert "garbage" in {content.decode() for key, content in tree(case.url).items() if key.startswith("damaged/")}
+        assert "garbage" in {
+            content.decode() for key, content in trees.files(case.url).items() if key.startswith("damaged/")
+        }
 
 
 # -- when something is in the way ------------------------------------------------------------------------------------
@@ -391,7 +395,7 @@ def test_an_interrupted_repair_is_finished_by_the_next(plain):
     flip_table(packs[2])
     objects(case.url, "snapshots")[0].write_bytes(b"garbage")
     (case.url / "config.json").write_bytes(b"garbage")
-    damaged = tree(case.url)
+    damaged = trees.files(case.url)
     plan = case.open().plan_repair(from_=copy)
     counting = FaultyStorage(open_storage(case.url))
     Repository(counting).repair(plan, from_=copy)
@@ -413,7 +417,7 @@ def test_an_interrupted_repair_is_finished_by_the_next(plain):
     interruptions = 0
     for at in range(1, operations + 1, max(1, operations // 15)):
         for then in (Then.WORKS, Then.BROKEN):
-            put_back(case.url, damaged)
+            trees.put_back(case.url, damaged)
             moment = Moment.AFTER if at % 2 else Moment.BEFORE
             struck.clear()
             storage = FaultyStorage(open_storage(case.url), at, fault, moment, then)
@@ -430,12 +434,12 @@ def test_an_interrupted_repair_is_finished_by_the_next(plain):
 def test_a_copy_that_cannot_be_reached_is_no_reason_to_give_anything_up(case):
     copy = case.byte_copy()
     flip(objects(case.url, "packs")[0], 1000)
-    before = tree(case.url)
+    before = trees.files(case.url)
     plan = case.open().plan_repair(from_=copy)
     storage = FaultyStorage(open_storage(copy.url), 4, fail_with(OSError(errno.EPIPE, "gone")), then=Then.BROKEN)
     with pytest.raises(OSError, match="gone"):
         case.open().repair(plan, from_=opened(storage, case.secret))
-    assert tree(case.url) == before
+    assert trees.files(case.url) == before
     with pytest.raises(NotFoundError):
         case.open().repair(from_=Repository(case.root / "nobody"))
 
@@ -486,11 +490,11 @@ def test_prune_leaves_alone_what_was_set_aside(case):
     copy = case.copied("another")
     flip(objects(case.url, "packs")[0], 1000)
     case.open().repair(from_=copy)
-    aside = {key: content for key, content in tree(case.url).items() if key.startswith("damaged/")}
+    aside = {key: content for key, content in trees.files(case.url).items() if key.startswith("damaged/")}
     assert aside
     for _time in range(2):
         case.open().prune(grace=timedelta(0))
-    assert aside.items() <= tree(case.url).items()
+    assert aside.items() <= trees.files(case.url).items()
     case.is_whole()
 
 

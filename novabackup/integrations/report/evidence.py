@@ -1,4 +1,4 @@
-"""What a report is about: what was seen of a repository, its store and its copies at one time, as data."""
+"""Collects the evidence for a report: the state of a repository, its store and its copies at one time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from novabackup.repository.snapshot import Snapshot, Snapshots
 from novabackup.retention import DEFAULT, ForgetPlan, Policy, Verdict
 from novabackup.store.store import IndexStore
 
-__all__ = ["Copy", "Limits", "Live", "Point", "Seen", "facts", "survey"]
-
 _DAMAGED_PIN = "the pin is damaged"
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How old things may be before somebody should act; what the alert rules for Prometheus say, too.
+    """Age limits after which someone should act; the same as in the alert rules for Prometheus.
 
     Attributes:
         backup: The newest healthy snapshot, here and in each copy.
-        verify: The last verification, where runs are remembered.
+        verify: The last verification, where runs are recorded.
         drill: The last drill.
     """
 
@@ -46,12 +44,12 @@ class Point:
         id: Its id.
         time: When it was taken.
         store: URL of its store.
-        tags: Its labels.
-        message: What was said of it.
-        files: How many it has.
-        size: Bytes of them.
+        tags: Its tags.
+        message: Its message.
+        files: Number of files.
+        size: Bytes of its files.
         added: Bytes that the repository grew by for it.
-        vectors: How many vectors its indexes have, or documents where there are none; None if nothing was counted.
+        vectors: Number of vectors in its indexes, or of documents if it has none; None if nothing was counted.
         problems: What the checks found when it was taken.
         pin: Why it is pinned; None if it is not.
         kept: Whether the policy keeps it; None if that is not known.
@@ -85,9 +83,9 @@ class Live:
     Attributes:
         problems: What is wrong with them.
         missing: Files that are gone, and that the newest backup has.
-        error: Why they could not be looked at; empty if they could.
-        interrupted: What an ingest or a restore that died left behind; empty if nothing did.
-        busy: Who is writing to them now; empty if nobody is. They are not looked at then.
+        error: Why they could not be checked; empty if they could.
+        interrupted: What an interrupted ingest or restore left behind; empty if there is none.
+        busy: Who is writing to them now, so that they were not checked; empty if nobody is.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -99,14 +97,14 @@ class Live:
 
 @attrs.frozen(kw_only=True)
 class Copy:
-    """Another repository that is to have the snapshots, too.
+    """Another repository that should have the snapshots, too.
 
     Attributes:
-        name: What it is called.
-        url: Where it is.
+        name: Its name.
+        url: Its URL.
         error: Why it cannot be read; empty if it can.
-        snapshots: How many it has.
-        newest: When the newest healthy one of them was taken; None if there is none.
+        snapshots: Number of its snapshots.
+        newest: When its newest healthy snapshot was taken; None if there is none.
     """
 
     name: str
@@ -118,25 +116,25 @@ class Copy:
 
 @attrs.frozen(kw_only=True)
 class Seen:
-    """What was seen.
+    """The evidence for a report.
 
     Attributes:
-        time: When.
+        time: When it was collected.
         repository: URL of the repository.
-        store: URL of the one store that it is about; empty for all of the repository.
-        error: Why the repository cannot be read; empty if it can. Then nothing else is known of it.
+        store: URL of the one store that the report covers; empty for the whole repository.
+        error: Why the repository cannot be read, so that nothing else is known of it; empty if it can.
         points: Its snapshots, oldest first.
         elsewhere: How many snapshots of other stores it has.
         problems: What is wrong with the repository.
         stored: Bytes of all packs.
-        drills: How drills went, oldest first.
-        verified: The last verification that is known of; None if there is none.
-        remembers: Whether runs are remembered, so that a verification would be known of.
+        drills: Results of drills, oldest first.
+        verified: The last known verification; None if there is none.
+        remembers: Whether runs are recorded, so that a verification would be known.
         policy: What `forget` would keep, as text.
         warnings: What `forget` would warn of.
-        live: The live files; None if nobody looked.
+        live: The live files; None if they were not checked.
         copies: Other repositories.
-        limits: How old things may be.
+        limits: Age limits.
     """
 
     time: datetime
@@ -182,7 +180,7 @@ def survey(
     limits: Limits | None = None,
     now: datetime | None = None,
 ) -> Seen:
-    """Look at a repository, at the live files of a store, and at copies; arguments as for `report`."""
+    """Inspect a repository, the live files of a store, and copies; arguments as for `report`."""
     policy = Policy.of(policy)
     ours = [run for run in runs or () if run.kind == "verify" and run.repository == repository.url]
     ours = [run for run in ours if store is None or run.store in ("", store.url)]
@@ -219,7 +217,7 @@ def survey(
 
 
 def _said(error: NovaBackupError | OSError) -> str:
-    """Tell an error to people: our own ones need no name."""
+    """Describe an error for people: our own errors need no class name."""
     text = told(error)
     return text.removeprefix(f"{type(error).__name__}: ") if isinstance(error, NovaBackupError) else text
 
@@ -283,7 +281,7 @@ def _vectors(files: Iterable[FileEntry]) -> int | None:
 
 
 def facts(seen: Seen) -> dict[str, Any]:
-    """Give all of it for programs: mappings, lists, texts, numbers and times."""
+    """Return all evidence for programs: mappings, lists, texts, numbers and times."""
     found: dict[str, Any] = attrs.asdict(seen, value_serializer=_plain)
     found["limits"] = {name: span.total_seconds() for name, span in attrs.asdict(seen.limits).items()}
     found["healthy"] = seen.healthy and seen.healthy.id

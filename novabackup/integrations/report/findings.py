@@ -1,4 +1,4 @@
-"""What is wrong, how urgent it is, and what to do about it: a pure function of what was seen."""
+"""Derives findings from the evidence: what is wrong, how urgent it is, and what to do, without any I/O."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import attrs
 
 from novabackup._support.text import count
 from novabackup.format.records import Drill, Problem
-from novabackup.integrations.report.seen import Live, Point, Seen
-
-__all__ = ["Finding", "Light", "ago", "judge", "seconds", "span", "summary"]
+from novabackup.integrations.report.evidence import Live, Point, Seen
 
 _SKEW = timedelta(minutes=5)
-"""How far the clocks of hosts may be apart."""
+"""How far the clocks of hosts may differ."""
 _CHECK = "novabackup check --read-data-subset 100%"
 
 
 class Light(enum.StrEnum):
-    """How it is, as a whole."""
+    """Overall state, or urgency of a finding."""
 
     GOOD = "healthy"
     SOON = "look at it soon"
@@ -29,7 +27,7 @@ class Light(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One thing that is wrong.
 
     Attributes:
         light: How urgent it is.
@@ -43,7 +41,7 @@ class Finding:
 
 
 def summary(seen: Seen) -> tuple[Light, str]:
-    """Say in one sentence how it is: that all is well, or what is wrong and what to do now."""
+    """Summarize the state in one sentence: that all is well, or what is wrong and what to do now."""
     findings = judge(seen)
     if not findings:
         assert seen.healthy is not None
@@ -58,7 +56,7 @@ def summary(seen: Seen) -> tuple[Light, str]:
 
 
 def judge(seen: Seen) -> tuple[Finding, ...]:
-    """Find what is not as it should be, the most urgent first."""
+    """Return what is wrong, the most urgent first."""
     found = [*_live(seen), *_repository(seen), *_drill(seen), *_verify(seen), *_copies(seen)]
     return tuple(sorted(found, key=lambda finding: finding.light is not Light.NOW))
 
@@ -80,7 +78,7 @@ def _live(seen: Seen) -> Iterator[Finding]:
         )
     if live.error:
         yield _now(
-            f"The live files of {seen.store} cannot be looked at: {_end(live.error)}", "Look at the disk or the server."
+            f"The live files of {seen.store} cannot be checked: {_end(live.error)}", "Check the disk or the server."
         )
     if live.problems:
         yield _now(
@@ -96,7 +94,7 @@ def _live(seen: Seen) -> Iterator[Finding]:
 
 def _back(problems: Sequence[Problem]) -> str:
     index = all(len(problem.paths) == 1 and "bm25" in problem.paths[0] for problem in problems)
-    other = "write the index anew with novabackup repair --bm25" if index else "ingest again"
+    other = "rebuild the index with novabackup repair --bm25" if index else "ingest again"
     return f"Go back to the last good state with novabackup restore latest, or {other}."
 
 
@@ -104,13 +102,13 @@ def _repository(seen: Seen) -> Iterator[Finding]:
     if seen.error:
         yield _now(
             f"The repository {seen.repository} cannot be read: {_end(seen.error)}",
-            "Look at its disk or server, and at the key.",
+            "Check its disk or server, and the key.",
         )
         return
     if seen.problems:
         yield _now(
             f"The repository {seen.repository} is damaged: {_first(seen.problems)}.",
-            "Run novabackup repair --dry-run to see what can be had back, and from where.",
+            "Run novabackup repair --dry-run to see what can be recovered, and from where.",
         )
     newest = seen.backups[-1] if seen.backups else None
     if newest is None:
@@ -118,7 +116,7 @@ def _repository(seen: Seen) -> Iterator[Finding]:
     elif seen.healthy is None:
         yield _now(
             f"No snapshot is healthy; the newest has {_first(newest.problems)}.",
-            "Mend the live files, and run novabackup snapshot.",
+            "Repair the live files, and run novabackup snapshot.",
         )
     else:
         yield from _ages(seen, newest, seen.healthy)
@@ -130,12 +128,12 @@ def _ages(seen: Seen, newest: Point, healthy: Point) -> Iterator[Finding]:
     if newest.time > seen.time + _SKEW:
         yield _soon(
             f"Snapshot {newest.id} is from the future, {newest.time:%Y-%m-%d %H:%M} UTC.",
-            "Look at the clocks of the hosts.",
+            "Check the clocks of the hosts.",
         )
     if newest.problems:
         yield _now(
             f"The newest snapshot was taken of files that were not healthy: {_first(newest.problems)}.",
-            "Mend the live files, and run novabackup snapshot.",
+            "Repair the live files, and run novabackup snapshot.",
         )
     if seen.time - healthy.time > seen.limits.backup:
         yield _now(
@@ -150,7 +148,7 @@ def _drill(seen: Seen) -> Iterator[Finding]:
         return
     drill = seen.drill
     if drill is None:
-        yield _soon("Nobody has ever tried to restore a snapshot.", f"Run novabackup drill{_which(seen)}.")
+        yield _soon("No restore has ever been tested.", f"Run novabackup drill{_which(seen)}.")
     elif drill.problems:
         yield _now(
             f"The last drill failed, {ago(drill.time, seen.time)}: {_first(drill.problems)}.",
@@ -171,7 +169,7 @@ def _drill(seen: Seen) -> Iterator[Finding]:
 
 
 def _which(seen: Seen) -> str:
-    """Name the snapshot where a drill would not choose one by itself: it leaves the newest alone."""
+    """Return the argument for a drill that would not choose a snapshot by itself, since it skips the newest."""
     return "" if sum(not point.problems for point in seen.backups[:-1]) else " latest"
 
 
@@ -184,7 +182,7 @@ def _verify(seen: Seen) -> Iterator[Finding]:
         return
     run = seen.verified
     if run is None:
-        yield _soon("No verification is known of.", "Run novabackup verify.")
+        yield _soon("No verification is known.", "Run novabackup verify.")
     elif run.error:
         yield _now(f"The last verification failed, {ago(run.ended, seen.time)}: {_end(run.error)}", f"Run {_CHECK}.")
     elif seen.time - run.ended > seen.limits.verify:
@@ -198,7 +196,7 @@ def _copies(seen: Seen) -> Iterator[Finding]:
     for copy in seen.copies:
         where = f"The copy {copy.name} ({copy.url})"
         if copy.error:
-            yield _soon(f"{where} cannot be read: {_end(copy.error)}", "Look at its disk or server, and at the key.")
+            yield _soon(f"{where} cannot be read: {_end(copy.error)}", "Check its disk or server, and the key.")
         elif copy.newest is None:
             yield _soon(f"{where} has no healthy snapshot.", f"Run novabackup mirror {copy.name}.")
         elif seen.time - copy.newest > seen.limits.backup:
@@ -208,7 +206,7 @@ def _copies(seen: Seen) -> Iterator[Finding]:
             )
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- text --------------------------------------------------------------------------------------------------------------
 
 
 def _first(problems: Sequence[Problem]) -> str:
@@ -223,12 +221,12 @@ def _end(text: str) -> str:
 
 
 def seconds(milliseconds: int) -> str:
-    """Show how long something took."""
+    """Format a duration."""
     return f"{milliseconds / 1000:,.1f} s" if milliseconds < 120_000 else span(timedelta(milliseconds=milliseconds))
 
 
 def span(length: timedelta) -> str:
-    """Show how long something is, in its largest unit that leaves at least two: 47 hours, 2 days."""
+    """Format a time span in the largest unit of which there are at least two: 47 hours, 2 days."""
     total = max(0, int(length.total_seconds()))
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if total >= 2 * size:
@@ -237,5 +235,5 @@ def span(length: timedelta) -> str:
 
 
 def ago(time: datetime, now: datetime) -> str:
-    """Show how long ago something was."""
+    """Format how long ago a time was."""
     return "in the future" if time > now + _SKEW else f"{span(now - time)} ago"
