@@ -152,7 +152,7 @@ class Writer:
         return {"Metadata": {**self._bucket.client.extra.get("Metadata", {}), _TOKEN: token}, **self._class}
 
     def _sealed(self, digest: Any) -> dict[str, str]:
-        """Give what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
+        """Return what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
         if "ChecksumAlgorithm" in self._bucket.client.extra:
             return {}  # botocore does it
         return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
@@ -174,7 +174,7 @@ class Writer:
         )
 
     def _mine(self, key: str, token: str) -> Mapping[str, Any]:
-        """Give what the server says of the object that is there if the write with this token made it."""
+        """Return what the server says of the object that is there if the write with this token made it."""
         try:
             answer = self._bucket.head(key)
         except FileNotFoundError:
