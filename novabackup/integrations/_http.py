@@ -73,8 +73,8 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(f"expected the name of a header such as Authorization, found {name!r}")
         if not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(
-                f"the header {name}: expected one line of Latin characters, found others (not shown). Look at the "
-                "place that it comes from"
+                f"the header {name}: expected one line of Latin characters, found others (not shown). Check "
+                "where it comes from"
             )
     return dict(headers)
 

@@ -72,7 +72,7 @@ class HealthCheck:
             if rest <= 0:
                 raise UnhealthyError(
                     f"{_http.shown(self.url)}: expected a healthy service within {self.timeout:g} s, found at last, "
-                    f"after {polls} polls: {found}. Look at the log of the service"
+                    f"after {polls} polls: {found}. Check the log of the service"
                 )
             self.sleep(min(self.interval, rest))
 
@@ -133,7 +133,7 @@ class Query:
         except OSError as error:
             raise UnhealthyError(
                 f"{where}: expected an answer within {self.timeout:g} s, found {_reason(error)}. "
-                "Look at the log of the service"
+                "Check the log of the service"
             ) from error
         said = _parsed(answer)
         if answer.status != 200 or not answer.complete or not self._right(said):
@@ -141,7 +141,7 @@ class Query:
             size = "" if answer.complete else f" (and more than {_http.MOST} bytes)"
             raise UnhealthyError(
                 f"{where}: expected HTTP 200 with {wanted}, found {answer}{size}. "
-                "Check the store, restore it if need be, and look at the log of the service"
+                "Check the store, restore it if need be, and check the log of the service"
             )
         return said
 

@@ -92,7 +92,7 @@ class RecoveryPlan:
 
     def __str__(self) -> str:
         return "\n".join(
-            [f"recovery of {self.to} from snapshot {self.snapshot}", *_lines(self.steps, "is done already")]
+            [f"recovery of {self.to} from snapshot {self.snapshot}", *_lines(self.steps, " [is done already]")]
         )
 
 
@@ -124,7 +124,7 @@ class RecoveryReport:
         return "\n".join(
             [
                 f"{self.to} is recovered from snapshot {self.snapshot} of {self.taken:%Y-%m-%d %H:%M:%S} UTC",
-                *_lines(self.steps, "s"),
+                *_lines(self.steps, " [{:.1f} s]"),
                 f"recovery time {self.seconds:.1f} s; {before}",
             ]
         )
@@ -132,8 +132,7 @@ class RecoveryReport:
 
 def _lines(steps: Sequence[StepReport], done: str) -> list[str]:
     return [
-        f"  {number}. {step.step:<11} {step.says}"
-        + ("" if step.seconds is None else f" [{step.seconds:.1f} s]" if done == "s" else f" [{done}]")
+        f"  {number}. {step.step:<11} {step.says}" + ("" if step.seconds is None else done.format(step.seconds))
         for number, step in enumerate(steps, 1)
     ]
 

@@ -180,7 +180,7 @@ class Scheduler:
         """
         if only and only not in {job.name for job in self.jobs}:
             known = ", ".join(job.name for job in self.jobs)
-            raise ConfigurationError(f"expected one of the jobs {known}, found {only!r}. Look at [schedule]")
+            raise ConfigurationError(f"expected one of the jobs {known}, found {only!r}. Check [schedule]")
         # A job that was named waits for its turn; a run of all due jobs leaves them to the run in progress.
         with self._locked(wait=bool(only)) as alone:
             if not alone:

@@ -119,7 +119,7 @@ def apply(policy: Policy, candidates: Iterable[Candidate], *, now: datetime | No
         if candidate.pinned:
             said[candidate.id].kept.append("pinned")
         if candidate.state is State.DAMAGED:
-            said[candidate.id].kept.append("damaged: mend it from a copy of the repository, or forget it by name")
+            said[candidate.id].kept.append("damaged: repair it from a copy of the repository, or forget it by name")
     whole = [candidate for candidate in reversed(snapshots) if candidate.state is not State.DAMAGED]
     for of_store in _by_store(whole).values():
         believed = [candidate for candidate in of_store if _believed(candidate, now)]

@@ -8,12 +8,12 @@ __all__ = ["alert_rules", "dashboard"]
 
 
 def alert_rules() -> str:
-    """Give the rules for Prometheus, as YAML: write them to a file that ``rule_files`` of its configuration names."""
+    """Return the rules for Prometheus, as YAML: write them to a file that ``rule_files`` of its configuration names."""
     return _text("alerts.yml")
 
 
 def dashboard() -> str:
-    """Give the dashboard for Grafana, as JSON: import it there, and choose a data source."""
+    """Return the dashboard for Grafana, as JSON: import it there, and choose a data source."""
     return _text("grafana-dashboard.json")
 
 
