@@ -269,7 +269,7 @@ MISTAKES = [
     ),
     (
         'Mine = { when = "daily", run = ["check"] }',
-        "novabackup.toml:8: schedule.Mine: expected a name of small letters",
+        "novabackup.toml:8: schedule.Mine: expected a job name of lower-case letters",
     ),
     ("snapshot = 3", "novabackup.toml:8: schedule.snapshot: expected a time"),
     ('snapshot = { when = "daily", run = ["snapshot", "--tga"] }', "snapshot --tga: Unknown option: --tga"),
