@@ -46,7 +46,7 @@ class Guarantees:
     """What a storage was seen to do, by trying it.
 
     Attributes:
-        exclusive_create: Of several writers that `create` one key, one wins and the others are told.
+        exclusive_create: Of several writers that `create` one key, one wins and the others get an error.
         compare_and_swap: `swap` replaces only the version that was named.
     """
 
@@ -133,19 +133,19 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def confirm(self) -> None:
-        """Make sure that all that was read came from one unchanged version.
+        """Check that all that was read came from one unchanged version.
 
         Raises:
             ChangedError: The object was changed or replaced since it was opened.
         """
 
     def proof(self) -> Proof:
-        """Give what the whole content can be compared with by somebody who reads all of it, in pieces."""
+        """Return the proof for a caller that reads the whole content in pieces."""
         return Proof()
 
     @abc.abstractmethod
     def file(self) -> BinaryIO:
-        """Give the content as a real file with a descriptor, for a child process to read.
+        """Return the content as a real file with a descriptor, for a child process to read.
 
         The file is at offset 0, read-only, and closed together with the reader. A storage that is not a local file
         system copies the content to an anonymous temporary file first.
@@ -279,15 +279,15 @@ class Storage(abc.ABC):
         """Take a lock that the system itself releases when this process dies.
 
         Returns:
-            The lock, taken already, to be released on exit; None for storages that have nothing of the kind.
+            The lock, taken already, to be released on exit; None for storages without such locks.
 
         Raises:
-            BlockingIOError: Somebody holds it.
+            BlockingIOError: Another process holds it.
         """
 
     @abc.abstractmethod
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
-        """Remove what interrupted writes left behind and nobody can see: temporary files, unfinished uploads.
+        """Remove what interrupted writes left behind and no caller can see: temporary files, unfinished uploads.
 
         Args:
             older_than: Seconds, by the storage's clock; the remains of writes that may still be running stay.
@@ -316,7 +316,7 @@ class Storage(abc.ABC):
         if part.size > len(part.data):
             part = self.read_part(key, 0, part.size)
         if part.size != len(part.data):
-            raise ChangedError(f"{self.url}/{key}: somebody replaced it while it was read")
+            raise ChangedError(f"{self.url}/{key}: another process replaced it while it was read")
         return part.data
 
     def read_part(self, key: str, start: int, length: int) -> Part:
@@ -334,7 +334,7 @@ class Storage(abc.ABC):
             return Part(reader.read(*clipped(start, length, reader.entry.size)), reader.entry.size)
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object under the key."""
+        """Return whether there is an object under the key."""
         try:
             self.entry(key)
         except FileNotFoundError:
@@ -342,7 +342,7 @@ class Storage(abc.ABC):
         return True
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Tell which of these objects are there, with as few requests as may be."""
+        """Return which of these objects exist, with as few requests as possible."""
         return {key for key in keys if self.exists(key)}
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -354,7 +354,7 @@ class Storage(abc.ABC):
         return (entry.key for entry in self.entries(prefix))
 
     def classed(self, storage_class: str) -> Storage:
-        """Give the same place once more; what is written through that one goes into a storage class.
+        """Return a storage for the same place that writes into a storage class.
 
         Raises:
             ConfigurationError: There are no storage classes here.
@@ -365,7 +365,7 @@ class Storage(abc.ABC):
         )
 
     def frozen(self, keys: Collection[str]) -> list[Frozen]:
-        """Tell which of these objects cannot be read before they have been thawed; a missing key is no error."""
+        """Return which of these objects cannot be read before they have been thawed; a missing key is no error."""
         return []
 
     def thaw(self, frozen: Frozen, days: int, tier: str) -> None:
@@ -379,7 +379,7 @@ class Storage(abc.ABC):
         raise ConfigurationError(f"{self.url}: nothing is ever frozen there")
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
-        """Tell which of these objects may not be deleted yet; a missing key is no error."""
+        """Return which of these objects may not be deleted yet; a missing key is no error."""
         return []
 
     def protect(self, keys: Iterable[str]) -> None:  # noqa: B027 - most have nothing to do
@@ -402,11 +402,11 @@ class Storage(abc.ABC):
         return None
 
     def refuses(self, key: str) -> str | None:
-        """Say why nothing can be under a key here; None for a key that can be used."""
+        """Return why nothing can be under a key here; None for a key that can be used."""
         return unportable(key)
 
     def local_path(self, key: str) -> Path | None:
-        """Say where on this host an object is, for programs that can only open files; None where it is elsewhere."""
+        """Return where on this host an object is, for programs that can only open files; None where it is elsewhere."""
         return None
 
     # -- links and folders, where a storage has such; others know objects alone ------------------------------------
@@ -467,6 +467,6 @@ class Storage(abc.ABC):
 
 
 def clipped(start: int, length: int, size: int) -> tuple[int, int]:
-    """Say which offset and how many bytes of an object `Storage.read_part` means."""
+    """Return which offset and how many bytes of an object `Storage.read_part` means."""
     begin = max(0, size + start) if start < 0 else min(start, size)
     return begin, min(length, size - begin)

@@ -24,8 +24,6 @@ from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.format.records import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
-__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "named", "naming", "spool"]
-
 _LOG = logging.getLogger("novabackup")
 
 SPOOLED = 64 << 20
@@ -57,7 +55,7 @@ def naming(url: str) -> Iterator[None]:
 
 
 def named(error: OSError, url: str) -> OSError:
-    """Give an error of the backend again, of the kind that its number says, with the URL of the object in it."""
+    """Return an error of the backend as the OSError that its number stands for, with the URL of the object in it."""
     number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
     text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
     return OSError(number, text, url)
@@ -100,7 +98,7 @@ class ObjectReader(Reader):
         if len(data) != length:
             raise ChangedError(
                 f"{self._storage.locate(key)}: expected {length} bytes at {start}, found {len(data)}. "
-                "Somebody replaced it while it was read"
+                "Another process replaced it while it was read"
             )
         return data
 
@@ -110,7 +108,7 @@ class ObjectReader(Reader):
             data = self._storage.fetch(self.entry, start, length)
         except FileNotFoundError:
             raise ChangedError(
-                f"{self._storage.locate(self.entry.key)}: somebody removed it while it was read"
+                f"{self._storage.locate(self.entry.key)}: another process removed it while it was read"
             ) from None
         self.confirm()
         return data
@@ -121,12 +119,12 @@ class ObjectReader(Reader):
         try:
             found = self._storage.entry(key)
         except FileNotFoundError:
-            raise ChangedError(f"{self._storage.locate(key)}: somebody removed it while it was read") from None
+            raise ChangedError(f"{self._storage.locate(key)}: another process removed it while it was read") from None
         if found != self.entry:
             raise ChangedError(
                 f"{self._storage.locate(key)}: expected the version that was opened ({self.entry.size} bytes, "
                 f"{self.entry.identity!r}), found {found.size} bytes, {found.identity!r}. "
-                "Somebody replaced it while it was read"
+                "Another process replaced it while it was read"
             )
 
     def file(self) -> BinaryIO:
@@ -142,7 +140,7 @@ class ObjectReader(Reader):
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
             file.write(self.read(start, min(_BLOCK, self.entry.size - start)))
-        file.seek(0)  # also flushes, for whoever reads from the descriptor
+        file.seek(0)  # also flushes, for processes that read from the descriptor
         return file
 
     def close(self) -> None:
@@ -167,7 +165,7 @@ class KeyedStorage(Storage):
         return f"{type(self).__name__}({self.url!r})"
 
     def locate(self, key: str) -> str:
-        """Give the URL of an object, for messages."""
+        """Return the URL of an object, for messages."""
         return f"{self.url}{'' if self.url.endswith('/') else '/'}{key}"
 
     @abc.abstractmethod
@@ -175,7 +173,7 @@ class KeyedStorage(Storage):
         """Read a range of an object, if it is still the version named and the backend can tell."""
 
     def checked(self, key: str) -> str:
-        """Give a key back that is safe to use.
+        """Return the key if it is safe to use.
 
         Raises:
             ConfigurationError: It is not.
@@ -191,7 +189,7 @@ class KeyedStorage(Storage):
             self.checked(key)
 
     def hold(self, key: str) -> AbstractContextManager[None] | None:
-        """Say that there is nothing of the kind."""
+        """Return None: there are no such locks."""
         self.checked(key)
         return None
 
@@ -212,7 +210,7 @@ class KeyedStorage(Storage):
     def _changed(self, key: str, identity: str, found: str) -> ChangedError:
         return ChangedError(
             f"{self.locate(key)}: expected the version {identity!r}, found {found!r}. "
-            "Somebody else replaced it meanwhile"
+            "Another process replaced it meanwhile"
         )
 
 
@@ -378,7 +376,7 @@ class ObjectStorage(KeyedStorage):
 class MemoryStorage(ObjectStorage):
     """Objects in this process, for tests: ``memory://``, or a `MemoryFileSystem` of one's own.
 
-    Objects are told apart by a hash of their content: the times that the file system keeps may repeat.
+    Objects are distinguished by a hash of their content: the times that the file system keeps may repeat.
     """
 
     def open(self, key: str) -> Reader:
@@ -426,7 +424,7 @@ class _MemoryReader(ObjectReader):
         super().__init__(storage, entry)
         self._data = data
         if blake3(data).hexdigest() != entry.identity:
-            raise ChangedError(f"{storage.locate(entry.key)}: somebody replaced it while it was opened")
+            raise ChangedError(f"{storage.locate(entry.key)}: another process replaced it while it was opened")
 
     def _fetch(self, start: int, length: int) -> bytes:
         return self._data[start : start + length]

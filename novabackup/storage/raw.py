@@ -15,7 +15,7 @@ _BLOCK = 4 << 20
 
 
 def hash_of(storage: Storage, key: str) -> str:
-    """Give the BLAKE3 hash of what is there now.
+    """Return the BLAKE3 hash of what is there now.
 
     Raises:
         FileNotFoundError: There is nothing.
@@ -48,15 +48,15 @@ class RawFile(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Give the position."""
+        """Return the position."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -72,7 +72,7 @@ class RawReader(RawFile):
     """A reader as a raw binary file, so that ``io.BufferedReader`` and parsers can work on it."""
 
     def __init__(self, reader: Reader) -> None:
-        """Read from a reader that somebody else closes.
+        """Read from a reader that the caller closes.
 
         Args:
             reader: What to read.

@@ -100,7 +100,7 @@ def test_a_file_that_somebody_changes_while_it_is_copied_is_not_trusted(grown, m
         confirm(self)
 
     monkeypatch.setattr(LocalSource, "confirm", changing)
-    with pytest.raises(RollbackError, match="somebody changed it"):
+    with pytest.raises(RollbackError, match="another process changed it"):
         point.restore()
     monkeypatch.undo()
     assert path.read_bytes() == b"somebody else"

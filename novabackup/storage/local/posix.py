@@ -47,11 +47,11 @@ _ZERO_PAGE = bytes(PAGE)
 _COARSE_NS = 2_500_000_000
 """Longer than the coarsest tick of any file system (FAT: 2 s)."""
 _PATIENCE = 5
-"""How often to wait for a file that somebody keeps writing to before it is no longer vouched for."""
+"""How often to wait for a file that another process keeps writing to before it is no longer vouched for."""
 _IN_MEMORY = ("tmpfs", "ramfs", "hugetlbfs")
 
 
-class Draft:
+class TemporaryFile:
     """A temporary file beside the one that it is to become; gone on exit unless it was published."""
 
     def __init__(self, target: Path, *, secret: bool) -> None:
@@ -69,7 +69,7 @@ class Draft:
         self.descriptor = os.open(self.path, flags, 0o600 if secret else 0o666)
         self._at = 0
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> TemporaryFile:
         return self
 
     def __exit__(
@@ -178,9 +178,9 @@ class LocalSource(Source):
         return pread(self.descriptor, start, length, self._url)
 
     def confirm(self) -> None:
-        """Make sure that it is still what it was when it was opened."""
+        """Check that it is still what it was when it was opened."""
         if identity_of(os.fstat(self.descriptor)) != self._identity:
-            raise ChangedError(f"{self._url}: somebody changed it while it was copied")
+            raise ChangedError(f"{self._url}: another process changed it while it was copied")
 
     def close(self) -> None:
         """Close the file."""
@@ -262,7 +262,7 @@ def pread(descriptor: int, start: int, length: int, url: str) -> bytes:
         if not block:
             raise ChangedError(
                 f"{url}: expected {length} bytes more, found the end at {start}. "
-                "Somebody cut it short while it was read"
+                "Another process cut it short while it was read"
             )
         blocks.append(block)
         start += len(block)
@@ -270,7 +270,7 @@ def pread(descriptor: int, start: int, length: int, url: str) -> bytes:
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
-class Lock(AbstractContextManager[None]):
+class FileLock(AbstractContextManager[None]):
     """An open file to be locked; a forked child gives its copy up at once.
 
     The lock belongs to the open file, which both share: a child that outlives its killed parent would keep it.
@@ -294,7 +294,7 @@ class Lock(AbstractContextManager[None]):
         """Lock it.
 
         Raises:
-            BlockingIOError: Somebody else holds it, and waiting was not asked for.
+            BlockingIOError: Another process holds it, and waiting was not asked for.
         """
         fcntl.flock(self.descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -314,7 +314,7 @@ class Lock(AbstractContextManager[None]):
             os.close(descriptor)
 
     def stands(self) -> bool:
-        """Tell whether the path still leads to this file, which others may have removed before it was locked."""
+        """Return whether the path still leads to this file, which others may have removed before it was locked."""
         try:
             return os.path.samestat(os.fstat(self.descriptor), os.lstat(self.path))
         except FileNotFoundError:
@@ -322,7 +322,7 @@ class Lock(AbstractContextManager[None]):
 
 
 # The one thing here that all of a process shares, since descriptors are and a fork copies them all.
-_open_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+_open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def _abandon_locks() -> None:
@@ -337,13 +337,15 @@ os.register_at_fork(after_in_child=_abandon_locks)
 def passing_lock(path: Path) -> Iterator[None]:
     """Wait for a lock whose file is there only while somebody holds it or waits for it."""
     while True:
-        with (lock := Lock(path)):
+        with (lock := FileLock(path)):
             lock.take(wait=True)
             if lock.stands():
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone and starts anew
+                    path.unlink(
+                        missing_ok=True
+                    )  # while it is held: a process that waits for it finds it gone and starts again
                 return
 
 
@@ -358,13 +360,13 @@ def remains_in(folders: Iterable[Path]) -> list[Path]:
 
 
 def remove_remains(path: Path, before: float) -> bool:
-    """Remove what an interrupted write left behind, if it is old and nobody holds it."""
+    """Remove what an interrupted write left behind, if it is old and no process holds it."""
     with contextlib.suppress(FileNotFoundError, BlockingIOError):
         status = os.lstat(path)
         unfinished_link = stat.S_ISLNK(status.st_mode) and path.suffix == ".tmp"
         if (stat.S_ISREG(status.st_mode) or unfinished_link) and status.st_mtime <= before:
-            # Whoever swaps an object right now holds its lock file; nobody ever locks a temporary file.
-            with (lock := Lock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
+            # A process that swaps an object right now holds its lock file; no process ever locks a temporary file.
+            with (lock := FileLock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
                 if path.suffix == ".lock":
                     lock.take()
                 path.unlink()
@@ -441,7 +443,7 @@ def wait_until_older(status: os.stat_result, age: int) -> None:
 
 
 def _in_memory(device: int) -> bool:
-    """Tell whether a file system keeps files in memory only, and so never notices writes through memory maps."""
+    """Return whether a file system keeps files in memory only, and so never notices writes through memory maps."""
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
@@ -455,5 +457,5 @@ def _in_memory(device: int) -> bool:
 
 
 def identity_of(status: os.stat_result) -> str:
-    """Give what changes whenever a file is written or replaced."""
+    """Return what changes whenever a file is written or replaced."""
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}-{status.st_ctime_ns}"

@@ -52,11 +52,11 @@ class LocalReader(Reader):
         if found != {self._identity}:
             raise ChangedError(
                 f"{self._url}: expected the version {self._identity!r} that was opened, found "
-                f"{', '.join(sorted(found - {self._identity}))!r}. Somebody changed it while it was read"
+                f"{', '.join(sorted(found - {self._identity}))!r}. Another process changed it while it was read"
             )
 
     def file(self) -> BinaryIO:
-        """Give the content as a file of its own offset."""
+        """Return the content as a file of its own offset."""
         try:
             descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # a system without /proc
@@ -64,7 +64,7 @@ class LocalReader(Reader):
         file = os.fdopen(descriptor, "rb")
         self._files.append(file)
         if not os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor)):
-            raise ChangedError(f"{self._url}: somebody replaced it while it was read")
+            raise ChangedError(f"{self._url}: another process replaced it while it was read")
         return file
 
     def close(self) -> None:

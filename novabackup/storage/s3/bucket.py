@@ -36,7 +36,7 @@ class Bucket:
         self.sums = Sums()
 
     def key(self, key: str) -> str:
-        """Give the name that an object has in the bucket."""
+        """Return the name that an object has in the bucket."""
         return f"{self.root}/{key}" if self.root else key
 
     def call(self, key: str, method: str, **request: Any) -> Mapping[str, Any]:
@@ -143,7 +143,7 @@ def size_in(answer: Mapping[str, Any]) -> int:
 
 
 def etag_of(identity: str) -> str:
-    """Give the ETag, as requests name it, of the version with this identity."""
+    """Return the ETag, as requests name it, of the version with this identity."""
     return f'"{identity.rpartition("-")[0]}"'
 
 

@@ -77,7 +77,7 @@ class S3Client:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        """Look at the options; nothing is sent yet.
+        """Check the options; nothing is sent yet.
 
         Args:
             url: Where the storage is, for messages.
@@ -156,7 +156,7 @@ class S3Client:
         return self._made[1]
 
     def run(self, work: Callable[[s3fs.S3FileSystem], Coroutine[Any, Any, Any]]) -> Any:
-        """Wait for work on the event loop of s3fs; whoever is interrupted while waiting leaves nothing running.
+        """Wait for work on the event loop of s3fs; a caller that is interrupted while waiting leaves nothing running.
 
         s3fs itself would let a request go on after Ctrl-C, and it would take effect some time later.
         """
@@ -206,11 +206,7 @@ def _prompt_socket(address: Any) -> socket.socket:
 
 
 def _check(url: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that s3fs would not take, or only find out about at the first request.
-
-    Raises:
-        ConfigurationError: There is such an option, or one that would make records unreadable.
-    """
+    """Refuse options that s3fs would not take, or only find out about at the first request."""
     known = {"profile", "skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"}
     known.update(inspect.signature(s3fs.S3FileSystem.__init__).parameters)
     unknown = sorted(options.keys() - (known - {"self", "kwargs"}))
@@ -244,6 +240,6 @@ def _attempts(retries: Mapping[str, Any] | None) -> int:
 
 
 def _pause(attempt: int) -> float:
-    """Give the seconds to wait after an attempt; spread at random, so that those who met do not meet again."""
+    """Return the seconds to wait after an attempt; spread at random, so that those who met do not meet again."""
     longest = min(_FIRST_PAUSE * 2.0 ** (attempt - 1), _LONGEST_PAUSE)
     return longest * (0.5 + secrets.randbelow(500) / 1000)

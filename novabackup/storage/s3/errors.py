@@ -103,7 +103,7 @@ class RefusedError(OSError):
 
 
 def passes(error: BaseException) -> bool:
-    """Tell whether a later attempt may succeed: throttling, a fault of the server, a broken connection."""
+    """Return whether a later attempt may succeed: throttling, a fault of the server, a broken connection."""
     answer = _answer(error)
     if answer:
         return _status(answer) in _PASSING_STATUS or _code(answer) in _PASSING
@@ -111,7 +111,7 @@ def passes(error: BaseException) -> bool:
 
 
 def wanted_pause(error: BaseException) -> float:
-    """Give the seconds that the server asks to be left alone for; 0 if it says nothing."""
+    """Return the seconds that the server asks to be left alone for; 0 if it says nothing."""
     said = _answer(error).get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
     return float(said) if said.isdecimal() else 0.0
 
@@ -141,7 +141,7 @@ def explained(error: Exception, url: str, place: str, tried: str) -> Exception:
 
 
 def _unsent(error: Exception) -> str:
-    """Say why a request could not even be sent."""
+    """Return why a request could not even be sent."""
     if isinstance(error, _NO_LOGIN):
         return (
             f"the login has expired or was never made ({error}). Run `aws sso login` with the profile in use, then try "

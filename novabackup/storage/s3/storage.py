@@ -31,8 +31,6 @@ from novabackup.storage.s3.states import MAY_BE_FROZEN, frozen_state, lock_state
 from novabackup.storage.s3.sums import SumProof, sum_in
 from novabackup.storage.s3.writes import USUAL_PARTS, Writer, parts_of
 
-__all__ = ["S3Storage"]
-
 _LOG = logging.getLogger("novabackup")
 
 _T = TypeVar("_T")
@@ -147,12 +145,7 @@ class S3Storage(KeyedStorage):
         return data
 
     def proof(self, entry: Entry, expected: str) -> Proof:
-        """Give what the content of a version can be compared with.
-
-        Args:
-            entry: The version.
-            expected: The sum that the server gives of it; empty if it gives none.
-        """
+        """Return the proof for the content of a version; ``expected`` is the server's sum, empty if it has none."""
         if not expected or self._bucket.sums.useless:
             return Proof()
         parts, length = int(expected.partition("-")[2] or 0), 0
@@ -164,7 +157,7 @@ class S3Storage(KeyedStorage):
         return SumProof(self._bucket.sums, f"{self.locate(entry.key)} {expected}", expected, length)
 
     def _part_sizes(self, key: str) -> tuple[int, ...]:
-        """Give the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
+        """Return the size of the first part of an object, or, where the server does not tell, sizes that are likely."""
         try:
             answer = self._bucket.head(key, PartNumber=1)
         except (FileNotFoundError, RefusedError):
@@ -192,7 +185,7 @@ class S3Storage(KeyedStorage):
         return Part(data[:length], size_in(answer))
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Tell which of these objects are there: one by one if they are few, else by a list of their folder."""
+        """Return which of these objects exist: one by one if they are few, else by a list of their folder."""
         if len(keys) <= _FEW:
             return super().present(keys)
         return set(keys) & {key for key, _item in self._bucket.listed(_folder(keys))}
@@ -314,7 +307,7 @@ class S3Storage(KeyedStorage):
         return removed
 
     def classed(self, storage_class: str) -> S3Storage:
-        """Give the same place once more; what is written through that one goes into a storage class."""
+        """Return a storage for the same place that writes into a storage class."""
         if not _CLASS.fullmatch(storage_class):
             raise ConfigurationError(
                 f"{self.url}: expected a storage class such as STANDARD_IA, found {storage_class!r}"
@@ -325,7 +318,7 @@ class S3Storage(KeyedStorage):
         return classed
 
     def frozen(self, keys: Collection[str]) -> list[Frozen]:
-        """Tell which of these objects cannot be read before they have been thawed."""
+        """Return which of these objects cannot be read before they have been thawed."""
         suspects: Collection[str] = keys
         if len(keys) > _FEW:
             wanted = set(keys)
@@ -348,11 +341,11 @@ class S3Storage(KeyedStorage):
         except ArchivedError:
             pass  # so says S3 of what is readable by now
         except RefusedError as error:
-            if error.status != 409:  # somebody has asked already
+            if error.status != 409:  # another process has asked already
                 raise
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
-        """Tell which of these objects may not be deleted yet."""
+        """Return which of these objects may not be deleted yet."""
         return self._seen(lock_state, keys) if keys and self._lock_configuration().get("ObjectLockEnabled") else []
 
     def protect(self, keys: Iterable[str]) -> None:
@@ -387,13 +380,13 @@ class S3Storage(KeyedStorage):
             return {"ObjectLockEnabled": "Unknown"}
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOSYS, errno.EINVAL):
-                return {}  # no such configuration, or a server that knows nothing of the kind
+                return {}  # no such configuration, or a server without this feature
             raise
         # Some servers answer whatever they are asked, with nothing in it.
         return {**(answer.get("ObjectLockConfiguration") or {}), "Now": date_of(answer)}
 
     def _seen(self, state: Callable[[str, Mapping[str, Any]], _T | None], keys: Collection[str]) -> list[_T]:
-        """Look at objects, several at once; give what can be said of some of them."""
+        """Query objects, several at once; return what can be said of some of them."""
 
         def look(key: str) -> _T | None:
             try:
@@ -447,7 +440,7 @@ class _S3Reader(ObjectReader):
         buffer[:] = super().read(start, len(buffer))
 
     def proof(self) -> Proof:
-        """Give what the whole content can be compared with; what is small was compared when it came."""
+        """Return what the whole content can be compared with; what is small was compared when it came."""
         if len(self._head) == self.entry.size:
             return Proof()
         return self._place.proof(self.entry, self._expected)
@@ -460,7 +453,7 @@ class _S3Reader(ObjectReader):
     def _follow(self, start: int, data: bytes) -> None:
         if self._proof is None:
             if self._at <= len(self._head):
-                return  # nobody may want more than this
+                return  # perhaps no more than this is wanted
             self._proof = self.proof()
             self._proof.update(self._head[:start])
         self._proof.update(data)
@@ -482,6 +475,6 @@ def _blocks(reader: Reader) -> Iterator[bytes]:
 
 
 def _folder(keys: Collection[str]) -> str:
-    """Give the longest folder that all these objects lie in, as a beginning of their keys."""
+    """Return the longest folder that all these objects lie in, as a beginning of their keys."""
     folder = os.path.commonpath([key.rpartition("/")[0] for key in keys])
     return f"{folder}/" if folder else ""

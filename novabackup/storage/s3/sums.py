@@ -57,7 +57,7 @@ class Sums:
         self._lock = threading.Lock()
 
     def whole(self, name: str, answer: Mapping[str, Any], data: bytes) -> bool:
-        """Tell whether a whole object is to be believed.
+        """Return whether a whole object can be trusted.
 
         Args:
             name: What was read, for people.
@@ -74,7 +74,7 @@ class Sums:
         return self.received(f"{name} {expected}", expected, found.hexdigest() + expected[32:])
 
     def received(self, name: str, expected: str, found: str) -> bool:
-        """Tell whether content that was read is to be believed.
+        """Return whether content that was read can be trusted.
 
         Args:
             name: The version that was read: for people, and to know it again.
@@ -104,7 +104,7 @@ class Sums:
         return True
 
     def sent(self, name: str, expected: str, answer: Mapping[str, Any]) -> bool:
-        """Tell whether the server got what was written.
+        """Return whether the server got what was written.
 
         Args:
             name: What was written, for people.

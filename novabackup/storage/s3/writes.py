@@ -152,23 +152,13 @@ class Writer:
         return {"Metadata": {**self._bucket.client.extra.get("Metadata", {}), _TOKEN: token}, **self._class}
 
     def _sealed(self, digest: Any) -> dict[str, str]:
-        """Give what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
+        """Return what the server compares with what arrives; a bucket with Object Lock takes nothing without."""
         if "ChecksumAlgorithm" in self._bucket.client.extra:
             return {}  # botocore does it
         return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
 
     def _arrived(self, key: str, digest: Any, answer: Mapping[str, Any], altered: int) -> bool:
-        """Tell whether the server has what was sent, for those that do not compare by themselves.
-
-        Args:
-            key: What was written.
-            digest: Its sum.
-            answer: What the server says.
-            altered: How often it had something else so far.
-
-        Raises:
-            OSError: It never gets what is sent.
-        """
+        """Return whether the server has what was sent; some servers do not compare by themselves."""
         sums, url = self._bucket.sums, f"{self._bucket.client.url}/{key}"
         if sums.sent(url, digest.hexdigest(), answer):
             return True
@@ -184,7 +174,7 @@ class Writer:
         )
 
     def _mine(self, key: str, token: str) -> Mapping[str, Any]:
-        """Give what the server says of the object that is there if the write with this token made it."""
+        """Return what the server says of the object that is there if the write with this token made it."""
         try:
             answer = self._bucket.head(key)
         except FileNotFoundError:
