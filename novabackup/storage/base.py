@@ -46,7 +46,7 @@ class Guarantees:
     """What a storage was seen to do, by trying it.
 
     Attributes:
-        exclusive_create: Of several writers that `create` one key, exactly one succeeds, and the others know it.
+        exclusive_create: Of several writers that `create` one key, one wins and the others get an error.
         compare_and_swap: `swap` replaces only the version that was named.
     """
 
@@ -140,7 +140,7 @@ class Reader(abc.ABC):
         """
 
     def proof(self) -> Proof:
-        """Return what the whole content can be compared with by a caller that reads all of it, in pieces."""
+        """Return the proof for a caller that reads the whole content in pieces."""
         return Proof()
 
     @abc.abstractmethod
@@ -264,7 +264,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def move(self, key: str, to: str) -> None:
-        """Return an object another key; what was at that key before is replaced.
+        """Give an object another key; what was at that key before is replaced.
 
         Where the storage knows other things than objects, such as folders and links, whatever stands under the key is
         moved as it is: this is how something that is in the way is set aside.
@@ -279,7 +279,7 @@ class Storage(abc.ABC):
         """Take a lock that the system itself releases when this process dies.
 
         Returns:
-            The lock, taken already, to be released on exit; None for storages that have nothing of the kind.
+            The lock, taken already, to be released on exit; None for storages without such locks.
 
         Raises:
             BlockingIOError: Another process holds it.
@@ -287,7 +287,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def sweep(self, older_than: float, keys: Iterable[str] | None = None) -> int:
-        """Remove what interrupted writes left behind invisibly: temporary files, unfinished uploads.
+        """Remove what interrupted writes left behind and no caller can see: temporary files, unfinished uploads.
 
         Args:
             older_than: Seconds, by the storage's clock; the remains of writes that may still be running stay.
@@ -316,7 +316,7 @@ class Storage(abc.ABC):
         if part.size > len(part.data):
             part = self.read_part(key, 0, part.size)
         if part.size != len(part.data):
-            raise ChangedError(f"{self.url}/{key}: it was replaced while it was read")
+            raise ChangedError(f"{self.url}/{key}: another process replaced it while it was read")
         return part.data
 
     def read_part(self, key: str, start: int, length: int) -> Part:
@@ -342,7 +342,7 @@ class Storage(abc.ABC):
         return True
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Return which of these objects are there, with as few requests as may be."""
+        """Return which of these objects exist, with as few requests as possible."""
         return {key for key in keys if self.exists(key)}
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -354,7 +354,7 @@ class Storage(abc.ABC):
         return (entry.key for entry in self.entries(prefix))
 
     def classed(self, storage_class: str) -> Storage:
-        """Return the same place once more; what is written through that one goes into a storage class.
+        """Return a storage for the same place that writes into a storage class.
 
         Raises:
             ConfigurationError: There are no storage classes here.
@@ -402,11 +402,11 @@ class Storage(abc.ABC):
         return None
 
     def refuses(self, key: str) -> str | None:
-        """Say why nothing can be under a key here; None for a key that can be used."""
+        """Return why nothing can be under a key here; None for a key that can be used."""
         return unportable(key)
 
     def local_path(self, key: str) -> Path | None:
-        """Say where on this host an object is, for programs that can only open files; None where it is elsewhere."""
+        """Return where on this host an object is, for programs that can only open files; None where it is elsewhere."""
         return None
 
     # -- links and folders, where a storage has such; others know objects alone ------------------------------------

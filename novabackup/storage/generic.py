@@ -24,8 +24,6 @@ from novabackup.errors import ChangedError, ConfigurationError
 from novabackup.format.records import Attributes
 from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, Span, Storage, clipped
 
-__all__ = ["KeyedStorage", "MemoryStorage", "ObjectReader", "ObjectStorage", "named", "naming", "spool"]
-
 _LOG = logging.getLogger("novabackup")
 
 SPOOLED = 64 << 20
@@ -57,7 +55,7 @@ def naming(url: str) -> Iterator[None]:
 
 
 def named(error: OSError, url: str) -> OSError:
-    """Return an error of the backend again, of the kind that its number says, with the URL of the object in it."""
+    """Return an error of the backend as the OSError that its number stands for, with the URL of the object in it."""
     number = error.errno or next((found for kind, found in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
     text = error.strerror or (os.strerror(number) if number == errno.ENOENT else str(error))
     return OSError(number, text, url)
@@ -142,7 +140,7 @@ class ObjectReader(Reader):
         self._files.append(file)
         for start in range(0, self.entry.size, _BLOCK):
             file.write(self.read(start, min(_BLOCK, self.entry.size - start)))
-        file.seek(0)  # also flushes, for a reader that reads from the descriptor
+        file.seek(0)  # also flushes, for processes that read from the descriptor
         return file
 
     def close(self) -> None:
@@ -175,7 +173,7 @@ class KeyedStorage(Storage):
         """Read a range of an object, if it is still the version named and the backend can tell."""
 
     def checked(self, key: str) -> str:
-        """Return a key back that is safe to use.
+        """Return the key if it is safe to use.
 
         Raises:
             ConfigurationError: It is not.
@@ -191,7 +189,7 @@ class KeyedStorage(Storage):
             self.checked(key)
 
     def hold(self, key: str) -> AbstractContextManager[None] | None:
-        """Say that there is nothing of the kind."""
+        """Return None: there are no such locks."""
         self.checked(key)
         return None
 
@@ -378,7 +376,7 @@ class ObjectStorage(KeyedStorage):
 class MemoryStorage(ObjectStorage):
     """Objects in this process, for tests: ``memory://``, or a `MemoryFileSystem` of one's own.
 
-    Versions are identified by a hash of their content: the times that the file system keeps may repeat.
+    Objects are distinguished by a hash of their content: the times that the file system keeps may repeat.
     """
 
     def open(self, key: str) -> Reader:

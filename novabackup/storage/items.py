@@ -8,8 +8,6 @@ import attrs
 
 from novabackup.format.records import Attributes
 
-__all__ = ["Entry", "Folder", "Frozen", "Item", "Link", "Lock", "Other"]
-
 
 @attrs.frozen(kw_only=True)
 class Entry:

@@ -48,11 +48,11 @@ class RawFile(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
@@ -72,7 +72,7 @@ class RawReader(RawFile):
     """A reader as a raw binary file, so that ``io.BufferedReader`` and parsers can work on it."""
 
     def __init__(self, reader: Reader) -> None:
-        """Read from a reader that another process closes.
+        """Read from a reader that the caller closes.
 
         Args:
             reader: What to read.

@@ -20,7 +20,7 @@ from novabackup.errors import ChangedError, ConfigurationError, IntegrityError
 from novabackup.storage import Guarantees, open_storage
 from novabackup.storage.sftp import swap as swap_module
 from novabackup.storage.sftp import versions as versions_module
-from novabackup.storage.sftp.link import Link, LostError
+from novabackup.storage.sftp.connection import Connection, LostError
 
 LARGE = os.urandom(300_000)
 
@@ -213,7 +213,7 @@ def lose(monkeypatch):
     """Lose the answer to the next request of a kind, as a connection does that breaks just then."""
 
     def losing(method):
-        done = getattr(Link, method)
+        done = getattr(Connection, method)
         lost = []
 
         async def once(self, *arguments):
@@ -224,7 +224,7 @@ def lose(monkeypatch):
                 raise LostError(errno.ECONNRESET, "the line went dead")
             return found
 
-        monkeypatch.setattr(Link, method, once)
+        monkeypatch.setattr(Connection, method, once)
         return lost
 
     return losing
@@ -260,7 +260,7 @@ def test_ones_own_work_is_recognised_when_the_answer_was_lost(storage, other, ro
 def test_an_interrupt_leaves_nothing_running(storage):
     ended = threading.Event()
 
-    async def work(_link):
+    async def work(_connection):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         try:
             await asyncio.sleep(3600)
@@ -330,7 +330,7 @@ def test_a_server_without_hard_links_excludes_nobody_and_says_so(storage, other,
     async def unknown(self, *_):
         raise OSError(errno.ENOTSUP, "not supported")
 
-    monkeypatch.setattr(Link, "link", unknown)
+    monkeypatch.setattr(Connection, "link", unknown)
     assert storage.probe() == Guarantees(exclusive_create=False, compare_and_swap=False)
     storage.create("one", b"first")
     with pytest.raises(FileExistsError):
@@ -342,7 +342,7 @@ def test_a_server_that_cannot_rename_over_a_file_is_not_written_to_in_pieces(sto
     async def unknown(self, *_):
         raise OSError(errno.ENOTSUP, "not supported")
 
-    monkeypatch.setattr(Link, "replace", unknown)
+    monkeypatch.setattr(Connection, "replace", unknown)
     assert storage.probe() == Guarantees(exclusive_create=True, compare_and_swap=False)
     storage.write("one", [b"first"])
     with pytest.raises(OSError, match=r"posix-rename.*one"):
@@ -355,7 +355,7 @@ def test_a_server_that_cannot_rename_over_a_file_is_not_written_to_in_pieces(sto
 
 def die_at(number, before):
     """Let this process die at a request, before it is sent or after it was answered."""
-    ask, asked = Link.ask, []
+    ask, asked = Connection.ask, []
 
     async def counting(self, path, request, *arguments, **named):
         asked.append(path)
@@ -367,7 +367,7 @@ def die_at(number, before):
             if len(asked) >= number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    Link.ask = counting
+    Connection.ask = counting
 
 
 def in_a_child(place, number, work):

@@ -105,7 +105,8 @@ class Machine(RuleBasedStateMachine):
         guard = snapshot(self.store, self.repository)
         self.kept[guard.__enter__().id] = self.live
         write(self.folder, files)
-        guard._sessions.pop()._held._let_go()  # as the kernel does when the process dies
+        held, _ = guard._guard._sessions.pop()._entered
+        held._let_go()  # as the kernel does when the process dies
         self.crashed = True
 
     @rule()

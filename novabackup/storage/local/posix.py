@@ -47,11 +47,11 @@ _ZERO_PAGE = bytes(PAGE)
 _COARSE_NS = 2_500_000_000
 """Longer than the coarsest tick of any file system (FAT: 2 s)."""
 _PATIENCE = 5
-"""How often to wait for a file that keeps changing before its version counts as unknown."""
+"""How often to wait for a file that another process keeps writing to before it is no longer vouched for."""
 _IN_MEMORY = ("tmpfs", "ramfs", "hugetlbfs")
 
 
-class Draft:
+class TemporaryFile:
     """A temporary file beside the one that it is to become; gone on exit unless it was published."""
 
     def __init__(self, target: Path, *, secret: bool) -> None:
@@ -69,7 +69,7 @@ class Draft:
         self.descriptor = os.open(self.path, flags, 0o600 if secret else 0o666)
         self._at = 0
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> TemporaryFile:
         return self
 
     def __exit__(
@@ -270,7 +270,7 @@ def pread(descriptor: int, start: int, length: int, url: str) -> bytes:
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
-class Lock(AbstractContextManager[None]):
+class FileLock(AbstractContextManager[None]):
     """An open file to be locked; a forked child gives its copy up at once.
 
     The lock belongs to the open file, which both share: a child that outlives its killed parent would keep it.
@@ -322,7 +322,7 @@ class Lock(AbstractContextManager[None]):
 
 
 # The one thing here that all of a process shares, since descriptors are and a fork copies them all.
-_open_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+_open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def _abandon_locks() -> None:
@@ -337,13 +337,15 @@ os.register_at_fork(after_in_child=_abandon_locks)
 def passing_lock(path: Path) -> Iterator[None]:
     """Wait for a lock whose file exists only while a process holds it or waits for it."""
     while True:
-        with (lock := Lock(path)):
+        with (lock := FileLock(path)):
             lock.take(wait=True)
             if lock.stands():
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)  # while it is held: a waiting process finds it gone and starts again
+                    path.unlink(
+                        missing_ok=True
+                    )  # while it is held: a process that waits for it finds it gone and starts again
                 return
 
 
@@ -363,8 +365,8 @@ def remove_remains(path: Path, before: float) -> bool:
         status = os.lstat(path)
         unfinished_link = stat.S_ISLNK(status.st_mode) and path.suffix == ".tmp"
         if (stat.S_ISREG(status.st_mode) or unfinished_link) and status.st_mtime <= before:
-            # A process that swaps an object now holds its lock file; temporary files are never locked.
-            with (lock := Lock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
+            # A process that swaps an object right now holds its lock file; no process ever locks a temporary file.
+            with (lock := FileLock(path)) if path.suffix == ".lock" else contextlib.nullcontext():
                 if path.suffix == ".lock":
                     lock.take()
                 path.unlink()

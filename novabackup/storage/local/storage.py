@@ -32,9 +32,9 @@ from novabackup.storage.local.posix import (
     READ,
     TICK_NS,
     UNSYNCABLE,
-    Draft,
+    FileLock,
     LocalSource,
-    Lock,
+    TemporaryFile,
     identity_of,
     make_folder,
     passing_lock,
@@ -50,8 +50,6 @@ from novabackup.storage.local.posix import (
 )
 from novabackup.storage.local.reader import LocalReader
 from novabackup.storage.local.trees import describe, entry_of, kind_of, put_folder, put_link, take_away, walk
-
-__all__ = ["LocalStorage"]
 
 _LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -123,7 +121,7 @@ class LocalStorage(Storage):
 
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, int]]:
-        """Open a regular file; return its descriptor and its size."""
+        """Open a regular file; give its descriptor and its size."""
         path = self._path(key)
         self._regular(path, key)
         descriptor = os.open(path, READ)
@@ -164,7 +162,7 @@ class LocalStorage(Storage):
         On a file system without hard links, an empty object is seen for a moment, and stays if the process dies then.
         """
         path = self._path(key)
-        with Draft(path, secret=False) as draft:
+        with TemporaryFile(path, secret=False) as draft:
             draft.fill((data,))
             draft.flush()
             try:
@@ -201,7 +199,8 @@ class LocalStorage(Storage):
                     wait_until_older(status, TICK_NS)
                     return self._replace(key, path, (data,), None, status)
         raise ChangedError(
-            f"{self._url(key)}: expected the version {identity!r}, found {found!r}. Another process replaced it"
+            f"{self._url(key)}: expected the version {identity!r}, found {found!r}. "
+            "Another process replaced it meanwhile"
         )
 
     def delete(self, key: str) -> None:
@@ -245,7 +244,7 @@ class LocalStorage(Storage):
         path = self._path(key)
         self._look(path, key)
         make_folder(path.parent)
-        lock = Lock(path)
+        lock = FileLock(path)
         try:
             lock.take()
         except BlockingIOError as error:
@@ -262,14 +261,14 @@ class LocalStorage(Storage):
         """Remove temporary files of interrupted writes, and lock files that no process holds."""
         if not self._root.is_dir():
             return 0
-        with Draft(self._root / "clock", secret=True) as draft:
+        with TemporaryFile(self._root / "clock", secret=True) as draft:
             # The times of files are the server's where the folder is mounted from one, so its clock has to tell.
             now = os.fstat(draft.descriptor).st_mtime
             found = remains(self._root) if keys is None else remains_in(self._folders_of(keys))
             return sum(remove_remains(path, now - older_than) for path in found if path != draft.path)
 
     def probe(self) -> Guarantees:
-        """Return what the kernel promises: links and renames are exclusive, and locks exclude."""
+        """Return what the kernel guarantees: links and renames are exclusive, and locks exclude."""
         return Guarantees(exclusive_create=True, compare_and_swap=True)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -289,14 +288,14 @@ class LocalStorage(Storage):
     # -- links and folders -------------------------------------------------------------------------------------------
 
     def refuses(self, key: str) -> str | None:
-        """Say why nothing can be under a key here."""
+        """Return why nothing can be under a key here."""
         reason = unsafe(key)
         if not reason and any(OURS.fullmatch(part) for part in key.split("/")):
             reason = "names of this form are for temporary files"
         return reason
 
     def local_path(self, key: str) -> Path:
-        """Say where an object is, links that stay inside followed."""
+        """Return where an object is, links that stay inside followed."""
         return self._path(key)
 
     def look(self, key: str) -> Item | None:
@@ -329,7 +328,7 @@ class LocalStorage(Storage):
         return take_away(self._own(key))
 
     def _own(self, key: str) -> Path:
-        """Return the path of the object itself; links on the way to it are followed if they stay inside."""
+        """Return the path of a key itself; links on the way to it are followed if they stay inside."""
         self._check(key)
         parent, _, name = key.rpartition("/")
         return (self._path(parent) if parent else self._root) / name
@@ -390,7 +389,7 @@ class LocalStorage(Storage):
         return Path(self.url, key)
 
     def _look(self, path: Path, key: str) -> os.stat_result | None:
-        """Look at a file that may be missing.
+        """Return the status of a file that may be missing.
 
         Anything but a regular file is refused before it is opened: opening a pipe blocks, opening a device can act.
         """
@@ -405,7 +404,7 @@ class LocalStorage(Storage):
         return status
 
     def _regular(self, path: Path, key: str) -> os.stat_result:
-        """Look at a file that has to be there."""
+        """Return the status of a file that has to exist."""
         status = self._look(path, key)
         if status is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._url(key))
@@ -419,7 +418,7 @@ class LocalStorage(Storage):
         attributes: Attributes | None,
         old: os.stat_result | None,
     ) -> Entry:
-        with Draft(path, secret=bool(attributes or old)) as draft:
+        with TemporaryFile(path, secret=bool(attributes or old)) as draft:
             draft.fill(blocks)
             if attributes:
                 draft.adopt(attributes.uid, attributes.gid, attributes.mode)
@@ -442,13 +441,7 @@ class LocalStorage(Storage):
         return None
 
     def _walk(self, folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Entry]:
-        """Return the files below a folder in the order of their keys.
-
-        Args:
-            folder: Its real path.
-            prefix: What the keys of its files begin with.
-            above: Real paths of the folder and of those that were gone through to it, so that no link leads round.
-        """
+        """Yield the files below a folder in the order of their keys; ``above`` keeps links from leading in a circle."""
         try:
             with os.scandir(folder) as listing:
                 items = [(item.name, _is_folder(item)) for item in listing]

@@ -40,7 +40,7 @@ def kind_of(mode: int) -> str:
 
 
 def describe(path: Path, key: str) -> Item | None:
-    """Return what is at a path itself; None if there is nothing."""
+    """Describe what is at a path itself; None if nothing is there."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         status = os.lstat(path)
         if stat.S_ISREG(status.st_mode):
@@ -54,7 +54,7 @@ def describe(path: Path, key: str) -> Item | None:
 
 
 def walk(folder: Path, prefix: str, enter: Callable[[str], bool]) -> Iterator[Item]:
-    """Return all that is below a folder in the order of keys, following no link.
+    """Yield all that is below a folder in the order of keys, following no link.
 
     Args:
         folder: Its real path.

@@ -77,7 +77,7 @@ class S3Client:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        """Look at the options; nothing is sent yet.
+        """Check the options; nothing is sent yet.
 
         Args:
             url: Where the storage is, for messages.
@@ -156,7 +156,7 @@ class S3Client:
         return self._made[1]
 
     def run(self, work: Callable[[s3fs.S3FileSystem], Coroutine[Any, Any, Any]]) -> Any:
-        """Wait for work on the event loop of s3fs; an interrupt while waiting leaves nothing running.
+        """Wait for work on the event loop of s3fs; a caller that is interrupted while waiting leaves nothing running.
 
         s3fs itself would let a request go on after Ctrl-C, and it would take effect some time later.
         """
@@ -206,11 +206,7 @@ def _prompt_socket(address: Any) -> socket.socket:
 
 
 def _check(url: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that s3fs would not take, or only find out about at the first request.
-
-    Raises:
-        ConfigurationError: There is such an option, or one that would make records unreadable.
-    """
+    """Refuse options that s3fs would not take, or only find out about at the first request."""
     known = {"profile", "skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"}
     known.update(inspect.signature(s3fs.S3FileSystem.__init__).parameters)
     unknown = sorted(options.keys() - (known - {"self", "kwargs"}))
@@ -222,7 +218,7 @@ def _check(url: str, options: Mapping[str, Any]) -> None:
         )
     if unknown:
         raise ConfigurationError(
-            f"{url}: expected storage_options that s3fs knows, found {', '.join(unknown)}. Leave them out or fix them"
+            f"{url}: expected storage_options that s3fs knows, found {', '.join(unknown)}. Leave them out or mend them"
         )
     if strange := sorted(extra.keys() - _ABOUT_OBJECTS):
         raise ConfigurationError(

@@ -141,7 +141,7 @@ def explained(error: Exception, url: str, place: str, tried: str) -> Exception:
 
 
 def _unsent(error: Exception) -> str:
-    """Say why a request could not even be sent."""
+    """Return why a request could not even be sent."""
     if isinstance(error, _NO_LOGIN):
         return (
             f"the login has expired or was never made ({error}). Run `aws sso login` with the profile in use, then try "
@@ -150,7 +150,7 @@ def _unsent(error: Exception) -> str:
     if isinstance(error, botocore.exceptions.ProfileNotFound):
         return (
             f"{error}. Profiles are looked for in ~/.aws/config and ~/.aws/credentials, or where AWS_CONFIG_FILE and "
-            "AWS_SHARED_CREDENTIALS_FILE say: fix the name in storage_options or AWS_PROFILE"
+            "AWS_SHARED_CREDENTIALS_FILE say: mend the name in storage_options or AWS_PROFILE"
         )
     if isinstance(error, _NO_CREDENTIALS):
         return (
@@ -162,12 +162,12 @@ def _unsent(error: Exception) -> str:
 
 
 def _refusal(error: Exception, answer: Mapping[str, Any], url: str, tried: str) -> Exception:
-    """Return what the server's answer means, by its code and status and not by what s3fs made of it."""
+    """Say what the server's answer means, by its code and status and not by what s3fs made of it."""
     status, code = _status(answer), _code(answer)
     text = str(answer.get("Error", {}).get("Message") or error)
     said = text if code in text or code.isdecimal() else f"{code}: {text}"
     if status == 404:
-        missing = "there is no such bucket. Create it, or fix the URL" if code == "NoSuchBucket" else ""
+        missing = "there is no such bucket. Create it, or mend the URL" if code == "NoSuchBucket" else ""
         return FileNotFoundError(errno.ENOENT, missing or os.strerror(errno.ENOENT), url)
     if code == "InvalidObjectState":
         archive = answer.get("Error", {}).get("StorageClass") or "an archive"

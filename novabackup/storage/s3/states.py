@@ -29,7 +29,7 @@ def frozen_state(key: str, answer: Mapping[str, Any]) -> Frozen | None:
 
 
 def thaw_request(frozen: Frozen, days: int, tier: str) -> dict[str, Any]:
-    """Return how to ask for an object to become readable."""
+    """Say how to ask for an object to become readable."""
     request: dict[str, Any] = {"GlacierJobParameters": {"Tier": tier}}
     # What intelligent tiering has put away comes back for good.
     return {"Days": days, **request} if frozen.storage_class in ARCHIVES else request

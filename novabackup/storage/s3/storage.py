@@ -31,8 +31,6 @@ from novabackup.storage.s3.states import MAY_BE_FROZEN, frozen_state, lock_state
 from novabackup.storage.s3.sums import SumProof, sum_in
 from novabackup.storage.s3.writes import USUAL_PARTS, Writer, parts_of
 
-__all__ = ["S3Storage"]
-
 _LOG = logging.getLogger("novabackup")
 
 _T = TypeVar("_T")
@@ -147,12 +145,7 @@ class S3Storage(KeyedStorage):
         return data
 
     def proof(self, entry: Entry, expected: str) -> Proof:
-        """Return what the content of a version can be compared with.
-
-        Args:
-            entry: The version.
-            expected: The sum that the server gives of it; empty if it gives none.
-        """
+        """Return the proof for the content of a version; ``expected`` is the server's sum, empty if it has none."""
         if not expected or self._bucket.sums.useless:
             return Proof()
         parts, length = int(expected.partition("-")[2] or 0), 0
@@ -192,7 +185,7 @@ class S3Storage(KeyedStorage):
         return Part(data[:length], size_in(answer))
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Return which of these objects are there: one by one if they are few, else by a list of their folder."""
+        """Return which of these objects exist: one by one if they are few, else by a list of their folder."""
         if len(keys) <= _FEW:
             return super().present(keys)
         return set(keys) & {key for key, _item in self._bucket.listed(_folder(keys))}
@@ -314,7 +307,7 @@ class S3Storage(KeyedStorage):
         return removed
 
     def classed(self, storage_class: str) -> S3Storage:
-        """Return the same place once more; what is written through that one goes into a storage class."""
+        """Return a storage for the same place that writes into a storage class."""
         if not _CLASS.fullmatch(storage_class):
             raise ConfigurationError(
                 f"{self.url}: expected a storage class such as STANDARD_IA, found {storage_class!r}"
@@ -348,7 +341,7 @@ class S3Storage(KeyedStorage):
         except ArchivedError:
             pass  # so says S3 of what is readable by now
         except RefusedError as error:
-            if error.status != 409:  # it was requested before
+            if error.status != 409:  # another process has asked already
                 raise
 
     def locks(self, keys: Collection[str]) -> list[Lock]:
@@ -387,13 +380,13 @@ class S3Storage(KeyedStorage):
             return {"ObjectLockEnabled": "Unknown"}
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOSYS, errno.EINVAL):
-                return {}  # no such configuration, or a server that knows nothing of the kind
+                return {}  # no such configuration, or a server without this feature
             raise
         # Some servers answer whatever they are asked, with nothing in it.
         return {**(answer.get("ObjectLockConfiguration") or {}), "Now": date_of(answer)}
 
     def _seen(self, state: Callable[[str, Mapping[str, Any]], _T | None], keys: Collection[str]) -> list[_T]:
-        """Inspect objects, several at once; return what was found for some of them."""
+        """Query objects, several at once; return what can be said of some of them."""
 
         def look(key: str) -> _T | None:
             try:
@@ -433,7 +426,7 @@ class _S3Reader(ObjectReader):
         self._proof: Proof | None = None
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a range; a reader that reads all from the beginning to the end has it compared with the server's sum."""
+        """Read a range; whoever reads all from the beginning to the end has it compared with the server's sum."""
         data = super().read(start, length)
         if start == 0:
             self._at, self._proof = 0, None
@@ -460,7 +453,7 @@ class _S3Reader(ObjectReader):
     def _follow(self, start: int, data: bytes) -> None:
         if self._proof is None:
             if self._at <= len(self._head):
-                return  # a caller may not want more than this
+                return  # perhaps no more than this is wanted
             self._proof = self.proof()
             self._proof.update(self._head[:start])
         self._proof.update(data)

@@ -158,17 +158,7 @@ class Writer:
         return {"ContentMD5": base64.b64encode(digest.digest()).decode()}
 
     def _arrived(self, key: str, digest: Any, answer: Mapping[str, Any], altered: int) -> bool:
-        """Return whether the server has what was sent, for those that do not compare by themselves.
-
-        Args:
-            key: What was written.
-            digest: Its sum.
-            answer: What the server says.
-            altered: How often it had something else so far.
-
-        Raises:
-            OSError: It never gets what is sent.
-        """
+        """Return whether the server has what was sent; some servers do not compare by themselves."""
         sums, url = self._bucket.sums, f"{self._bucket.client.url}/{key}"
         if sums.sent(url, digest.hexdigest(), answer):
             return True

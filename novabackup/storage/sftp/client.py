@@ -1,4 +1,4 @@
-"""The way to an SFTP server: a verified connection, made again when it breaks, in a thread that an interrupt spares.
+"""The way to an SFTP server: a verified connection, opened again when it breaks, in a thread that an interrupt spares.
 
 asyncssh is used as it is and not through the file system of ``sshfs``, which takes any host key by default, cannot be
 given a time limit for connecting, and does not reconnect.
@@ -21,10 +21,8 @@ from typing import Any, Generic, TypeVar
 import asyncssh
 
 from novabackup.errors import ConfigurationError
-from novabackup.storage.sftp.link import Link, LostError, together
+from novabackup.storage.sftp.connection import Connection, LostError, together
 from novabackup.storage.sftp.url import Address
-
-__all__ = ["OPTIONS", "Call", "SftpClient"]
 
 OPTIONS = """
     agent_identities agent_path client_certs client_keys compression_algs config connect_timeout disable_trivial_auth
@@ -76,7 +74,7 @@ class Call(Generic[_Result]):
             self._ended.set()
 
     def result(self) -> _Result:
-        """Wait for the end; an interrupt while waiting leaves nothing running."""
+        """Wait for the end; a caller that is interrupted while waiting leaves nothing running."""
         try:
             return self._future.result()
         except BaseException:
@@ -84,7 +82,7 @@ class Call(Generic[_Result]):
             raise
 
     def give_up(self) -> None:
-        """End the work, if it has not ended, and wait until it has; its errors are ignored."""
+        """End the work, if it has not ended, and wait until it has; its error is discarded."""
         self._is_given_up.set()  # before a look at the task: work that has not begun yet never will
         if not self._ended.is_set():
             task = self._task
@@ -142,11 +140,13 @@ class SftpClient:
         if not isinstance(self._options.get("tunnel", ""), str):
             raise ConfigurationError(f"{self._url}: expected a tunnel such as user@host, found an object")
 
-    def run(self, work: Callable[[Link], Coroutine[Any, Any, _Result]]) -> _Result:
+    def run(self, work: Callable[[Connection], Coroutine[Any, Any, _Result]]) -> _Result:
         """Do something and wait for it; see `start`."""
         return self.start(work).result()
 
-    def start(self, work: Callable[[Link], Coroutine[Any, Any, _Result]], attempts: int = _ATTEMPTS) -> Call[_Result]:
+    def start(
+        self, work: Callable[[Connection], Coroutine[Any, Any, _Result]], attempts: int = _ATTEMPTS
+    ) -> Call[_Result]:
         """Begin something that is done again from its start when the connection breaks.
 
         Args:
@@ -160,28 +160,28 @@ class SftpClient:
             engine = self._engine
         return Call(engine, lambda: self._attempt(engine, work, attempts))
 
-    def finish_with(self, link: Link, last: Callable[[], None]) -> None:
+    def finish_with(self, connection: Connection, last: Callable[[], None]) -> None:
         """Do the last thing with what belongs to a connection, if it is the one in use, without waiting."""
         engine = self._engine
-        if engine is not None and engine.link is link and not link.is_broken:
+        if engine is not None and engine.connection is connection and not connection.is_broken:
             engine.loop.call_soon_threadsafe(last)
 
     def remove(self, *paths: str) -> None:
         """Remove temporary files, if that can be done at once."""
 
-        async def work(link: Link) -> None:
-            await together(link.remove(path) for path in paths)
+        async def work(connection: Connection) -> None:
+            await together(connection.remove(path) for path in paths)
 
         if paths:
             with contextlib.suppress(OSError):
                 self.start(work, attempts=2).result()
 
     async def _attempt(
-        self, engine: _Engine, work: Callable[[Link], Coroutine[Any, Any, _Result]], attempts: int
+        self, engine: _Engine, work: Callable[[Connection], Coroutine[Any, Any, _Result]], attempts: int
     ) -> _Result:
         for attempt in range(attempts):
             try:
-                return await work(await self._link(engine))
+                return await work(await self._connection(engine))
             except LostError:
                 if attempt == attempts - 1:
                     raise
@@ -189,24 +189,20 @@ class SftpClient:
             await asyncio.sleep(0.1 * 2**attempt * (0.5 + secrets.randbelow(1000) / 1000))
         raise AssertionError("unreachable")
 
-    async def _link(self, engine: _Engine) -> Link:
+    async def _connection(self, engine: _Engine) -> Connection:
         async with engine.connecting:
-            link = engine.link
-            if link is None or link.is_broken:
-                link = await self._connect(again=link is not None)
-                engine.link = link
-            return link
+            connection = engine.connection
+            if connection is None or connection.is_broken:
+                connection = await self._connect(again=connection is not None)
+                engine.connection = connection
+            return connection
 
-    async def _connect(self, *, again: bool) -> Link:
-        """Connect and check the server's key.
-
-        Args:
-            again: There was a connection already, so that a server that is not there will be back.
-        """
+    async def _connect(self, *, again: bool) -> Connection:
+        """Connect and check the server's key; ``again``: a server that was connected before is expected to return."""
         where = self._address.host
         try:
             options = await self._prepared()
-            connection = await asyncssh.connect(where, options=options)
+            ssh = await asyncssh.connect(where, options=options)
         except ConfigurationError:
             raise
         except asyncssh.HostKeyNotVerifiable as error:
@@ -231,20 +227,20 @@ class SftpClient:
             raise self._unusable(error) from None
         try:
             async with asyncio.timeout(float(_DEFAULTS["login_timeout"])):
-                sftp = await connection.start_sftp_client(path_errors="surrogateescape")
+                sftp = await ssh.start_sftp_client(path_errors="surrogateescape")
         except (asyncssh.ConnectionLost, asyncssh.SFTPConnectionLost) as error:
-            connection.abort()
+            ssh.abort()
             raise LostError(errno.ECONNRESET, f"the server broke the connection off: {error}", self._url) from error
         except (asyncssh.Error, TimeoutError) as error:
-            connection.abort()
+            ssh.abort()
             raise ConfigurationError(
                 f"{self._url}: expected a server that speaks SFTP, found that it starts none ({error}). Look at "
                 "'Subsystem sftp' in its sshd_config, and whether the account may use it"
             ) from error
         except BaseException:
-            connection.abort()
+            ssh.abort()
             raise
-        return Link(connection, sftp, self._tally.add)
+        return Connection(ssh, sftp, self._tally.add)
 
     async def _prepared(self) -> asyncssh.SSHClientConnectionOptions:
         """Put the options together, and make sure that they verify the server's key."""
@@ -336,7 +332,7 @@ class _Engine:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.connecting = asyncio.Lock()
-        self.link: Link | None = None
+        self.connection: Connection | None = None
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._turn, name="novabackup-sftp", daemon=True)
         self._thread.start()
@@ -358,8 +354,8 @@ class _Engine:
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        if self.link is not None:
-            self.link.drop()
+        if self.connection is not None:
+            self.connection.drop()
         for task in others:
             task.cancel()
         if others:

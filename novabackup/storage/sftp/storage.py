@@ -17,10 +17,10 @@ from novabackup.storage.base import Block, Entry, Guarantees, Part, Reader, clip
 from novabackup.storage.generic import KeyedStorage, ObjectReader, naming
 from novabackup.storage.local.posix import OURS
 from novabackup.storage.sftp.client import SftpClient
-from novabackup.storage.sftp.draft import Creation, Draft
-from novabackup.storage.sftp.link import READ, File, Link, Status, together
-from novabackup.storage.sftp.paths import Tree
+from novabackup.storage.sftp.connection import READ, Connection, File, Status, together
+from novabackup.storage.sftp.paths import Folders
 from novabackup.storage.sftp.swap import Successions, remove_remains
+from novabackup.storage.sftp.temporary import Creation, TemporaryFile
 from novabackup.storage.sftp.url import Address
 from novabackup.storage.sftp.versions import (
     EXACT,
@@ -33,10 +33,8 @@ from novabackup.storage.sftp.versions import (
     temporary,
 )
 
-__all__ = ["SftpStorage"]
-
 _Result = TypeVar("_Result")
-_Work = Callable[[Link], Coroutine[Any, Any, _Result]]
+_Work = Callable[[Connection], Coroutine[Any, Any, _Result]]
 
 
 class SftpStorage(KeyedStorage):
@@ -68,9 +66,9 @@ class SftpStorage(KeyedStorage):
         address = Address.of(url)
         super().__init__(address.url)
         self._client = SftpClient(address, storage_options or {})
-        self._tree = Tree(self.url, address.folder)
+        self._folders = Folders(self.url, address.folder)
         self._clock = Clock()
-        self._successions = Successions(self._client, self._tree, self._clock)
+        self._successions = Successions(self._client, self._folders, self._clock)
 
     @property
     def requests(self) -> int:
@@ -82,27 +80,32 @@ class SftpStorage(KeyedStorage):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List objects below a folder, freshly, in the order of their keys; of small ones, the content is read."""
 
-        async def one(link: Link, key: str, path: str, status: Status) -> Entry | None:
+        async def one(connection: Connection, key: str, path: str, status: Status) -> Entry | None:
             try:
-                return await describe(link, key, path, status)
+                return await describe(connection, key, path, status)
             except FileNotFoundError:
                 return None  # it went away since it was listed
 
-        async def work(link: Link) -> list[Entry | None]:
-            return await together(one(link, *found) for found in await self._tree.files(link, prefix))
+        async def work(connection: Connection) -> list[Entry | None]:
+            return await together(one(connection, *found) for found in await self._folders.files(connection, prefix))
 
         return iter([entry for entry in self._do(prefix, work) if entry is not None])
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """List keys without a look into the files."""
-        return iter([key for key, _path, _status in self._do(prefix, lambda link: self._tree.files(link, prefix))])
+        return iter(
+            [
+                key
+                for key, _path, _status in self._do(prefix, lambda connection: self._folders.files(connection, prefix))
+            ]
+        )
 
     def entry(self, key: str) -> Entry:
         """Describe one object; of a small one, the content is read."""
         self.checked(key)
 
-        async def work(link: Link) -> Entry:
-            return await describe(link, key, *await self._tree.regular(link, key))
+        async def work(connection: Connection) -> Entry:
+            return await describe(connection, key, *await self._folders.regular(connection, key))
 
         return self._do(key, work)
 
@@ -111,11 +114,11 @@ class SftpStorage(KeyedStorage):
         return bool(self.present([key]))
 
     def present(self, keys: Collection[str]) -> set[str]:
-        """Return which of these objects are there, all at once."""
+        """Return which of these objects exist, with all requests at once."""
         every = [self.checked(key) for key in keys]
 
-        async def work(link: Link) -> list[tuple[str, Status | None]]:
-            return await together(self._tree.find_file(link, key) for key in every)
+        async def work(connection: Connection) -> list[tuple[str, Status | None]]:
+            return await together(self._folders.find_file(connection, key) for key in every)
 
         found = self._do(every[0] if len(every) == 1 else "", work) if every else []
         return {key for key, (_path, status) in zip(every, found, strict=True) if status is not None}
@@ -124,15 +127,15 @@ class SftpStorage(KeyedStorage):
         """Open one version of an object; waits up to some seconds if a large one was changed just now."""
         self.checked(key)
 
-        async def work(link: Link) -> _SftpReader:
-            path, status = await self._tree.regular(link, key)
-            file = await link.open(path, READ)
+        async def work(connection: Connection) -> _SftpReader:
+            path, status = await self._folders.regular(connection, key)
+            file = await connection.open(path, READ)
             try:
                 entry, data = await describe_open(file, key, status)
                 if data is not None:
                     file.close()
                     return _SftpReader(self, entry, data)
-                entry, vouched = await self._clock.settle(file, key, await self._tree.root(link))
+                entry, vouched = await self._clock.settle(file, key, await self._folders.root(connection))
                 return _SftpReader(self, entry, file, vouched=vouched)
             except BaseException:
                 file.close()
@@ -148,9 +151,9 @@ class SftpStorage(KeyedStorage):
         """Read a range of an object that never changes."""
         self.checked(key)
 
-        async def work(link: Link) -> Part:
-            path, status = await self._tree.regular(link, key)
-            async with await link.open(path, READ) as file:
+        async def work(connection: Connection) -> Part:
+            path, status = await self._folders.regular(connection, key)
+            async with await connection.open(path, READ) as file:
                 return Part(await file.read(*clipped(start, length, status.size)), status.size)
 
         return self._do(key, work)
@@ -164,17 +167,17 @@ class SftpStorage(KeyedStorage):
         keeps the whole seconds.
         """
         path, old = self._target(key)
-        draft = Draft(self._client, path, self.locate(key), secret=bool(attributes or old))
+        draft = TemporaryFile(self._client, path, self.locate(key), secret=bool(attributes or old))
 
-        async def begin(link: Link) -> None:
-            await self._with_folder(link, path, lambda: draft.open(link))
+        async def begin(connection: Connection) -> None:
+            await self._with_folder(connection, path, lambda: draft.open(connection))
 
         try:
             self._do(key, begin)
             draft.fill(blocks)
-            status = self._do(key, lambda link: draft.finish(link, attributes, old))
+            status = self._do(key, lambda connection: draft.finish(connection, attributes, old))
             entry = draft.described(key, status)
-            self._do(key, lambda link: draft.publish(link, entry))
+            self._do(key, lambda connection: draft.publish(connection, entry))
         except BaseException:
             draft.discard()
             raise
@@ -192,21 +195,19 @@ class SftpStorage(KeyedStorage):
         draft = temporary(posixpath.dirname(path))
         try:
             if old is None:
-                status = self._do(key, lambda link: self._with_folder(link, path, lambda: place(link, draft, data)))
+                status = self._do(
+                    key, lambda connection: self._with_folder(connection, path, lambda: place(connection, draft, data))
+                )
                 self._clock.note(status)
             if old is not None or not self._do(key, Creation(draft, path).carry_out):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.locate(key))
         finally:
             self._client.remove(draft)
-        self._do(key, lambda link: link.sync_folder(posixpath.dirname(path)))
+        self._do(key, lambda connection: connection.sync_folder(posixpath.dirname(path)))
         return describe_content(key, status, data)
 
     def swap(self, key: str, data: bytes, identity: str) -> Entry:
-        """Replace an object only if it is still the version named.
-
-        Raises:
-            ConfigurationError: The content is larger than 64 KiB, up to which versions are identified by content.
-        """
+        """Replace an object only if it is the version named; only content up to 64 KiB, which identifies a version."""
         self.checked(key)
         if len(data) > EXACT:
             raise ConfigurationError(f"{self.locate(key)}: expected at most {EXACT} bytes to swap, found {len(data)}")
@@ -220,11 +221,11 @@ class SftpStorage(KeyedStorage):
         """Remove an object, durably; one that is not there is no error."""
         self.checked(key)
 
-        async def work(link: Link) -> None:
-            path, status = await self._tree.find_file(link, key)
+        async def work(connection: Connection) -> None:
+            path, status = await self._folders.find_file(connection, key)
             if status is not None:
-                await link.remove(path)
-            await self._tree.sync_nearest(link, posixpath.dirname(path))
+                await connection.remove(path)
+            await self._folders.sync_nearest(connection, posixpath.dirname(path))
 
         self._do(key, work)
 
@@ -234,18 +235,18 @@ class SftpStorage(KeyedStorage):
         target, _old = self._target(to)
         asked = False
 
-        async def work(link: Link) -> None:
+        async def work(connection: Connection) -> None:
             nonlocal asked
-            source, status = await self._tree.find_itself(link, key)
+            source, status = await self._folders.find_itself(connection, key)
             if status is None:
-                if asked and await link.look(target) is not None:
+                if asked and await connection.look(target) is not None:
                     return  # it was done, and the answer got lost
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
-            await self._tree.make_folders(link, posixpath.dirname(target))
+            await self._folders.make_folders(connection, posixpath.dirname(target))
             asked = True
-            await link.replace(source, target)
+            await connection.replace(source, target)
             for folder in {posixpath.dirname(source), posixpath.dirname(target)}:
-                await link.sync_folder(folder)
+                await connection.sync_folder(folder)
 
         self._do(key, work)
 
@@ -253,15 +254,15 @@ class SftpStorage(KeyedStorage):
         """Flush files and the folders that they are in, up to the root."""
         every = [self.checked(key) for key in keys]
 
-        async def one(link: Link, key: str) -> str:
-            path, status = await self._tree.find_file(link, key)
+        async def one(connection: Connection, key: str) -> str:
+            path, status = await self._folders.find_file(connection, key)
             if status is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    await link.sync_file(path)
+                    await connection.sync_file(path)
             return path
 
-        async def work(link: Link) -> None:
-            await self._tree.sync_above(link, await together(one(link, key) for key in every))
+        async def work(connection: Connection) -> None:
+            await self._folders.sync_above(connection, await together(one(connection, key) for key in every))
 
         if every:
             self._do("", work)
@@ -270,16 +271,16 @@ class SftpStorage(KeyedStorage):
         """Remove temporary files of interrupted writes, and what decided about versions that are long gone."""
         beside = None if keys is None else [self.checked(key) for key in keys]
 
-        async def work(link: Link) -> int:
-            root = await self._tree.root(link)
-            found = await self._tree.remains(link, beside) if await link.look(root) else []
-            now = await self._clock.look(link, root) if found else None
-            return 0 if now is None else await remove_remains(link, found, now, older_than)
+        async def work(connection: Connection) -> int:
+            root = await self._folders.root(connection)
+            found = await self._folders.remains(connection, beside) if await connection.look(root) else []
+            now = await self._clock.look(connection, root) if found else None
+            return 0 if now is None else await remove_remains(connection, found, now, older_than)
 
         return self._do("", work)
 
     def checked(self, key: str) -> str:
-        """Return a key back that is safe to use.
+        """Return the key if it is safe to use.
 
         Raises:
             ConfigurationError: It is not.
@@ -295,17 +296,19 @@ class SftpStorage(KeyedStorage):
         path, _old = self._target(key)
         first, second = (temporary(posixpath.dirname(path)) for _ in range(2))
 
-        async def work(link: Link) -> Guarantees:
-            await link.remove(path)
-            await self._with_folder(link, path, lambda: place(link, first, b"first"))
-            await place(link, second, b"second")
+        async def work(connection: Connection) -> Guarantees:
+            await connection.remove(path)
+            await self._with_folder(connection, path, lambda: place(connection, first, b"first"))
+            await place(connection, second, b"second")
             exclusive = (
-                await _works(link.link(first, path))
-                and not await _works(link.link(second, path))
-                and await same_file(link, first, path)  # a copy would let a crash leave half of it
+                await _works(connection.link(first, path))
+                and not await _works(connection.link(second, path))
+                and await same_file(connection, first, path)  # a copy would let a crash leave half of it
             )
             swaps = (
-                exclusive and await _works(link.replace(second, path)) and not await _works(link.replace(second, path))
+                exclusive
+                and await _works(connection.replace(second, path))
+                and not await _works(connection.replace(second, path))
             )
             return Guarantees(exclusive_create=exclusive, compare_and_swap=swaps)
 
@@ -317,14 +320,16 @@ class SftpStorage(KeyedStorage):
     def _target(self, key: str) -> tuple[str, Status | None]:
         """Find where to write, and the existing object."""
         self.checked(key)
-        return self._do(key, lambda link: self._tree.find_file(link, key))
+        return self._do(key, lambda connection: self._folders.find_file(connection, key))
 
-    async def _with_folder(self, link: Link, path: str, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+    async def _with_folder(
+        self, connection: Connection, path: str, work: Callable[[], Coroutine[Any, Any, _Result]]
+    ) -> _Result:
         """Do something beside a file; make the folder if it turns out to be missing."""
         try:
             return await work()
         except FileNotFoundError:
-            await self._tree.make_folders(link, posixpath.dirname(path))
+            await self._folders.make_folders(connection, posixpath.dirname(path))
             return await work()
 
     def _do(self, key: str, work: _Work[_Result]) -> _Result:
@@ -347,30 +352,30 @@ class _SftpReader(ObjectReader):
         if isinstance(self._content, bytes):
             return self._content[start : start + length]
 
-        async def work(link: Link) -> bytes:
-            return await (await self._file(link)).read(start, length)
+        async def work(connection: Connection) -> bytes:
+            return await (await self._file(connection)).read(start, length)
 
         return self._sftp._do(self.entry.key, work)
 
-    async def _file(self, link: Link) -> File:
-        """Return the open file; reopen it after the connection broke, if it is still the same version."""
+    async def _file(self, connection: Connection) -> File:
+        """Return the open file; open it again where the connection broke, if it is still the same version."""
         assert isinstance(self._content, File)
-        if self._content.link is not link:
-            path = await self._still(link)
-            file = await link.open(path, READ)
-            if self._content.link is link:
+        if self._content.connection is not connection:
+            path = await self._still(connection)
+            file = await connection.open(path, READ)
+            if self._content.connection is connection:
                 file.close()  # another thread was faster
             else:
                 self._content = file
         return self._content
 
-    async def _still(self, link: Link) -> str:
-        """Check that the version is in its place; return the path."""
+    async def _still(self, connection: Connection) -> str:
+        """Check that the version is in its place; give the path."""
         key = self.entry.key
-        path, status = await self._sftp._tree.find_file(link, key)
+        path, status = await self._sftp._folders.find_file(connection, key)
         found = "nothing"
         with contextlib.suppress(FileNotFoundError):
-            found = "nothing" if status is None else (await describe(link, key, path, status)).identity
+            found = "nothing" if status is None else (await describe(connection, key, path, status)).identity
         if found != self._raw.identity:
             raise self._sftp._changed(key, self._raw.identity, found)
         return path
@@ -378,10 +383,10 @@ class _SftpReader(ObjectReader):
     def confirm(self) -> None:
         """Compare what is in its place now, and the open file, with what was opened."""
 
-        async def work(link: Link) -> None:
-            await self._still(link)
+        async def work(connection: Connection) -> None:
+            await self._still(connection)
             if isinstance(self._content, File):
-                status = await (await self._file(link)).look()
+                status = await (await self._file(connection)).look()
                 if (status.size, status.mtime) != (self._raw.size, int(self._raw.modified)):
                     raise self._sftp._changed(self.entry.key, self._raw.identity, f"{status.size}-{status.mtime}")
 
@@ -391,7 +396,7 @@ class _SftpReader(ObjectReader):
         """Close the file and those that `file` gave."""
         super().close()
         if isinstance(self._content, File):
-            self._sftp._client.finish_with(self._content.link, self._content.close)
+            self._sftp._client.finish_with(self._content.connection, self._content.close)
 
 
 async def _works(request: Coroutine[Any, Any, None]) -> bool:

@@ -35,11 +35,9 @@ from novabackup.errors import ChangedError
 from novabackup.storage.base import Entry
 from novabackup.storage.local.posix import OURS
 from novabackup.storage.sftp.client import SftpClient
-from novabackup.storage.sftp.link import READ, WRITE, Link, Status, together
-from novabackup.storage.sftp.paths import Tree
+from novabackup.storage.sftp.connection import READ, WRITE, Connection, Status, together
+from novabackup.storage.sftp.paths import Folders
 from novabackup.storage.sftp.versions import Clock, describe, describe_content, place, temporary
-
-__all__ = ["GRACE", "Successions", "remove_remains"]
 
 GRACE = 900.0
 """Seconds for which a succession stays; no writer stands still for so long between two requests and goes on then."""
@@ -80,43 +78,43 @@ class _Succession:
 
     @property
     def is_stale(self) -> bool:
-        """Whether it may have been removed and decided again."""
+        """Whether it may have been tidied away and decided again."""
         return self.age > GRACE / 2
 
     def content(self, token: str) -> str:
-        """Return the file that holds the new content of the writer with this token."""
+        """Return the path of the new content that belongs to this token."""
         return posixpath.join(posixpath.dirname(self.path), f".novabackup-{token}.swap")
 
-    async def claim(self, link: Link, token: str, draft: str) -> bool:
+    async def claim(self, connection: Connection, token: str, draft: str) -> bool:
         """Try to decide it for a token, which a file holds; tell whether it is. May be done again."""
         try:
-            await link.link(draft, self.slot)
+            await connection.link(draft, self.slot)
         except ConnectionError:
             raise
         except OSError as error:
-            winner = await self._winner(link)
+            winner = await self._winner(connection)
             if winner is None and error.errno != errno.ENOENT:
                 raise
             return winner == token  # as it is when the answer to an earlier attempt got lost
         return True
 
-    async def carry_out(self, link: Link) -> bool:
-        """Put the winner's content in place; return whether that was still to be done."""
-        winner = await self._winner(link)
+    async def carry_out(self, connection: Connection) -> bool:
+        """Put the content of the winner in place; return whether that had still to be done."""
+        winner = await self._winner(connection)
         if winner is None or self.is_stale:
             return True
         try:
             # Written once more, which makes it young: from now on it has to stay for the whole time of grace.
-            async with await link.open(self.slot, WRITE) as file:
+            async with await connection.open(self.slot, WRITE) as file:
                 await file.write(0, winner.encode())
-            await link.replace(self.content(winner), self.path)
+            await connection.replace(self.content(winner), self.path)
         except FileNotFoundError:
             return False
         return True
 
-    async def _winner(self, link: Link) -> str | None:
+    async def _winner(self, connection: Connection) -> str | None:
         try:
-            async with await link.open(self.slot, READ) as file:
+            async with await connection.open(self.slot, READ) as file:
                 token = (await file.read(0, 17)).decode("ascii", "replace")
         except FileNotFoundError:
             return None
@@ -126,16 +124,16 @@ class _Succession:
 class Successions:
     """Swaps objects of one storage, and tidies up after earlier swaps."""
 
-    def __init__(self, client: SftpClient, tree: Tree, clock: Clock) -> None:
+    def __init__(self, client: SftpClient, folders: Folders, clock: Clock) -> None:
         """Have done nothing yet.
 
         Args:
             client: Does the work.
-            tree: Finds files.
+            folders: Finds files.
             clock: Of the server.
         """
         self._client = client
-        self._tree = tree
+        self._folders = folders
         self._clock = clock
         self._done: deque[_Succession] = deque()
         self._tidied: set[str] = set()
@@ -146,29 +144,29 @@ class Successions:
         Raises:
             ChangedError: It is not; with no more than what was found.
         """
-        succession = self._client.run(lambda link: self._look(link, key))
+        succession = self._client.run(lambda connection: self._look(connection, key))
         if succession is None or not identity or succession.identity != identity:
             raise ChangedError("nothing" if succession is None else succession.identity)
         draft = temporary(posixpath.dirname(succession.path))
         left = [draft]
 
-        async def prepare(link: Link) -> tuple[str, Status]:
+        async def prepare(connection: Connection) -> tuple[str, Status]:
             # Another name for each attempt: what a broken connection still does must not bring content back.
             token = secrets.token_hex(8)
             left.append(succession.content(token))
             status, _ = await asyncio.gather(
-                place(link, left[-1], data, succession.status), place(link, draft, token.encode())
+                place(connection, left[-1], data, succession.status), place(connection, draft, token.encode())
             )
             return token, status
 
         try:
             token, status = self._client.run(prepare)
             self._clock.note(status)
-            decided = self._client.run(lambda link: self._decide(link, succession, token, draft))
+            decided = self._client.run(lambda connection: self._decide(connection, succession, token, draft))
             if decided is None:
                 raise ChangedError("another")
             left.pop()  # from now on it belongs to the object
-            self._client.run(lambda link: self._succeed(link, succession, token))
+            self._client.run(lambda connection: self._succeed(connection, succession, token))
         finally:
             # Should this take content away whose decision has just been made, the next writer passes that over.
             self._client.remove(*left)
@@ -176,42 +174,44 @@ class Successions:
         self._tidy(posixpath.dirname(succession.path))
         return describe_content(key, status, data)
 
-    async def _look(self, link: Link, key: str) -> _Succession | None:
-        """Read the existing version; return the decision on who replaces it."""
+    async def _look(self, connection: Connection, key: str) -> _Succession | None:
+        """Look at the version that is there; give what decides who replaces it."""
         begun = time.monotonic()
-        path, status = await self._tree.find_file(link, key)
+        path, status = await self._folders.find_file(connection, key)
         if status is None:
             return None
         try:
-            identity = (await describe(link, key, path, status)).identity
+            identity = (await describe(connection, key, path, status)).identity
         except FileNotFoundError:
             return None
         return _Succession(key=key, path=path, identity=identity, status=status, begun=begun)
 
-    async def _decide(self, link: Link, succession: _Succession, token: str, draft: str) -> _Succession | None:
-        """Try to become the one who replaces a version; return what was decided if it is this one."""
+    async def _decide(
+        self, connection: Connection, succession: _Succession, token: str, draft: str
+    ) -> _Succession | None:
+        """Try to become the one who replaces a version; give what was decided if it is this one."""
         while True:
-            won = await succession.claim(link, token, draft)
+            won = await succession.claim(connection, token, draft)
             if won and not succession.is_stale:
                 return succession
-            if not won and await succession.carry_out(link):
+            if not won and await succession.carry_out(connection):
                 return None
             # It was carried out before, or long ago and tidied away: the version is gone, or has come back since.
-            found = await self._look(link, succession.key)
+            found = await self._look(connection, succession.key)
             still = found is not None and found.identity == succession.identity
             if won:
                 if still:
                     return succession
-                await link.remove(succession.slot)
+                await connection.remove(succession.slot)
             if not still:
                 return None
             succession = attrs.evolve(succession, generation=succession.generation + 1)
 
-    async def _succeed(self, link: Link, succession: _Succession, token: str) -> None:
+    async def _succeed(self, connection: Connection, succession: _Succession, token: str) -> None:
         # Where it is gone, another process has put it in place already.
         with contextlib.suppress(FileNotFoundError):
-            await link.replace(succession.content(token), succession.path)
-        await link.sync_folder(posixpath.dirname(succession.path))
+            await connection.replace(succession.content(token), succession.path)
+        await connection.sync_folder(posixpath.dirname(succession.path))
 
     def _tidy(self, folder: str) -> None:
         """Remove what decided about versions that are long gone: one's own, and once also what others left."""
@@ -223,25 +223,25 @@ class Successions:
             return
         self._tidied.add(folder)
 
-        async def others(link: Link) -> None:
-            now = await self._clock.now(link, folder)
+        async def others(connection: Connection) -> None:
+            now = await self._clock.now(connection, folder)
             if now is not None:
-                names = [item for item in await link.list(folder) if OURS.fullmatch(item[0])]
+                names = [item for item in await connection.list(folder) if OURS.fullmatch(item[0])]
                 await remove_remains(
-                    link, [(posixpath.join(folder, name), status) for name, status in names], now, GRACE
+                    connection, [(posixpath.join(folder, name), status) for name, status in names], now, GRACE
                 )
 
         with contextlib.suppress(OSError):
             self._client.run(others)
 
 
-async def remove_remains(link: Link, found: list[tuple[str, Status]], now: float, older_than: float) -> int:
+async def remove_remains(connection: Connection, found: list[tuple[str, Status]], now: float, older_than: float) -> int:
     """Remove what writers left behind.
 
     What is left of swaps stays for a longer time, and contents go before what decided about them.
 
     Args:
-        link: The connection.
+        connection: To the server.
         found: Paths and what the server says of them.
         now: Time by the server's clock.
         older_than: Seconds.
@@ -252,5 +252,5 @@ async def remove_remains(link: Link, found: list[tuple[str, Status]], now: float
     removed = 0
     for suffix, age in ((".tmp", older_than), (".swap", max(older_than, GRACE)), (".lock", max(older_than, GRACE))):
         paths = [path for path, status in found if path.endswith(suffix) and now - status.mtime >= age]
-        removed += sum(await together(link.remove(path) for path in paths))
+        removed += sum(await together(connection.remove(path) for path in paths))
     return removed

@@ -9,8 +9,6 @@ import attrs
 from novabackup._support.paths import unsafe
 from novabackup.errors import ConfigurationError
 
-__all__ = ["Address"]
-
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@]+)(?::([0-9]{1,5}))?")
 
 

@@ -1,8 +1,9 @@
 """Which version of a file this is, by the little that SFTP tells: size, time in whole seconds, and the content itself.
 
-Version 3 of the protocol knows neither the change time nor the number of a file. So a file up to 64 KiB is identified
-by a hash of its content, which is read each time. Of a larger one, size and time are all there is, and two changes
-within one second may share them: it is vouched for only when the server's clock has gone on since its last change.
+Version 3 of the protocol knows neither the change time nor the number of a file. So a file up to 64 KiB is
+distinguished by a hash of its content, which is read each time. Of a larger one, size and time are all there is, and
+two changes within one second may share them: it is vouched for only when the server's clock has gone on since its last
+change.
 """
 
 from __future__ import annotations
@@ -15,26 +16,14 @@ import time
 from blake3 import blake3
 
 from novabackup.storage.base import Entry
-from novabackup.storage.sftp.link import CREATE, READ, File, Link, Status
-
-__all__ = [
-    "EXACT",
-    "Clock",
-    "describe",
-    "describe_content",
-    "describe_open",
-    "place",
-    "rough_entry",
-    "same_file",
-    "temporary",
-]
+from novabackup.storage.sftp.connection import CREATE, READ, Connection, File, Status
 
 EXACT = 64 << 10
-"""Files up to this size are identified by their content, larger ones by size and time."""
+"""Files up to this size are distinguished by their content, larger ones by size and time."""
 _TICK = 2.0
 """Seconds within which two changes may share one time: servers tell whole seconds, and some file systems even ones."""
 _PATIENCE = 4
-"""How often to wait for a file that keeps changing before its version counts as unknown."""
+"""How often to wait for a file that another process keeps writing to before it is no longer vouched for."""
 _KEPT = 600.0
 """Seconds for which a look at the server's clock is good."""
 
@@ -61,19 +50,19 @@ def describe_content(key: str, status: Status, data: bytes) -> Entry:
     )
 
 
-async def describe(link: Link, key: str, path: str, status: Status) -> Entry:
+async def describe(connection: Connection, key: str, path: str, status: Status) -> Entry:
     """Describe a file; one that may not be read has no identity."""
     if status.size > EXACT:
         return rough_entry(key, status)
     try:
-        async with await link.open(path, READ) as file:
+        async with await connection.open(path, READ) as file:
             return (await describe_open(file, key, status))[0]
     except PermissionError:
         return rough_entry(key, status, "")
 
 
 async def describe_open(file: File, key: str, seen: Status) -> tuple[Entry, bytes | None]:
-    """Describe an open file; return its content too if it is small.
+    """Describe an open file; give its content too if it is small.
 
     Args:
         file: The file.
@@ -93,16 +82,16 @@ def temporary(folder: str) -> str:
     return posixpath.join(folder, f".novabackup-{secrets.token_hex(8)}.tmp")
 
 
-async def place(link: Link, path: str, data: bytes, like: Status | None = None) -> Status:
+async def place(connection: Connection, path: str, data: bytes, like: Status | None = None) -> Status:
     """Write a small temporary file, and flush it; may be repeated.
 
     Args:
-        link: The connection.
+        connection: To the server.
         path: A unique name.
         data: All of its content.
         like: Whose permissions and owner it is to have, as far as that is permitted.
     """
-    async with await link.open(path, CREATE, None if like is None else 0o600) as file:
+    async with await connection.open(path, CREATE, None if like is None else 0o600) as file:
         await file.write(0, data)
         if like is not None:
             await file.adopt(like.uid, like.gid, like.mode)
@@ -110,14 +99,14 @@ async def place(link: Link, path: str, data: bytes, like: Status | None = None) 
         return await file.look()
 
 
-async def same_file(link: Link, path: str, other: str) -> bool:
+async def same_file(connection: Connection, path: str, other: str) -> bool:
     """Return whether two names are of one file, by setting the time of access under one and looking under the other."""
-    mine, theirs = await link.look(path), await link.look(other)
+    mine, theirs = await connection.look(path), await connection.look(other)
     if mine is None or theirs is None or (mine.size, mine.mtime) != (theirs.size, theirs.mtime):
         return False
     mark = secrets.randbelow(1 << 30)
-    await link.touch(path, mark, mine.mtime)
-    seen = await link.look(other)
+    await connection.touch(path, mark, mine.mtime)
+    seen = await connection.look(other)
     return seen is not None and seen.atime == mark
 
 
@@ -136,23 +125,23 @@ class Clock:
         if self._ahead is None or ahead > self._ahead or now - self._noted > _KEPT:
             self._ahead, self._noted = ahead, now
 
-    async def now(self, link: Link, folder: str) -> float | None:
-        """Return the time, in seconds since the epoch; None where nothing can be written to look at its time.
+    async def now(self, connection: Connection, folder: str) -> float | None:
+        """Return the time, in seconds since the epoch; None where no file can be written to read the time from.
 
         Args:
-            link: The connection.
+            connection: To the server.
             folder: Where to write if need be.
         """
         if self._ahead is None or time.monotonic() - self._noted > _KEPT:
-            return await self.look(link, folder)
+            return await self.look(connection, folder)
         return self._ahead + time.monotonic()
 
-    async def look(self, link: Link, folder: str) -> float | None:
-        """Return the time by a file that is written for it."""
+    async def look(self, connection: Connection, folder: str) -> float | None:
+        """Return the time of a file that is written for this purpose."""
         path = temporary(folder)
         try:
-            written = await place(link, path, b"")
-            await link.remove(path)
+            written = await place(connection, path, b"")
+            await connection.remove(path)
         except (ConnectionError, TimeoutError):
             raise
         except OSError:
@@ -175,9 +164,9 @@ class Clock:
         await file.sync()  # writes through memory maps of the server's own programs show in the times only then
         status = await file.look()
         for _ in range(_PATIENCE):
-            now = await self.now(file.link, folder)
+            now = await self.now(file.connection, folder)
             if now is not None and now < status.mtime:
-                now = await self.look(file.link, folder)
+                now = await self.look(file.connection, folder)
             if now is None or now < status.mtime - _TICK:
                 break  # nothing may be written there, or clocks differ
             wait = status.mtime + _TICK - now

@@ -41,8 +41,6 @@ from asyncssh.constants import (
 
 from novabackup.format.records import Attributes
 
-__all__ = ["CREATE", "READ", "WRITE", "File", "Link", "LostError", "Status", "together"]
-
 _LOG = logging.getLogger("novabackup")
 
 READ = asyncssh.FXF_READ
@@ -128,25 +126,23 @@ class Status:
         return Attributes(mode=stat.S_IMODE(self.mode), uid=self.uid, gid=self.gid, mtime_ns=self.mtime * 1_000_000_000)
 
 
-class Link:
+class Connection:
     """A connection whose requests may be under way all at once.
 
     Attributes:
         is_broken: It is of no use any more.
     """
 
-    def __init__(
-        self, connection: asyncssh.SSHClientConnection, sftp: asyncssh.SFTPClient, count: Callable[[], None]
-    ) -> None:
+    def __init__(self, ssh: asyncssh.SSHClientConnection, sftp: asyncssh.SFTPClient, count: Callable[[], None]) -> None:
         """Use a connection.
 
         Args:
-            connection: To be given up when it breaks.
+            ssh: Is aborted when it breaks.
             sftp: Its SFTP channel.
             count: Called for each request.
         """
         self.is_broken = False
-        self._connection = connection
+        self._ssh = ssh
         self._sftp = sftp
         self._count = count
         self._unanswered: set[asyncio.Task[None]] = set()
@@ -154,10 +150,10 @@ class Link:
         self.write_size = min(sftp.limits.max_write_len or _CHUNK, _LARGEST_CHUNK)
 
     def drop(self) -> None:
-        """Return the connection up at once; may be called again."""
+        """Abort the connection at once; may be called again."""
         if not self.is_broken:
             self.is_broken = True
-            self._connection.abort()
+            self._ssh.abort()
 
     async def ask(
         self, path: str, request: Callable[..., Awaitable[_Result]], *arguments: Any, patience: float = _PATIENCE
@@ -213,7 +209,7 @@ class Link:
         return await self.ask(path, self._sftp.realpath, path)
 
     async def look(self, path: str) -> Status | None:
-        """Look at what stands under a path, without following a link there; None if there is nothing."""
+        """Return the status of a path without following a link there; None if nothing is there."""
         try:
             return _status(await self.ask(path, self._sftp.lstat, path))
         except (FileNotFoundError, NotADirectoryError):
@@ -256,7 +252,7 @@ class Link:
         await self.ask(path, self._sftp.rename, path, to)
 
     async def link(self, path: str, to: str) -> None:
-        """Return a file a second name, which must not be there yet."""
+        """Give a file a second name, which must not be there yet."""
         await self.ask(path, self._sftp.link, path, to)
 
     async def remove(self, path: str) -> bool:
@@ -293,9 +289,9 @@ class Link:
 class File:
     """An open file; a context manager."""
 
-    def __init__(self, link: Link, path: str, file: asyncssh.SFTPClientFile) -> None:
+    def __init__(self, connection: Connection, path: str, file: asyncssh.SFTPClientFile) -> None:
         """Take charge of it."""
-        self.link = link
+        self.connection = connection
         self._path = path
         self._file = file
 
@@ -307,7 +303,7 @@ class File:
 
     async def read(self, start: int, length: int) -> bytes:
         """Read a range; less if the file ends before."""
-        step = self.link.read_size
+        step = self.connection.read_size
         chunks = await together(
             self._read_chunk(at, min(step, start + length - at)) for at in range(start, start + length, step)
         )
@@ -318,7 +314,7 @@ class File:
     async def _read_chunk(self, start: int, length: int) -> bytes:
         chunks: list[bytes] = []
         while length:
-            chunk = await self.link.ask(self._path, self._read_once, start, length)
+            chunk = await self.connection.ask(self._path, self._read_once, start, length)
             if not chunk:
                 break
             chunks.append(chunk[:length])
@@ -332,10 +328,10 @@ class File:
 
     async def write(self, start: int, data: bytes) -> None:
         """Write a range."""
-        step = self.link.write_size
+        step = self.connection.write_size
         try:
             await together(
-                self.link.ask(self._path, self._file.write, data[at : at + step], start + at)
+                self.connection.ask(self._path, self._file.write, data[at : at + step], start + at)
                 for at in range(0, len(data), step)
             )
         except OSError as error:
@@ -345,14 +341,14 @@ class File:
         """Find out whether "Failure" means a full disk."""
         if error.errno == errno.EIO:
             with contextlib.suppress(OSError):
-                disk = await self.link.ask(self._path, self._file.statvfs)
+                disk = await self.connection.ask(self._path, self._file.statvfs)
                 if disk.blocks and disk.bavail * (disk.frsize or disk.bsize) < _NO_ROOM:
                     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
         return error
 
     async def look(self) -> Status:
-        """Look at the open file."""
-        return _status(await self.link.ask(self._path, self._file.stat))
+        """Return the status of the open file."""
+        return _status(await self.connection.ask(self._path, self._file.stat))
 
     async def adopt(self, uid: int | None, gid: int | None, mode: int) -> None:
         """Set owner and permissions; where the owner cannot be had, the bits that lend his rights go."""
@@ -376,20 +372,20 @@ class File:
         await self._set(asyncssh.SFTPAttrs(atime=mtime, mtime=mtime))
 
     async def _set(self, what: asyncssh.SFTPAttrs) -> None:
-        await self.link.ask(self._path, self._file.setstat, what)
+        await self.connection.ask(self._path, self._file.setstat, what)
 
     async def sync(self) -> None:
         """Flush it to the disk, where the server knows how to."""
         try:
-            await self.link.ask(self._path, self._file.fsync)
+            await self.connection.ask(self._path, self._file.fsync)
         except OSError as error:
             if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.EACCES, errno.EROFS):
                 raise await self._full_or(error) from error
 
     def close(self) -> None:
         """Let go of it without waiting for the answer; a connection that broke has done so already."""
-        if not self.link.is_broken:
-            self.link.send(self._path, self._file.close)
+        if not self.connection.is_broken:
+            self.connection.send(self._path, self._file.close)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,8 @@ from novabackup.format.records import Attributes
 from novabackup.storage.base import Block, Entry, Span
 from novabackup.storage.generic import naming
 from novabackup.storage.sftp.client import Call, SftpClient
-from novabackup.storage.sftp.link import CREATE, File, Link, Status
+from novabackup.storage.sftp.connection import CREATE, Connection, File, Status
 from novabackup.storage.sftp.versions import EXACT, describe, describe_content, rough_entry, same_file, temporary
-
-__all__ = ["Creation", "Draft"]
 
 _BATCH = 2 << 20
 _BATCHES_AHEAD = 4
@@ -27,7 +25,7 @@ _LINKLESS = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTSUP, errno.EINVAL)
 """What servers answer whose file system has no hard links."""
 
 
-class Draft:
+class TemporaryFile:
     """A temporary file beside the one that it is to become.
 
     Attributes:
@@ -55,14 +53,14 @@ class Draft:
         self._hash = blake3()
         self._published = False
 
-    async def open(self, link: Link) -> File:
-        """Open it; reopen it if the connection is another one by now."""
-        if self._file is None or self._file.link is not link:
-            file = await link.open(self.path, CREATE, self._mode)
+    async def open(self, connection: Connection) -> File:
+        """Open it, again if the connection is another one by now."""
+        if self._file is None or self._file.connection is not connection:
+            file = await connection.open(self.path, CREATE, self._mode)
             if self._file is not None:
                 # The server may have been started again and forgotten what it had not flushed.
                 self._is_suspect = True
-            if self._file is not None and self._file.link is link:
+            if self._file is not None and self._file.connection is connection:
                 file.close()  # another batch was faster
             else:
                 self._file = file
@@ -90,18 +88,18 @@ class Draft:
             call.result()
 
     def _send(self, start: int, data: bytes) -> Call[None]:
-        async def send(link: Link) -> None:
-            await (await self.open(link)).write(start, data)
+        async def send(connection: Connection) -> None:
+            await (await self.open(connection)).write(start, data)
 
         return self._client.start(send)
 
-    async def finish(self, link: Link, attributes: Attributes | None, old: Status | None) -> Status:
+    async def finish(self, connection: Connection, attributes: Attributes | None, old: Status | None) -> Status:
         """Set its attributes, or those of the file that it replaces, flush and close it; may be done again.
 
         Raises:
             IntegrityError: It is not what was written.
         """
-        file = await self.open(link)
+        file = await self.open(connection)
         if attributes is not None:
             await file.adopt(attributes.uid, attributes.gid, attributes.mode)
             await file.touch(max(0, attributes.mtime_ns // 1_000_000_000))
@@ -127,37 +125,37 @@ class Draft:
         """Describe the object that it is to become."""
         return describe_content(key, status, self._head) if self._size <= EXACT else rough_entry(key, status)
 
-    async def publish(self, link: Link, entry: Entry) -> None:
+    async def publish(self, connection: Connection, entry: Entry) -> None:
         """Rename it; when the answer to an earlier attempt got lost, find out whether that was done."""
-        if not self._published or await link.look(self.path) is not None:
+        if not self._published or await connection.look(self.path) is not None:
             self._published = True
-            await self._replace(link)
+            await self._replace(connection)
         else:
-            status = await link.look(self._target)
-            found = None if status is None else await describe(link, entry.key, self._target, status)
+            status = await connection.look(self._target)
+            found = None if status is None else await describe(connection, entry.key, self._target, status)
             if found is None or found.identity != entry.identity:
                 raise OSError(errno.EIO, "another process replaced or removed it while it was written", self._url)
-        await link.sync_folder(posixpath.dirname(self._target))
+        await connection.sync_folder(posixpath.dirname(self._target))
 
-    async def _replace(self, link: Link) -> None:
+    async def _replace(self, connection: Connection) -> None:
         try:
-            await link.replace(self.path, self._target)
+            await connection.replace(self.path, self._target)
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
-            if await link.look(self._target) is not None:
+            if await connection.look(self._target) is not None:
                 raise OSError(
                     errno.ENOTSUP,
                     "expected a server that can replace a file by renaming (posix-rename@openssh.com), found one that "
                     "cannot: only new files can be written there",
                     self._url,
                 ) from error
-            await link.rename(self.path, self._target)
+            await connection.rename(self.path, self._target)
 
     def discard(self) -> None:
         """Remove it, if that can be done at once."""
         if self._file is not None:
-            self._client.finish_with(self._file.link, self._file.close)
+            self._client.finish_with(self._file.connection, self._file.close)
         self._client.remove(self.path)
 
 
@@ -175,21 +173,21 @@ class Creation:
         self._path = path
         self._asked = False
 
-    async def carry_out(self, link: Link) -> bool:
+    async def carry_out(self, connection: Connection) -> bool:
         """Link it; tell whether it could be had. May be done again."""
-        if self._asked and await same_file(link, self._draft, self._path):
+        if self._asked and await same_file(connection, self._draft, self._path):
             return True
         self._asked = True
         try:
-            await link.link(self._draft, self._path)
+            await connection.link(self._draft, self._path)
         except ConnectionError:
             raise
         except OSError as error:
-            if error.errno == errno.EEXIST or await link.look(self._path) is not None:
+            if error.errno == errno.EEXIST or await connection.look(self._path) is not None:
                 return False
             if error.errno not in _LINKLESS:
                 raise
-            await link.rename(self._draft, self._path)
+            await connection.rename(self._draft, self._path)
         return True
 
 
