@@ -34,7 +34,7 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml
 
 $(VENV)/.tools: $(VENV)/.package
 	@echo "Installing the tools of the tests and linters ..."
-	@$(PIP) install --quiet --editable . --group test --group lint
+	@$(PIP) install --quiet --group test --group lint
 	@touch $@
 
 demo: $(VENV)/.package
