@@ -189,7 +189,7 @@ def test_single_files_can_be_named_and_nothing_is_overwritten(repository, made, 
     (tmp_path / "out" / "docs" / "run.sh").write_text("mine")
     again = run(with_both, *script[:1], "latest", tmp_path / "out", "docs/run.sh", "metadata.json")
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     assert (tmp_path / "out" / "docs" / "run.sh").read_text() == "mine"
     assert (tmp_path / "out" / "metadata.json").exists()
 
